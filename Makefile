@@ -1,0 +1,45 @@
+# rp.h needs no build. This builds and runs its examples, tests and benchmarks; `make help` lists what there is.
+CFLAGS = -O2
+LDLIBS = -lm
+BUILD = build
+ARGS = # of the program that `make run` starts
+RUN =  # a command to run each test program with: valgrind, qemu-aarch64
+
+HEADERS = rp.h $(wildcard examples/*.h tests/*.h bench/*.h)
+SOURCES = $(wildcard examples/*.c tests/*.c bench/*.c)
+EXAMPLES = $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
+BENCHES = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
+TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
+PAIRS = $(patsubst %_a.c,$(BUILD)/%,$(wildcard tests/*_a.c))
+PROGRAMS = $(TESTS) $(TESTS:=_double) $(PAIRS)
+QUICK = $(addprefix $(BUILD)/tests/test_,misuse idx fit) $(PAIRS)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+run: $(BUILD)/examples/digits ## train two networks on images of digits; ARGS="--help" lists the options
+	$< $(ARGS)
+test: $(PROGRAMS) ## run all tests
+	@RUN="$(RUN)" tests/run.sh $^
+test-quick: $(QUICK) ## run those that take a moment
+	@RUN="$(RUN)" tests/run.sh $^
+test-all: all test ## run all tests, and see that everything else builds
+examples: $(EXAMPLES) ## build the examples
+bench: $(BENCHES) ## build the benchmarks and print how to run them
+	@printf 'run %s\n' $^
+all: $(EXAMPLES) $(BENCHES) $(PROGRAMS) ## build everything
+format: ## format the code with clang-format
+	clang-format -i $(HEADERS) $(SOURCES)
+clean: ## remove what was built
+	rm -rf $(BUILD)
+.PHONY: help run test test-quick test-all examples bench all format clean
+
+DIRECTORIES = $(addprefix $(BUILD)/,examples tests bench)
+$(DIRECTORIES):
+	mkdir -p $@
+$(BUILD)/tests/%: LDLIBS += -lpthread
+$(BUILD)/%: %.c $(HEADERS) | $(DIRECTORIES)
+	$(CC) $(CFLAGS) $< -o $@ $(LDLIBS)
+$(BUILD)/%_double: %.c $(HEADERS) | $(DIRECTORIES)
+	$(CC) $(CFLAGS) -DRP_DOUBLE $< -o $@ $(LDLIBS)
+$(BUILD)/%: %_a.c %_b.c $(HEADERS) | $(DIRECTORIES)
+	$(CC) $(CFLAGS) $*_a.c $*_b.c -o $@ $(LDLIBS)

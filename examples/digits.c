@@ -1,0 +1,430 @@
+/* digits.c - trains an autoencoder and a classifier of digits by residual partitioning, Adam and SGD, and compares them.
+
+   cc -O2 -o digits examples/digits.c -lm && ./digits --help */
+#if !defined(_WIN32) && !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 200809L
+#endif
+#define RP_IMPLEMENTATION
+#include "../rp.h"
+#include "digits.h"
+#include <errno.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#if defined(_WIN32)
+#include <io.h>
+#else
+#include <langinfo.h>
+#include <unistd.h>
+#endif
+
+enum { BATCH = 100, WIDTH = 80 /* of the terminal */ };
+
+/* The tasks: the nets of the paper. */
+
+static void autoencoder(rp_net *net) {
+    rp_dense(net, 64), rp_activation(net, RP_TANH);
+    rp_dense(net, 2), rp_activation(net, RP_TANH);
+    rp_dense(net, 64), rp_activation(net, RP_TANH);
+    rp_dense(net, DIGITS_SIZE), rp_activation(net, RP_TANH);
+    rp_loss(net, RP_SQUARED_ERROR);
+}
+
+static void classifier(rp_net *net) {
+    rp_dense(net, 400), rp_activation(net, RP_SOFTPLUS);
+    rp_dense(net, 100), rp_activation(net, RP_SOFTPLUS);
+    rp_dense(net, 36), rp_activation(net, RP_SOFTPLUS);
+    rp_dense(net, 10);
+    rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
+}
+
+typedef enum task_kind { AUTOENCODER, CLASSIFIER, TASKS } task_kind;
+static const struct {
+    const char *option, *name, *text;
+    void (*describe)(rp_net *net);
+    rp_real weight_decay; /* the same for every optimizer */
+} tasks[TASKS] = {
+    {"ae", "autoencoder", "784-64-2-64-784, tanh, squared error", autoencoder, (rp_real)1e-2},
+    {"clf", "classifier", "784-400-100-36-10, softplus, softmax cross-entropy", classifier, (rp_real)1e-4},
+};
+
+/* The optimizers, with the best rate for each task out of a grid of about three per decade; 0 is the library's default. */
+
+static rp_optimizer partitioning(rp_real rate) {
+    rp_optimizer optimizer = rp_partitioning();
+    if (rate > 0) optimizer.rate = rate;
+    return optimizer;
+}
+
+enum { METHODS = 5 };
+static const struct {
+    const char *option, *name;
+    rp_optimizer (*make)(rp_real rate);
+    rp_real rate[TASKS];
+} methods[METHODS] = {
+    {"rp", "partitioning", partitioning, {0, 0}},
+    {"adam", "Adam", rp_adam, {(rp_real)6e-3, (rp_real)1e-3}},
+    {"sgd", "SGD", rp_sgd, {(rp_real)3e-3, (rp_real)0.1}},
+    {"adagrad", "Adagrad", rp_adagrad, {(rp_real)1e-2, (rp_real)1e-2}},
+    {"adadelta", "Adadelta", rp_adadelta, {1, 1}},
+};
+
+/* The command line. */
+
+typedef struct options {
+    const char *folder; /* NULL: draw digits */
+    int tasks[TASKS], methods[METHODS];
+    int epochs, digits;
+    uint64_t seed;
+    rp_real rate; /* 0: that of the table above */
+} options;
+
+static const char help[] =
+    "Trains the networks of the paper on images of digits and compares optimizers.\n"
+    "\n"
+    "  --task T         ae (autoencoder), clf (classifier) or both; default both\n"
+    "  --optimizer O    rp (residual partitioning), adam, sgd, adagrad, adadelta, several of them\n"
+    "                   with commas between, or all; default rp,adam,sgd\n"
+    "  --rate R         learning rate of all of them; default the best measured for each\n"
+    "  --epochs N       default 10, or 4 with --data\n"
+    "  --seed N         of parameters, order and drawn digits; default 1\n"
+    "  --digits N       how many digits to draw for training, and a fifth of it for validation;\n"
+    "                   default 10000\n"
+    "  --data FOLDER    real digits instead: train-images-idx3-ubyte, train-labels-idx1-ubyte,\n"
+    "                   t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte of MNIST or a relative\n"
+    "  --help           this text\n";
+
+static void wrong_value(const char *name, const char *value, const char *right) {
+    fprintf(stderr, "digits: %s must be %s, not '%s'\n", name, right, value);
+    exit(2);
+}
+
+static int whole(const char *name, const char *value, int low, int high) {
+    char *end, right[64];
+    errno = 0;
+    long number = strtol(value, &end, 10);
+    if (end != value && !*end && !errno && number >= low && number <= high) return (int)number;
+    snprintf(right, sizeof right, "a whole number from %d to %d", low, high);
+    wrong_value(name, value, right);
+    return 0;
+}
+
+static rp_real positive(const char *name, const char *value) {
+    char *end;
+    double number = strtod(value, &end);
+    if (end == value || *end || !(number > 0 && number <= 1e9)) wrong_value(name, value, "a number above 0 and up to 1e9");
+    return (rp_real)number;
+}
+
+static void choose_tasks(options *o, const char *name, const char *value) {
+    int found = 0;
+    for (int t = 0; t < TASKS; t++) {
+        o->tasks[t] = !strcmp(value, tasks[t].option) || !strcmp(value, "both");
+        found += o->tasks[t];
+    }
+    if (!found) wrong_value(name, value, "ae, clf or both");
+}
+
+static void choose_methods(options *o, const char *name, const char *value) {
+    const char *word = value;
+    memset(o->methods, 0, sizeof o->methods);
+    for (size_t length; ; word += length + 1) {
+        int found = 0;
+        length = strcspn(word, ",");
+        for (int m = 0; m < METHODS; m++) {
+            const char *option = methods[m].option;
+            if (strcmp(value, "all") && (strlen(option) != length || strncmp(word, option, length))) continue;
+            o->methods[m] = found = 1;
+        }
+        if (!found) wrong_value(name, value, "rp, adam, sgd, adagrad, adadelta, several of them with commas between, or all");
+        if (!word[length]) return;
+    }
+}
+
+static void unknown_option(const char *name) {
+    fprintf(stderr, "digits: there is no option '%s'. This is what there is:\n\n%s", name, help);
+    exit(2);
+}
+
+static options parse(int count, char **arguments) {
+    options o = {NULL, {1, 1}, {1, 1, 1, 0, 0}, 0, 10000, 1, 0};
+    for (int i = 1; i < count; i += 2) {
+        const char *name = arguments[i], *value = i + 1 < count ? arguments[i + 1] : "";
+        if (!strcmp(name, "--help")) fputs(help, stdout), exit(0);
+        if (!strcmp(name, "--task")) choose_tasks(&o, name, value);
+        else if (!strcmp(name, "--optimizer")) choose_methods(&o, name, value);
+        else if (!strcmp(name, "--rate")) o.rate = positive(name, value);
+        else if (!strcmp(name, "--epochs")) o.epochs = whole(name, value, 1, 100000);
+        else if (!strcmp(name, "--seed")) o.seed = (uint64_t)whole(name, value, 0, 2147483647);
+        else if (!strcmp(name, "--digits")) o.digits = whole(name, value, 10, 1000000);
+        else if (!strcmp(name, "--data") && *value) o.folder = value;
+        else if (!strcmp(name, "--data")) wrong_value(name, value, "a folder");
+        else unknown_option(name);
+    }
+    if (!o.epochs) o.epochs = o.folder ? 4 : 10;
+    return o;
+}
+
+/* The data. */
+
+typedef struct samples {
+    const rp_real *images; /* [count][28 * 28], in [-1, 1] */
+    const int *labels;
+    int count;
+} samples;
+
+typedef struct dataset {
+    samples train, validation;
+    rp_idx files[4];                 /* the arrays behind them if they were read, */
+    rp_real *images; int *labels;    /* and if they were drawn */
+} dataset;
+
+static int draw_samples(dataset *data, uint64_t seed, int train) {
+    int validation = train / 5, count = train + validation;
+    data->images = (rp_real *)malloc((size_t)count * DIGITS_SIZE * sizeof *data->images);
+    data->labels = (int *)malloc((size_t)count * sizeof *data->labels);
+    if (!data->images || !data->labels) return fputs("digits: no memory for so many digits\n", stderr), 0;
+    digits_draw(seed, count, data->images, data->labels);
+    data->train.images = data->images, data->train.labels = data->labels, data->train.count = train;
+    data->validation.images = data->images + (size_t)train * DIGITS_SIZE;
+    data->validation.labels = data->labels + train, data->validation.count = validation;
+    return 1;
+}
+
+static int read_samples(const char *folder, const char *part, rp_idx *images, rp_idx *labels, samples *out) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s-images-idx3-ubyte", folder, part);
+    if (rp_images(path, -1, 1, images)) return fprintf(stderr, "digits: %s\n", images->error), 0;
+    if (images->size != DIGITS_SIZE) return fprintf(stderr, "digits: %s: images must have 28 x 28 pixels\n", path), 0;
+    snprintf(path, sizeof path, "%s/%s-labels-idx1-ubyte", folder, part);
+    if (rp_labels(path, 10, labels)) return fprintf(stderr, "digits: %s\n", labels->error), 0;
+    if (labels->count != images->count)
+        return fprintf(stderr, "digits: %s: %d labels for %d images\n", path, labels->count, images->count), 0;
+    out->images = images->values, out->labels = labels->labels, out->count = images->count;
+    return 1;
+}
+
+static int load(dataset *data, const options *o) {
+    memset(data, 0, sizeof *data);
+    if (!o->folder) return draw_samples(data, o->seed, o->digits);
+    return read_samples(o->folder, "train", &data->files[0], &data->files[1], &data->train)
+        && read_samples(o->folder, "t10k", &data->files[2], &data->files[3], &data->validation);
+}
+
+static void unload(dataset *data) {
+    for (int i = 0; i < 4; i++) rp_idx_free(&data->files[i]);
+    free(data->images);
+    free(data->labels);
+}
+
+static rp_data task_data(task_kind task, const samples *s) {
+    rp_data autoencoding = {s->images, s->images, NULL, NULL, s->count, NULL, NULL};
+    rp_data classification = {s->images, NULL, s->labels, NULL, s->count, NULL, NULL};
+    return task == AUTOENCODER ? autoencoding : classification;
+}
+
+/* Progress: a line that is rewritten on a terminal, a line per epoch elsewhere. */
+
+static double seconds(void) {
+#if defined(_WIN32)
+    return (double)clock() / CLOCKS_PER_SEC;
+#else
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+#endif
+}
+
+static int on_terminal(void) {
+#if defined(_WIN32)
+    return _isatty(_fileno(stdout));
+#else
+    return isatty(fileno(stdout));
+#endif
+}
+
+typedef struct run {
+    const char *name;
+    int samples;
+    double start, last, shown; /* when: it began, the last call came, the line was last written */
+    double training;           /* seconds in training steps alone */
+    int64_t steps;
+} run;
+
+static void epoch_line(char *line, size_t size, const run *r, const rp_progress *p) {
+    int length = snprintf(line, size, "%-12s  epoch %d/%d  loss %.4g, validation %.4g", r->name, p->epoch + 1, p->epochs,
+                          (double)p->loss, (double)p->validation.loss);
+    if (p->validation.accuracy >= 0)
+        length += snprintf(line + length, size - (size_t)length, " (%.1f%% right)", 100 * (double)p->validation.accuracy);
+    snprintf(line + length, size - (size_t)length, "  %.1f s", r->last - r->start);
+}
+
+static void step_line(char *line, size_t size, const run *r, const rp_progress *p) {
+    double done = (p->epoch + (double)p->step / p->steps) / p->epochs;
+    int left = (int)((r->last - r->start) * (1 - done) / done + 0.5);
+    snprintf(line, size, "%-12s  epoch %d/%d  step %d/%d  loss %-6.4g  %.0f images/s  %d:%02d left", r->name, p->epoch + 1,
+             p->epochs, p->step, p->steps, (double)p->loss, done * p->epochs * r->samples / r->training, left / 60, left % 60);
+}
+
+static int show_progress(void *user, const rp_progress *p) {
+    run *r = (run *)user;
+    char line[160];
+    double now = seconds();
+    if (!p->epoch_done) r->training += now - r->last, r->steps++;
+    r->last = now;
+    if (p->epoch_done) epoch_line(line, sizeof line, r, p);
+    else step_line(line, sizeof line, r, p);
+    if (!on_terminal()) {
+        if (p->epoch_done) puts(line);
+    } else if (p->epoch_done || now - r->shown > 0.1) {
+        printf("\r%-*.*s", WIDTH - 1, WIDTH - 1, line);
+        r->shown = now;
+    }
+    fflush(stdout);
+    r->last = seconds();
+    return 0;
+}
+
+/* Training, and what came of it. */
+
+enum { SHOWN = 3, COLUMNS = 3 }; /* digits, and pictures of each: the input and its first reconstructions */
+typedef struct gallery {
+    int columns;
+    const char *names[COLUMNS];
+    rp_real pictures[COLUMNS][SHOWN][DIGITS_SIZE];
+} gallery;
+
+typedef struct result {
+    task_kind task;
+    const char *name;
+    double rate, milliseconds, state; /* state: bytes for each parameter */
+    rp_fit_report report;
+} result;
+
+static rp_status fit(rp_net *net, const rp_optimizer *optimizer, task_kind task, const options *o, const dataset *data, result *out) {
+    rp_data train = task_data(task, &data->train), validation = task_data(task, &data->validation);
+    double now = seconds();
+    run r = {out->name, train.count, now, now, 0, 0, 0};
+    rp_fit_options fit_options;
+    memset(&fit_options, 0, sizeof fit_options);
+    fit_options.epochs = o->epochs;
+    fit_options.seed = o->seed;
+    fit_options.validation = &validation;
+    fit_options.progress = show_progress;
+    fit_options.user = &r;
+    rp_status status = rp_fit(net, optimizer, &train, &fit_options, &out->report);
+    if (on_terminal()) putchar('\n');
+    out->milliseconds = 1000 * r.training / (double)(r.steps ? r.steps : 1);
+    out->state = (double)rp_state_memory(net) / (double)rp_parameter_count(net);
+    return status;
+}
+
+static rp_status reconstruct(rp_net *net, const samples *s, const char *name, gallery *g) {
+    int count = s->count < SHOWN ? s->count : SHOWN;
+    if (g->columns == COLUMNS) return RP_OK;
+    if (g->columns == 0) {
+        memcpy(g->pictures[0], s->images, (size_t)count * DIGITS_SIZE * sizeof *s->images);
+        g->names[g->columns++] = "input";
+    }
+    g->names[g->columns] = name;
+    return rp_predict(net, s->images, count, g->pictures[g->columns++][0]);
+}
+
+static int train(task_kind task, int method, const options *o, const dataset *data, result *out, gallery *g) {
+    rp_optimizer optimizer = methods[method].make(o->rate > 0 ? o->rate : methods[method].rate[task]);
+    optimizer.weight_decay = tasks[task].weight_decay;
+    out->task = task, out->name = methods[method].name, out->rate = (double)optimizer.rate;
+    rp_net *net = rp_net_new(rp_vector(DIGITS_SIZE), NULL);
+    if (!net) return fputs("digits: out of memory\n", stderr), 0;
+    tasks[task].describe(net);
+    rp_status status = rp_net_build(net, BATCH, o->seed);
+    if (!status) status = fit(net, &optimizer, task, o, data, out);
+    if (!status && task == AUTOENCODER) status = reconstruct(net, &data->validation, out->name, g);
+    if (status) fprintf(stderr, "digits: %s\n", rp_error(net));
+    rp_net_free(net);
+    return !status;
+}
+
+static void print_table(const result *results, int count) {
+    printf("\n%-12s %-12s %8s  %10s %10s %9s  %8s  %s\n%44s %10s %9s  %8s  %s\n", "task", "optimizer", "rate", "train", "validation",
+           "accuracy", "ms", "state bytes", "loss", "loss", "", "per step", "per parameter");
+    for (const result *r = results; r < results + count; r++) {
+        char accuracy[16] = "-";
+        const rp_score *score = &r->report.validation;
+        if (score->accuracy >= 0) snprintf(accuracy, sizeof accuracy, "%.2f%%", 100 * (double)score->accuracy);
+        printf("%-12s %-12s %8.3g  %10.4g %10.4g %9s  %8.2f  %8.1f\n", tasks[r->task].name, r->name, r->rate,
+               (double)r->report.loss, (double)score->loss, accuracy, r->milliseconds, r->state);
+    }
+}
+
+/* Pictures: two pixels to a character, one above the other. */
+
+static int utf8(void) {
+#if defined(_WIN32)
+    return 0;
+#else
+    return setlocale(LC_CTYPE, "") && !strcmp(nl_langinfo(CODESET), "UTF-8");
+#endif
+}
+
+static void draw_pixels(rp_real top, rp_real bottom, int colour, int unicode) {
+    static const char *const shades[] = {" ", "░", "▒", "▓", "█"}, ramp[] = " .:-=+*#%@";
+    int a = (int)(11.5 * ((double)top + 1) + 0.5), b = (int)(11.5 * ((double)bottom + 1) + 0.5); /* 0..23 */
+    if (colour) printf("\033[38;5;%d;48;5;%dm▀\033[0m", 232 + a, 232 + b);
+    else if (unicode) fputs(shades[(a + b) * 5 / 47], stdout);
+    else putchar(ramp[(a + b) * 10 / 47]);
+}
+
+static void draw_gallery(const gallery *g) {
+    enum { MARGIN = 2 };
+    const char *no_colour = getenv("NO_COLOR");
+    int unicode = utf8(), colour = unicode && on_terminal() && !(no_colour && *no_colour);
+    putchar('\n');
+    for (int column = 0; column < g->columns; column++) printf("%-26s", g->names[column]);
+    putchar('\n');
+    for (int digit = 0; digit < SHOWN; digit++) {
+        for (int row = MARGIN; row < DIGITS_SIDE - MARGIN; row += 2) {
+            for (int column = 0; column < g->columns; column++) {
+                const rp_real *top = g->pictures[column][digit] + row * DIGITS_SIDE, *bottom = top + DIGITS_SIDE;
+                for (int x = MARGIN; x < DIGITS_SIDE - MARGIN; x++) draw_pixels(top[x], bottom[x], colour, unicode);
+                fputs("  ", stdout);
+            }
+            putchar('\n');
+        }
+    }
+}
+
+static int train_all(const options *o, const dataset *data) {
+    result results[TASKS * METHODS];
+    int done = 0, failed = 0;
+    gallery *pictures = (gallery *)calloc(1, sizeof *pictures);
+    if (!pictures) return fputs("digits: out of memory\n", stderr), 0;
+    for (int task = 0; task < TASKS; task++) {
+        if (!o->tasks[task]) continue;
+        printf("\n%s: %s, weight decay %g, batch %d\n", tasks[task].name, tasks[task].text, (double)tasks[task].weight_decay, BATCH);
+        for (int method = 0; method < METHODS; method++) {
+            if (!o->methods[method]) continue;
+            if (train((task_kind)task, method, o, data, &results[done], pictures)) done++;
+            else failed++;
+        }
+    }
+    if (done) print_table(results, done);
+    if (pictures->columns) draw_gallery(pictures);
+    free(pictures);
+    return !failed;
+}
+
+int main(int count, char **arguments) {
+    options o = parse(count, arguments);
+    dataset data;
+    int good = load(&data, &o);
+    if (good) {
+        printf("%d images to train and %d to validate, %s\n", data.train.count, data.validation.count,
+               o.folder ? o.folder : "drawn by the program");
+        good = train_all(&o, &data);
+    }
+    unload(&data);
+    return !good;
+}

@@ -1,0 +1,2961 @@
+/* rp.h - v0.1 - neural networks that see curvature, in one file - public domain or MIT, at your choice
+
+   Trains and runs neural networks inside a C or C++ program: residual partitioning (a diagonal second-order method that
+   needs one forward and one backward pass and no state), SGD, Adam, Adagrad, Adadelta. Nothing to install, nothing to link.
+
+       #define RP_IMPLEMENTATION            // in exactly one file of the program
+       #include "rp.h"
+       #include <stdio.h>
+
+       int main(void) {
+           float x[] = {0, 0, 0, 1, 1, 0, 1, 1};                    // four samples of two inputs
+           int exclusive_or[] = {0, 1, 1, 0};                       // and their classes
+           rp_data data = {x, NULL, exclusive_or, NULL, 4, NULL, NULL};
+           rp_net *net = rp_net_new(rp_vector(2), NULL);
+           rp_dense(net, 16), rp_activation(net, RP_TANH), rp_dense(net, 2);
+           rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
+           rp_optimizer optimizer = rp_partitioning();
+           rp_real loss = 0;
+           if (rp_net_build(net, 4, 1)) return puts(rp_error(net)), 1;
+           for (int step = 0; step < 500; step++) rp_train(net, &optimizer, &data, &loss);
+           printf("loss after 500 steps: %g\n", (double)loss);
+           rp_net_free(net);
+       }
+
+       cc -O2 app.c -lm
+
+   Contents (search for the anchor)
+       >>concepts        what the words and the shapes mean
+       >>configuration   macros that you may define before the include
+       >>status          how things fail
+       >>first           the first level: describe a net, build it, train it, use it
+       >>fit             the second level: data sets, epochs, validation, files in the IDX format
+       >>pieces          the third level: a training step in pieces, your own loss, the flat arrays
+       >>threads         several threads that predict from one net; nets for inference only; memory
+     and behind RP_IMPLEMENTATION
+       >>platform  >>memory  >>random  >>isa  >>kernels  >>products  >>activations  >>losses
+       >>layers  >>build  >>sweeps  >>rules  >>optimizers  >>steps  >>predict  >>evaluate  >>idx  >>template  >>licence
+*/
+#ifndef RPI_PASS /* the file includes itself once for each instruction set, for the part behind >>template */
+#ifndef RP_H
+#define RP_H
+
+/* >>concepts
+   A net is a list of layers, from the input to the last affine or activation layer, and a loss. A batch is `count` samples;
+   inputs are [count][inputs], targets and outputs [count][outputs], row after row.
+
+   Residual partitioning bounds the loss around the present parameters by a sum of one parabola per parameter (Jensen's
+   inequality, its weights chosen so that the bound is tightest), and steps towards the minimum of each:
+
+       step = -rate * gradient / curvature
+
+   It comes from one forward and one backward pass, in which a second number travels beside each value:
+       y   value of a unit                       u   total gradient: how far the unit moves if every weight below moves by one
+       d   derivative of the loss by the unit    v   curvature flow: the bound's second derivative at the unit, times u
+   "Algorithm 1", "Equation n", "Theorem n" in this file are those of Deep Residual Partitioning (Lawton, Ver Steeg,
+   Galstyan); "poster" is its one-page version.
+
+   Loss, gradient and curvature are means over the batch and sums over the outputs. A sample of weight w counts w times in
+   the sum; the mean still divides by the number of samples.
+*/
+
+/* >>configuration
+   Define these before the include that has RP_IMPLEMENTATION (RP_DOUBLE and RP_STATIC before every include).
+       RP_STATIC             every function is static: several copies may live in one program
+       RP_DOUBLE             rp_real is double (portable kernels), for those who check or study
+       RP_MALLOC(size) and RP_FREE(pointer), both or neither: where memory comes from (default: malloc, free)
+       RP_NO_STDIO           no <stdio.h>: no function takes a path; those that read from memory remain
+       RP_SELF_FILE          the name under which this file can include itself (default "rp.h"), should you rename it */
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef RP_DOUBLE
+typedef double rp_real;
+#else
+typedef float rp_real;
+#endif
+
+#ifdef __cplusplus
+#define RP_EXTERN extern "C"
+#else
+#define RP_EXTERN extern
+#endif
+#ifdef RP_STATIC
+#if defined(__GNUC__)
+#define RP_API static __attribute__((unused))
+#else
+#define RP_API static
+#endif
+#else
+#define RP_API RP_EXTERN
+#endif
+
+/* >>status
+   Functions return a status: RP_OK is 0, errors are negative. rp_error(net) says in a sentence what was wrong with the last
+   call that failed on this net: the function, the layer, the field, its value and what it may be. A call that fails leaves
+   parameters and optimizer state as they were. Nothing prints, exits or aborts. */
+#define RP_STATUS_LIST(X) \
+    X(RP_OK, 0, "no error") \
+    X(RP_ERR_NULL, -1, "a pointer that must not be NULL is NULL") \
+    X(RP_ERR_VALUE, -2, "an argument or field has a value that it may not have") \
+    X(RP_ERR_SHAPE, -3, "shapes do not fit each other") \
+    X(RP_ERR_ORDER, -4, "the call comes too early or too late") \
+    X(RP_ERR_LABEL, -5, "a label is not one of the classes") \
+    X(RP_ERR_NOT_FINITE, -6, "a number is infinite or not a number") \
+    X(RP_ERR_MEMORY, -7, "out of memory") \
+    X(RP_ERR_OVERFLOW, -8, "sizes multiply to more than can be addressed") \
+    X(RP_ERR_UNSUPPORTED, -9, "not available in this build, on this machine or for this net") \
+    X(RP_ERR_FILE, -10, "a file cannot be opened or read") \
+    X(RP_ERR_MAGIC, -11, "the data do not begin as their format does") \
+    X(RP_ERR_TRUNCATED, -12, "the data end too early") \
+    X(RP_ERR_TRAILING, -13, "the data go on after their end") \
+    X(RP_ERR_STOPPED, -14, "a callback of the caller's asked to stop")
+typedef enum rp_status {
+#define RPI_X(name, value, text) name = value,
+    RP_STATUS_LIST(RPI_X)
+#undef RPI_X
+    RPI_STATUS_END = 1
+} rp_status;
+
+typedef struct rp_net rp_net;
+
+RP_API const char *rp_status_text(rp_status status); /* the text in the list above; never NULL */
+RP_API const char *rp_error(const rp_net *net);      /* "" if nothing failed yet. Belongs to the net, valid until its next call */
+
+/* >>first
+   Describe the net from input to output, build it, train it, use it. */
+
+typedef enum rp_shape_kind { RP_SHAPE_VECTOR = 1, RP_SHAPE_IMAGE, RP_SHAPE_SEQUENCE } rp_shape_kind;
+typedef struct rp_shape {
+    rp_shape_kind kind;
+    int steps;                   /* of a sequence, otherwise 1 */
+    int channels, height, width; /* channels: also the features of a vector or of a step; height, width: of an image, otherwise 1 */
+} rp_shape;
+RP_API rp_shape rp_vector(int features);
+RP_API rp_shape rp_image(int channels, int height, int width);   /* a sample is [channels][height][width] */
+RP_API rp_shape rp_sequence(int steps, int features);            /* a sample is [steps][features] */
+
+typedef enum rp_activation_kind {
+    RP_IDENTITY,   /* z */
+    RP_RELU,       /* max(z, 0) */
+    RP_LEAKY_RELU, /* z or slope * z, whichever z's sign says; slope 0.01 (rp_negative_slope) */
+    RP_TANH,
+    RP_SIGMOID,    /* 1 / (1 + exp(-z)) */
+    RP_SOFTPLUS,   /* log(1 + exp(z)) */
+    RP_ELU,        /* z, or scale * (exp(z) - 1) below zero; scale 1 (rp_negative_slope) */
+    RP_GELU,       /* z * Phi(z), Phi the normal distribution function (exact, not the tanh approximation) */
+    RP_SILU        /* z / (1 + exp(-z)) */
+} rp_activation_kind;
+
+typedef enum rp_loss_kind {      /* y: the last layer's values, t: targets; per sample, summed over the outputs */
+    RP_SQUARED_ERROR,            /* 1/2 (y - t)^2 */
+    RP_SOFTMAX_CROSS_ENTROPY,    /* -sum_i t_i log softmax(y)_i; labels, or targets >= 0 (they need not sum to one) */
+    RP_BINARY_CROSS_ENTROPY,     /* log(1 + exp(y)) - t y, y a logit; targets in [0, 1], or labels 0 and 1 if there is one output */
+    RP_HUBER,                    /* r = y - t: 1/2 r^2 if |r| <= delta, otherwise delta (|r| - delta / 2); delta 1 (rp_huber_delta) */
+    RP_POISSON                   /* exp(y) - t y, y the log of the rate; targets >= 0 */
+} rp_loss_kind;
+
+/* Where the net's memory comes from, and on what it runs. All zero is the default. */
+typedef enum rp_isa_kind { RP_ISA_AUTO, RP_ISA_PORTABLE, RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON } rp_isa_kind;
+typedef struct rp_config {
+    void *(*allocate)(void *user, size_t size);  /* NULL: RP_MALLOC. Set both or neither. Returns NULL when there is no memory */
+    void (*release)(void *user, void *pointer);  /* NULL: RP_FREE. Never called with a NULL pointer */
+    void *user;
+    rp_isa_kind isa;                             /* instruction set; RP_ISA_AUTO takes the best that the machine has */
+    int threads;                                 /* that work on one call; 0 and 1: the caller's own */
+    int inference_only;                          /* no memory for training: rp_predict and rp_evaluate only */
+} rp_config;
+
+/* A new, empty net. `config` is copied; NULL takes the defaults. Returns NULL only when there is no memory: any other mistake
+   sticks to the net and is reported by rp_net_build. Free with rp_net_free. */
+RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config);
+RP_API void rp_net_free(rp_net *net); /* NULL is allowed */
+
+/* Append a layer. Each returns the layer's index (0, 1, ...), or a negative status that also sticks until rp_net_build. */
+RP_API int rp_dense(rp_net *net, int units);                            /* W x + b; images and sequences are read as one vector */
+RP_API int rp_activation(rp_net *net, rp_activation_kind activation);
+
+/* Change what has just been appended. Return a status, which also sticks. */
+RP_API rp_status rp_no_bias(rp_net *net);                               /* the affine layer just added has no bias */
+RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope);         /* of the leaky ReLU or ELU just added; finite, >= 0 */
+
+/* A frozen layer keeps its parameters, whatever the optimizer; its gradient and curvature are reported as 0, and the bound
+   of residual partitioning leaves them out. `frozen` 1 or 0. At any time. RP_ERR_VALUE: there is no such layer, or it has no
+   parameters. */
+RP_API rp_status rp_freeze(rp_net *net, int layer, int frozen);
+
+RP_API rp_status rp_loss(rp_net *net, rp_loss_kind loss);               /* default: RP_SQUARED_ERROR. Before the build; sticks */
+RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta);            /* > 0. Before the build; sticks */
+
+/* Allocates everything for batches of up to `batch` samples and draws the parameters: weights and biases uniform in
+   +-1/sqrt(fan_in), which is PyTorch's default. The same seed gives the same net. Reports the first mistake made in
+   describing the net, RP_ERR_SHAPE for a net without a layer, RP_ERR_ORDER if it is built already, RP_ERR_OVERFLOW,
+   RP_ERR_MEMORY. After a failure for want of memory the net may be built again. */
+RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed);
+
+/* Samples: one batch, or a whole data set. Give targets or labels as the loss wants (see rp_loss_kind); arrays stay the
+   caller's. With `fill` the data come from a callback instead and the arrays are not looked at: fill points `batch` at the
+   arrays of batch number `index` (0, 1, ..., from 0 again in each epoch) and sets its count, at most what the net was built
+   for; the arrays stay valid until the next call. It returns 1, or 0 if there are no more batches, or a negative number to
+   stop with RP_ERR_STOPPED. */
+typedef struct rp_data rp_data;
+typedef int (*rp_fill)(void *user, int index, rp_data *batch);
+struct rp_data {
+    const rp_real *inputs;   /* [count][inputs] */
+    const rp_real *targets;  /* [count][outputs], or NULL if there are labels */
+    const int *labels;       /* [count], or NULL */
+    const rp_real *weights;  /* [count], finite and >= 0; NULL: all 1 */
+    int count;
+    rp_fill fill;
+    void *user;              /* for fill */
+};
+
+/* How the curvature of residual partitioning is computed. All zero is the default. */
+typedef enum rp_rule_kind {
+    RP_PATHS,    /* Algorithm 1: sums magnitudes over all paths through the net. About 1.8 times the work of a gradient */
+    RP_JACOBIAN, /* poster, Equation 6: exact |dy/dw|, one backward sweep for each output (two for a bound that mixes outputs) */
+    RP_SAMPLED   /* one extra backward sweep with a random vector whose covariance is the loss's Hessian: in the mean over the
+                    draws its curvature bounds the Gauss-Newton matrix */
+} rp_rule_kind;
+typedef enum rp_bound_kind {
+    RP_BOUND_TIGHT, /* softmax: diag(p) - p p' is bounded by diag(p) */
+    RP_BOUND_JENSEN /* softmax: Jensen's inequality over the outputs (Equation 46), as in the paper; far larger */
+} rp_bound_kind;    /* the other losses are separable and need neither */
+typedef enum rp_scale_kind {
+    RP_SCALE_ONE,   /* Theorem 2 as printed: the partition is best if all updates have one size */
+    RP_SCALE_FAN_IN /* the partition is best if updates have the size 1/sqrt(fan_in + 1) of their layer */
+} rp_scale_kind;
+typedef struct rp_rule {
+    rp_rule_kind kind;
+    rp_bound_kind bound;
+    rp_scale_kind scale;
+} rp_rule;
+RP_API rp_rule rp_rule_default(void);
+
+/* An optimizer is a plain struct: make one, edit its fields, change them between steps. What it remembers of earlier steps
+   is kept in the net. With t = 1, 2, ... the step, g = gradient + weight_decay * w (all methods but `decoupled` ones):
+
+   partitioning  m = mean of g over steps (momentum), H = mean of curvature + weight_decay over steps (curvature_average),
+                 both bias-corrected exponential means, 0: the present batch alone;  w -= rate * m / (H + damping)
+   SGD           b = momentum * b + g (b = g at t = 1);  w -= rate * b, with nesterov: rate * (g + momentum * b)
+   Adam          m, s = means of g, g^2 with beta1, beta2, bias-corrected;  w -= rate * m / (sqrt(s) + epsilon)
+   Adagrad       s += g^2;  w -= rate * g / (sqrt(s) + epsilon)
+   Adadelta      s = mean of g^2 with rho; x = sqrt(a + epsilon) / sqrt(s + epsilon) * g; a = mean of x^2;  w -= rate * x
+
+   All but the first give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
+   where the curvature is zero) stays as it is. */
+typedef enum rp_method { RP_PARTITIONING, RP_SGD, RP_ADAM, RP_ADAGRAD, RP_ADADELTA } rp_method;
+typedef struct rp_optimizer {
+    rp_method method;
+    rp_real rate;
+    rp_real decay;             /* step t (from 0) uses rate * decay^(t / decay_steps); 0: no decay */
+    int decay_steps;           /* 0: 1 */
+    rp_real weight_decay;      /* strength r of r/2 |w|^2 on weights and biases */
+    int decoupled;             /* 1: w -= rate * weight_decay * w instead, as AdamW does; any method */
+    rp_real momentum;          /* SGD, partitioning; in [0, 1) */
+    int nesterov;              /* SGD; needs momentum */
+    rp_real curvature_average; /* partitioning; in [0, 1) */
+    rp_real damping;           /* partitioning; >= 0 */
+    rp_rule rule;              /* partitioning */
+    rp_real beta1, beta2;      /* Adam; in [0, 1) */
+    rp_real rho;               /* Adadelta; in [0, 1] */
+    rp_real epsilon;           /* Adam, Adagrad, Adadelta; >= 0 */
+} rp_optimizer;
+RP_API rp_optimizer rp_partitioning(void);              /* the default: averaged curvature, momentum, fan-in scale; see its definition */
+RP_API rp_optimizer rp_partitioning_rate(rp_real rate); /* Algorithm 1 as printed: Jensen's bound, scale one, no averages: no state */
+RP_API rp_optimizer rp_sgd(rp_real rate);
+RP_API rp_optimizer rp_adam(rp_real rate);
+RP_API rp_optimizer rp_adagrad(rp_real rate);
+RP_API rp_optimizer rp_adadelta(rp_real rate);
+
+/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter) and sets it to zero, unless
+   the net has this state already. rp_train and rp_update do it themselves when they must; after it they allocate nothing.
+   Another method, or a momentum or average switched on or off, is another state: it starts from zero.
+   RP_ERR_VALUE: a field is out of range. RP_ERR_MEMORY: the earlier state is still there. */
+RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
+
+/* One step on one batch. *loss (NULL: not wanted) is the loss before the step. RP_ERR_NOT_FINITE, with parameters and state
+   untouched: loss, gradient or curvature is not finite. RP_ERR_LABEL, RP_ERR_SHAPE: labels or targets do not fit the loss.
+   RP_ERR_VALUE: the batch has no sample, or more than the net was built for. */
+RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss);
+
+/* The last layer's values (logits, log rates) for any number of samples: x [count][inputs], out [count][outputs]. Values that
+   are not finite are passed on as they are. */
+RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *out);
+
+/* >>fit
+   Whole data sets. */
+
+typedef struct rp_score {
+    rp_real loss;
+    rp_real accuracy;  /* softmax: share of samples whose largest output is the label or the largest target; binary cross-entropy:
+                          share of outputs on the right side; by weight. -1 for losses that have none */
+    int64_t count;     /* samples seen */
+} rp_score;
+
+/* Mean loss over a data set of any size. RP_ERR_NOT_FINITE: the loss is not finite (score is filled all the same). */
+RP_API rp_status rp_evaluate(rp_net *net, const rp_data *data, rp_score *score);
+
+typedef struct rp_progress {
+    int epoch, epochs;         /* from 0 */
+    int step, steps;           /* done in this epoch, of how many; steps is 0 while unknown (the first epoch of streamed data) */
+    int epoch_done;            /* 1: the epoch is over, `validation` is fresh if there is validation data */
+    rp_real loss;              /* mean over this epoch's samples so far, each before its step */
+    rp_score validation;       /* the latest; count 0 if there is none */
+} rp_progress;
+
+typedef struct rp_fit_options {
+    int epochs;                                                   /* 0: 1 */
+    int batch;                                                    /* 0: what the net was built for */
+    int keep_order;                                               /* 1: do not shuffle. Streamed data are never shuffled */
+    uint64_t seed;                                                /* of the shuffling */
+    const rp_data *validation;                                    /* NULL: none */
+    int patience;                                                 /* stop after so many epochs without a better validation loss; 0: never */
+    int keep_best;                                                /* 1: end with the parameters of the best validation loss */
+    int (*progress)(void *user, const rp_progress *progress);     /* after each step and each epoch; anything but 0 stops */
+    rp_real (*schedule)(void *user, int64_t step, rp_real rate);  /* the rate for step 0, 1, ... of this fit, given the optimizer's */
+    void *user;                                                   /* for both */
+} rp_fit_options;                                                 /* all zero is the default */
+
+typedef struct rp_fit_report {
+    int epochs;                /* finished */
+    int64_t steps;
+    rp_real loss;              /* mean over the last epoch's samples, each before its step */
+    rp_score validation;       /* of the last epoch */
+    rp_real best_loss;         /* smallest validation loss, and its epoch (from 0) */
+    int best_epoch;            /* -1: none */
+    int stopped;               /* 1: by patience, 2: by the progress callback */
+} rp_fit_report;
+
+/* Trains for some epochs. A last batch that is not full is trained as it is. `options` and `report` may be NULL. Stopping by
+   patience or by the callback is success. Fails as rp_train does; what was learned until then is kept. Allocates nothing
+   once the optimizer's state is there, except a copy of the parameters for keep_best. */
+RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options, rp_fit_report *report);
+
+/* Files in the IDX format (unsigned bytes), in which MNIST and its relatives are kept. `values` or `labels` is filled and
+   belongs to the caller until rp_idx_free. On failure nothing is allocated and `error` says what was wrong. */
+typedef struct rp_idx {
+    rp_real *values;  /* [count][size] */
+    int *labels;      /* [count] */
+    int count, size;
+    int dimensions;   /* of one sample: 0 for labels, 2 for images */
+    int shape[8];     /* of one sample: {28, 28} */
+    char error[192];
+} rp_idx;
+/* Bytes 0..255 become low..high. RP_ERR_FILE: cannot be opened or read (or is larger than memory can hold). RP_ERR_MAGIC: not
+   IDX. RP_ERR_UNSUPPORTED: IDX, but not of unsigned bytes. RP_ERR_SHAPE: no dimensions, too many, or one of size zero; labels with more than one.
+   RP_ERR_OVERFLOW: the dimensions' product. RP_ERR_TRUNCATED, RP_ERR_TRAILING: fewer or more bytes than the dimensions say.
+   RP_ERR_LABEL: a label is `classes` or more. RP_ERR_MEMORY. */
+RP_API rp_status rp_images_memory(const void *bytes, size_t size, rp_real low, rp_real high, rp_idx *out);
+RP_API rp_status rp_labels_memory(const void *bytes, size_t size, int classes, rp_idx *out);
+#ifndef RP_NO_STDIO
+RP_API rp_status rp_images(const char *path, rp_real low, rp_real high, rp_idx *out);
+RP_API rp_status rp_labels(const char *path, int classes, rp_idx *out);
+#endif
+RP_API void rp_idx_free(rp_idx *idx); /* NULL is allowed, twice too */
+
+/* >>pieces
+   A step in pieces: between them the caller may look at the arrays, average them over machines, clip them, or choose the
+   length of the step. All flat arrays have rp_parameter_count entries, layer after layer: weights row-major [out][in], then
+   biases [out]. They belong to the net and live as long as it does. */
+
+RP_API size_t rp_parameter_count(const rp_net *net);    /* 0 before the build */
+RP_API rp_real *rp_parameters(rp_net *net);             /* may be written at any time between calls. NULL before the build */
+RP_API rp_real *rp_gradient(rp_net *net);               /* what the last rp_backward left; may be written. NULL also in a net for inference */
+RP_API rp_real *rp_curvature(rp_net *net);              /* the same; >= 0 */
+RP_API rp_real *rp_direction_array(rp_net *net);        /* what the last rp_direction left; may be written */
+
+typedef struct rp_layer {
+    const char *kind;                                   /* "dense", "relu", ...; static */
+    rp_shape in, out;
+    size_t weights, weight_count, biases, bias_count;   /* offsets into the flat arrays, and sizes */
+    int frozen;
+} rp_layer;
+RP_API int rp_layer_count(const rp_net *net);
+RP_API rp_status rp_layer_info(rp_net *net, int layer, rp_layer *info); /* offsets are 0 before the build. RP_ERR_VALUE: no such layer */
+
+/* Forward and backward over one batch: fills the flat gradient and, unless `rule` is NULL, the flat curvature. Fails as
+   rp_train does; the arrays are then as they were. */
+RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *rule, rp_real *loss);
+
+/* One optimizer step from the flat arrays: rp_direction, then rp_move(net, 1). RP_ERR_NOT_FINITE: the arrays hold something
+   that is not finite. RP_ERR_ORDER: nothing filled the gradient, or (partitioning) the curvature, since the build. */
+RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
+RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer); /* the whole step, rate included, into rp_direction_array; counts as a step of the optimizer */
+RP_API rp_status rp_move(rp_net *net, rp_real alpha);                      /* parameters += alpha * direction */
+
+/* The caller's own loss: forward; read rp_output ([count][outputs]); give back, for each sample and output, the derivative of
+   that sample's loss and, or NULL, its second derivative (>= 0; a bound on the Hessian's diagonal). Fills the gradient and,
+   with a second derivative, the curvature by `rule` (NULL: rp_rule_default). RP_ERR_ORDER: no rp_forward went before, or
+   another call has used the net since. */
+RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count);
+RP_API const rp_real *rp_output(const rp_net *net); /* NULL if there was no rp_forward */
+RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature);
+RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature, const rp_rule *rule);
+
+/* A table of the net (layers, shapes, parameters, bytes) as text. Writes at most `size` bytes with the final 0 and returns the
+   length of the whole text, as snprintf does; 0 if net is NULL. At any time. */
+RP_API size_t rp_summary(const rp_net *net, char *text, size_t size);
+
+/* >>threads
+   Nets share nothing: two threads may use two nets at once. One net may serve several threads that predict, each with its
+   own workspace, as long as no thread trains it, writes to it or frees it. */
+
+typedef struct rp_workspace rp_workspace;
+RP_API rp_workspace *rp_workspace_new(const rp_net *net, int batch);  /* NULL: the net is not built, batch < 1, or no memory */
+RP_API void rp_workspace_free(rp_workspace *workspace);               /* before its net; NULL is allowed */
+RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count, rp_real *out); /* as rp_predict; leaves rp_error alone */
+
+RP_API const char *rp_isa(const rp_net *net);           /* "portable", ...: the kernels that this net runs on; "" before the build */
+RP_API size_t rp_memory(const rp_net *net);             /* bytes that the net has allocated */
+RP_API size_t rp_state_memory(const rp_net *net);       /* of them, optimizer state */
+
+#endif /* RP_H */
+
+#if defined(RP_IMPLEMENTATION) && !defined(RPI_IMPLEMENTED)
+#define RPI_IMPLEMENTED
+
+/* >>platform */
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+#if !defined(RP_MALLOC) && !defined(RP_FREE)
+#include <stdlib.h>
+#define RP_MALLOC(size) malloc(size)
+#define RP_FREE(pointer) free(pointer)
+#elif !defined(RP_MALLOC) || !defined(RP_FREE)
+#error "rp.h: define both RP_MALLOC and RP_FREE, or neither"
+#endif
+#ifndef RP_NO_STDIO
+#include <stdio.h>
+#endif
+#ifndef RP_SELF_FILE
+#define RP_SELF_FILE "rp.h"
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define RPI_ASAN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define RPI_ASAN
+#endif
+#endif
+#ifdef RPI_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
+#ifdef RP_DOUBLE
+typedef int64_t rpi_int; /* as wide as rp_real */
+#define RPI_EXPONENT INT64_C(0x7FF0000000000000)
+#define RPI_MAGNITUDE INT64_C(0x7FFFFFFFFFFFFFFF)
+#define RPI_REAL_MAX DBL_MAX
+#define RPI_MATH(name) name
+#else
+typedef int32_t rpi_int;
+#define RPI_EXPONENT INT32_C(0x7F800000)
+#define RPI_MAGNITUDE INT32_C(0x7FFFFFFF)
+#define RPI_REAL_MAX FLT_MAX
+#define RPI_MATH(name) name##f
+#endif
+
+#define RPI_LINE 64                                /* bytes of a cache line, and the alignment of every array */
+#define RPI_LINE_REALS ((int)(RPI_LINE / sizeof(rp_real)))
+#define RPI_LARGEST (1 << 28)                      /* no width, batch or count of a batch is larger */
+
+static rpi_int rpi_bits(rp_real x) {
+    rpi_int bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* By its bits, since -ffast-math lets the compiler assume that isfinite is always true. */
+static int rpi_finite(rp_real x) { return (rpi_bits(x) & RPI_EXPONENT) != RPI_EXPONENT; }
+
+static int rpi_finite_double(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bits & UINT64_C(0x7FF0000000000000)) != UINT64_C(0x7FF0000000000000);
+}
+
+/* >>memory */
+typedef struct rpi_memory {
+    void *(*allocate)(void *user, size_t size);
+    void (*release)(void *user, void *pointer);
+    void *user;
+} rpi_memory;
+
+static void *rpi_default_allocate(void *user, size_t size) {
+    (void)user;
+    return RP_MALLOC(size);
+}
+static void rpi_default_release(void *user, void *pointer) {
+    (void)user;
+    RP_FREE(pointer);
+}
+
+/* One block holds many arrays. The function that lays it out runs twice: first with base NULL, to add up sizes, then to hand
+   out pointers. Under AddressSanitizer the gaps between the arrays are poisoned, so that an overrun shows. */
+typedef struct rpi_arena {
+    char *base;
+    size_t used;
+    int overflow;
+} rpi_arena;
+
+#ifdef RPI_ASAN
+#define RPI_GAP RPI_LINE
+#else
+#define RPI_GAP 0
+#endif
+
+static void *rpi_claim(rpi_arena *arena, size_t count, size_t size) {
+    size_t at = arena->used, bytes;
+    if (count > (SIZE_MAX / 4) / size || count * size > SIZE_MAX / 4 - at) {
+        arena->overflow = 1;
+        return NULL;
+    }
+    bytes = (count * size + RPI_LINE - 1) / RPI_LINE * RPI_LINE;
+    arena->used = at + bytes + RPI_GAP;
+    if (!arena->base) return NULL;
+#ifdef RPI_ASAN
+    ASAN_POISON_MEMORY_REGION(arena->base + at + count * size, bytes - count * size + RPI_GAP);
+#endif
+    return arena->base + at;
+}
+static rp_real *rpi_claim_reals(rpi_arena *arena, size_t count) { return (rp_real *)rpi_claim(arena, count, sizeof(rp_real)); }
+
+/* A block whose arrays begin at a multiple of RPI_LINE, whatever the allocator returns. */
+typedef struct rpi_block {
+    void *allocation;
+    char *base;
+    size_t size;
+} rpi_block;
+
+static int rpi_block_new(const rpi_memory *memory, rpi_block *block, size_t size) {
+    void *allocation = memory->allocate(memory->user, size + RPI_LINE);
+    if (!allocation) return 0;
+    block->allocation = allocation;
+    block->base = (char *)(((uintptr_t)allocation + RPI_LINE - 1) / RPI_LINE * RPI_LINE);
+    block->size = size + RPI_LINE;
+    return 1;
+}
+
+static void rpi_block_free(const rpi_memory *memory, rpi_block *block) {
+    if (!block->allocation) return;
+#ifdef RPI_ASAN
+    ASAN_UNPOISON_MEMORY_REGION(block->allocation, block->size);
+#endif
+    memory->release(memory->user, block->allocation);
+    memset(block, 0, sizeof *block);
+}
+
+/* A small printf, since there may be no <stdio.h>: %s, %d int, %z size_t, %l int64_t, %g double. Returns the length of the
+   whole text; writes at most `size` bytes, the last one 0. */
+typedef struct rpi_text {
+    char *out;
+    size_t size, length;
+} rpi_text;
+
+static void rpi_put(rpi_text *text, char c) {
+    if (text->length + 1 < text->size) text->out[text->length] = c;
+    text->length++;
+}
+static void rpi_put_string(rpi_text *text, const char *s) {
+    while (*s) rpi_put(text, *s++);
+}
+static void rpi_put_unsigned(rpi_text *text, uint64_t x) {
+    char digits[20];
+    int n = 0;
+    do digits[n++] = (char)('0' + x % 10);
+    while (x /= 10);
+    while (n) rpi_put(text, digits[--n]);
+}
+static void rpi_put_signed(rpi_text *text, int64_t x) {
+    if (x < 0) rpi_put(text, '-');
+    rpi_put_unsigned(text, x < 0 ? (uint64_t) - (x + 1) + 1 : (uint64_t)x);
+}
+static void rpi_put_double(rpi_text *text, double x) { /* six digits */
+    int exponent = 0;
+    uint64_t digits, scale = 100000;
+    if (!rpi_finite_double(x)) {
+        uint64_t bits;
+        memcpy(&bits, &x, sizeof bits);
+        rpi_put_string(text, bits << 12 ? "nan" : bits >> 63 ? "-inf" : "inf");
+        return;
+    }
+    if (x < 0) rpi_put(text, '-'), x = -x;
+    if (x > 0) {
+        exponent = (int)floor(log10(x));
+        x = exponent < -300 ? x * 1e300 * pow(10, -exponent - 295) : x * pow(10, 5 - exponent);
+    }
+    digits = (uint64_t)(x + 0.5);
+    if (digits >= 1000000) digits /= 10, exponent++;
+    if (digits && digits < 100000) digits *= 10, exponent--;
+    if (exponent >= 6 || exponent < -4) {
+        rpi_put_unsigned(text, digits / scale), digits %= scale;
+        if (digits) rpi_put(text, '.');
+        for (; digits; digits %= scale) scale /= 10, rpi_put(text, (char)('0' + digits / scale));
+        rpi_put(text, 'e');
+        rpi_put_signed(text, exponent);
+        return;
+    }
+    if (exponent < 0) rpi_put_string(text, "0.");
+    for (int i = exponent; i < -1; i++) rpi_put(text, '0');
+    for (int place = exponent; place >= 0 || digits; place--, scale /= 10) {
+        if (place == -1 && exponent >= 0) rpi_put(text, '.');
+        rpi_put(text, (char)('0' + (scale ? digits / scale : 0)));
+        if (scale) digits %= scale;
+    }
+}
+
+static size_t rpi_format_list(char *out, size_t size, const char *format, va_list list) {
+    rpi_text text = {out, size, 0};
+    for (; *format; format++) {
+        if (*format != '%') {
+            rpi_put(&text, *format);
+            continue;
+        }
+        switch (*++format) {
+        case 's': rpi_put_string(&text, va_arg(list, const char *)); break;
+        case 'd': rpi_put_signed(&text, va_arg(list, int)); break;
+        case 'z': rpi_put_unsigned(&text, va_arg(list, size_t)); break;
+        case 'l': rpi_put_signed(&text, va_arg(list, int64_t)); break;
+        default: rpi_put_double(&text, va_arg(list, double)); break;
+        }
+    }
+    if (size) out[text.length < size ? text.length : size - 1] = 0;
+    return text.length;
+}
+
+static size_t rpi_format(char *out, size_t size, const char *format, ...) {
+    va_list list;
+    size_t length;
+    va_start(list, format);
+    length = rpi_format_list(out, size, format, list);
+    va_end(list);
+    return length;
+}
+
+/* >>random
+   splitmix64: a counter through a mixing function, so that its whole state is one number. */
+static uint64_t rpi_mix(uint64_t z) {
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return z ^ (z >> 31);
+}
+static uint64_t rpi_random(uint64_t *state) { return rpi_mix(*state += UINT64_C(0x9E3779B97F4A7C15)); }
+static double rpi_uniform(uint64_t *state) { return (double)(rpi_random(state) >> 11) * (1.0 / 9007199254740992.0); } /* [0, 1) */
+
+/* The i-th element of a random permutation of 0..count-1: a Feistel network of four rounds over the next even number of bits,
+   walked until it lands below count. No memory, any order of access. */
+static int rpi_permute(uint64_t seed, int count, int i) {
+    int half = 1;
+    uint32_t x = (uint32_t)i, mask;
+    while (half < 16 && (1 << (2 * half)) < count) half++;
+    mask = (1u << half) - 1;
+    do {
+        uint32_t left = x >> half, right = x & mask;
+        for (uint32_t round = 0; round < 4; round++) {
+            uint32_t next = left ^ ((uint32_t)rpi_mix(seed + right + ((uint64_t)round << 32)) & mask);
+            left = right, right = next;
+        }
+        x = left << half | right;
+    } while (x >= (uint32_t)count);
+    return (int)x;
+}
+
+/* >>isa */
+static int rpi_isa_available(rp_isa_kind isa) { return isa == RP_ISA_AUTO || isa == RP_ISA_PORTABLE; }
+
+/* >>kernels
+   What is written once per instruction set; only pointers and sizes cross. A value of the net is a matrix [features][ld]: a row
+   per feature, the batch along it, so that weights are broadcast against vectors of samples and never packed. ld is an odd
+   number of cache lines, so that rows do not fall on each other in the cache. Kernels work on `n` columns, a multiple of the
+   vector length. Columns from the batch's size on repeat the last sample in values and are zero in derivatives. */
+#define RPI_K_BLOCK 256   /* inner dimension of a product's block: so many rows of B, one panel wide, stay in L1 */
+#define RPI_M_BLOCK 96    /* rows of A in a block: its magnitudes are packed and stay in L2 */
+#define RPI_PANEL 64      /* columns of a gradient's panel */
+#define RPI_TILE_ROWS 4   /* most rows of a tile in registers */
+#define RPI_LANES_MOST 16 /* most lanes of any vector */
+
+/* C += A B, and C2 += |A| B2 in the same pass over A. A[i][p] = a[i * a_row + p * a_column]. B is [k][ldb], C is [m][ldc].
+   a_packed: scratch for RPI_M_BLOCK * RPI_K_BLOCK reals, used for |A|; plain: C2 += A B2 instead. */
+typedef struct rpi_product {
+    int m, n, k;
+    const rp_real *a;
+    size_t a_row, a_column;
+    const rp_real *b, *b2;   /* b NULL: only the second product; b2 NULL: only the first */
+    rp_real *c, *c2;
+    size_t ldb, ldc;
+    int plain;
+    rp_real *a_packed;
+} rpi_product;
+
+/* Where a finished piece of gradient and curvature goes: n parameters from `offset` on. Both may be overwritten. */
+typedef struct rpi_sink rpi_sink;
+struct rpi_sink {
+    void (*take)(const rpi_sink *sink, size_t offset, int n, rp_real *gradient, rp_real *curvature);
+    const struct rpi_kernels *kernels;
+    rp_real *parameters, *gradient, *curvature, *first, *second; /* flat */
+    const struct rpi_update *update;
+};
+
+/* gradient[i][j] = scale sum_s d[i][s] y[j][s], curvature[i][j] = scale2 sum_s v[i][s] |y[j][s]|, row by row into the sink, at
+   weights + i * n + j; then the sums for y = 1 at biases + i. d or v may be NULL. */
+typedef struct rpi_outer {
+    int m, n, count;
+    const rp_real *d, *v, *y;
+    size_t ld;
+    rp_real scale, scale2;
+    size_t weights, biases;
+    int bias;
+    rp_real *panel;          /* scratch: 2 * count * RPI_PANEL */
+    rp_real *tile;           /* scratch: 2 * RPI_TILE_ROWS * RPI_PANEL */
+    const rpi_sink *sink;
+} rpi_outer;
+
+/* One step of an optimizer with its constants worked out; the formulas are at rp_optimizer. */
+typedef struct rpi_update {
+    rp_method method;
+    rp_real rate, weight_decay, shrink, momentum, average, damping, beta1, beta2, rho, epsilon;
+    rp_real correct1, correct2; /* 1 / (1 - beta^t): bias correction */
+    int nesterov, correct_gradient;
+} rpi_update;
+
+typedef struct rpi_activation rpi_activation;
+typedef struct rpi_kernels {
+    const char *name;
+    int lanes;
+    void (*product)(const rpi_product *product);
+    void (*outer)(const rpi_outer *outer);
+    /* out[columns][ldo] = in[rows][ldi] transposed; columns of out from `rows` to `n` repeat the last */
+    void (*transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n);
+    void (*column_magnitudes)(int rows, int n, const rp_real *in, size_t ld, rp_real *out); /* out[s] = sum_i |in[i][s]| */
+    rpi_int (*peak)(int rows, int n, const rp_real *in, size_t ld); /* largest |x| as bits: above RPI_EXPONENT - 1 if not finite */
+    /* at an activation, forward: y = sigma(y), slope = sigma', second = sigma'' (slope, second may be NULL) */
+    void (*activate_twin)(int n, rp_real *u, const rp_real *slope, rp_real *second); /* second *= u, u *= |slope|; second may be NULL */
+    /* backward: v = | |slope| v + second d | (v, second may be NULL; not outer bars but plain slope v if `plain`), d = slope d */
+    void (*activate_back)(int n, rp_real *d, rp_real *v, const rp_real *slope, const rp_real *second, int plain);
+    void (*update)(const rpi_update *update, int n, rp_real *g, const rp_real *h, const rp_real *w, rp_real *first, rp_real *second); /* g becomes the step */
+    void (*move)(int n, rp_real alpha, const rp_real *step, rp_real *w); /* w += alpha step, where the result is finite */
+} rpi_kernels;
+
+#define RPI_JOIN2(a, b) a##_##b
+#define RPI_JOIN(a, b) RPI_JOIN2(a, b)
+#define RPI_FN(name) RPI_JOIN(RPI_JOIN(rpi, RPI_PASS), name)
+#if defined(__GNUC__)
+#define RPI_VECTORS /* GNU vector extensions */
+#define RPI_INLINE static inline __attribute__((always_inline, unused))
+#else
+#define RPI_INLINE static inline
+#endif
+
+#define RPI_PASS portable
+#include RP_SELF_FILE
+#undef RPI_PASS
+
+static const rpi_kernels *rpi_choose_kernels(void) { return &rpi_portable_kernels; }
+
+/* >>activations
+   In place: y holds z and becomes sigma(z); slope and second (each may be NULL) receive sigma' and sigma''. Comparisons are
+   turned so that what is not a number stays so. */
+struct rpi_activation {
+    const char *name;
+    int curved; /* sigma'' is not zero everywhere */
+    void (*forward)(int n, rp_real alpha, rp_real *y, rp_real *slope, rp_real *second);
+};
+
+#define RPI_ACTIVATION(name, statements) \
+    static void rpi_##name(int n, rp_real alpha, rp_real *y, rp_real *slope, rp_real *second) { \
+        (void)alpha; \
+        for (int i = 0; i < n; i++) { \
+            const rp_real z = y[i]; \
+            rp_real first = 1, curve = 0; \
+            statements; \
+            if (slope) slope[i] = first; \
+            if (second) second[i] = curve; \
+        } \
+    }
+RPI_ACTIVATION(identity, (void)z)
+RPI_ACTIVATION(relu, y[i] = z <= 0 ? 0 : z; first = (rp_real)(z > 0))
+RPI_ACTIVATION(leaky_relu, y[i] = z <= 0 ? alpha * z : z; first = z <= 0 ? alpha : 1)
+RPI_ACTIVATION(tanh, const rp_real t = RPI_MATH(tanh)(z); y[i] = t; first = (1 - t) * (1 + t); curve = -2 * t * first)
+/* e = exp(-|z|), p = 1/(1 + exp(-z)), q = p (1 - p), without overflow or cancellation */
+#define RPI_LOGISTIC \
+    const rp_real e = RPI_MATH(exp)(-RPI_MATH(fabs)(z)), p = (z < 0 ? e : 1) / (1 + e), q = e / ((1 + e) * (1 + e)); \
+    const rp_real odd = (z < 0 ? 1 - e : e - 1) / (1 + e) /* 1 - 2 p */
+RPI_ACTIVATION(sigmoid, RPI_LOGISTIC; y[i] = p; first = q; curve = q * odd)
+RPI_ACTIVATION(softplus, RPI_LOGISTIC; (void)odd; y[i] = (z < 0 ? 0 : z) + RPI_MATH(log1p)(e); first = p; curve = q)
+RPI_ACTIVATION(elu, if (z <= 0) { y[i] = alpha * RPI_MATH(expm1)(z); first = curve = alpha * RPI_MATH(exp)(z); })
+#define RPI_NORMAL \
+    const rp_real below = (rp_real)0.5 * RPI_MATH(erfc)(z * (rp_real)-0.70710678118654752); \
+    const rp_real density = (rp_real)0.39894228040143268 * RPI_MATH(exp)((rp_real)-0.5 * z * z)
+RPI_ACTIVATION(gelu, RPI_NORMAL; y[i] = z * below; first = below + z * density; curve = density * (2 - z * z))
+RPI_ACTIVATION(silu, RPI_LOGISTIC; y[i] = z * p; first = p + z * q; curve = q * (2 + z * odd))
+
+static const rpi_activation rpi_activations[] = { /* in the order of rp_activation_kind */
+    {"identity", 0, rpi_identity}, {"relu", 0, rpi_relu},         {"leaky_relu", 0, rpi_leaky_relu},
+    {"tanh", 1, rpi_tanh},         {"sigmoid", 1, rpi_sigmoid},   {"softplus", 1, rpi_softplus},
+    {"elu", 1, rpi_elu},           {"gelu", 1, rpi_gelu},         {"silu", 1, rpi_silu},
+};
+#define RPI_ACTIVATIONS ((int)(sizeof rpi_activations / sizeof *rpi_activations))
+
+/* >>losses
+   y, d, h are [outputs][ld]. d holds the targets t and becomes the derivative; h (may be NULL) receives the second derivative
+   (softmax: sum(t) p, whose sum over the outputs is sum(t)); loss[s] receives the sample's loss. */
+typedef struct rpi_loss_call {
+    int outputs, count;
+    size_t ld;
+    rp_real delta;
+    const rp_real *y;
+    rp_real *d, *h;
+    double *loss;
+} rpi_loss_call;
+
+typedef struct rpi_loss {
+    const char *name;
+    int separable; /* the Hessian by the outputs is diagonal */
+    void (*evaluate)(const rpi_loss_call *call);
+} rpi_loss;
+
+#define RPI_SEPARABLE_LOSS(name, statements) \
+    static void rpi_##name(const rpi_loss_call *call) { \
+        memset(call->loss, 0, (size_t)call->count * sizeof *call->loss); \
+        for (int i = 0; i < call->outputs; i++) \
+            for (int s = 0; s < call->count; s++) { \
+                const size_t at = (size_t)i * call->ld + (size_t)s; \
+                const rp_real y = call->y[at], t = call->d[at]; \
+                rp_real loss, d, h = 1; \
+                statements; \
+                call->loss[s] += (double)loss; \
+                call->d[at] = d; \
+                if (call->h) call->h[at] = h; \
+            } \
+    }
+RPI_SEPARABLE_LOSS(squared_error, d = y - t; loss = (rp_real)0.5 * d * d)
+RPI_SEPARABLE_LOSS(binary_cross_entropy, const rp_real z = y; RPI_LOGISTIC; (void)odd; h = q; d = p - t;
+                   loss = (y < 0 ? 0 : y) - t * y + RPI_MATH(log1p)(e))
+/* h is the least parabola above the loss that touches it at y */
+RPI_SEPARABLE_LOSS(huber, const rp_real r = y - t; const rp_real size = RPI_MATH(fabs)(r); const rp_real delta = call->delta;
+                   h = size > delta ? delta / size : 1; d = h * r;
+                   loss = size > delta ? delta * (size - (rp_real)0.5 * delta) : (rp_real)0.5 * r * r)
+RPI_SEPARABLE_LOSS(poisson, h = RPI_MATH(exp)(y); d = h - t; loss = h - t * y)
+
+static void rpi_softmax_cross_entropy(const rpi_loss_call *call) {
+    for (int s = 0; s < call->count; s++) {
+        const rp_real *y = call->y + s;
+        rp_real *d = call->d + s, most = y[0], sum = 0, total = 0, log_sum;
+        const size_t ld = call->ld, end = (size_t)call->outputs * ld;
+        double loss = 0;
+        for (size_t i = ld; i < end; i += ld) most = y[i] > most ? y[i] : most;
+        for (size_t i = 0; i < end; i += ld) sum += RPI_MATH(exp)(y[i] - most), total += d[i];
+        log_sum = most + RPI_MATH(log)(sum);
+        for (size_t i = 0; i < end; i += ld) {
+            rp_real p = total * (RPI_MATH(exp)(y[i] - most) / sum);
+            loss += (double)(d[i] * (log_sum - y[i]));
+            d[i] = p - d[i];
+            if (call->h) call->h[i + (size_t)s] = p;
+        }
+        call->loss[s] = loss;
+    }
+}
+
+static const rpi_loss rpi_losses[] = { /* in the order of rp_loss_kind */
+    {"squared error", 1, rpi_squared_error},
+    {"softmax cross-entropy", 0, rpi_softmax_cross_entropy},
+    {"binary cross-entropy", 1, rpi_binary_cross_entropy},
+    {"Huber loss", 1, rpi_huber},
+    {"Poisson loss", 1, rpi_poisson},
+};
+#define RPI_LOSSES ((int)(sizeof rpi_losses / sizeof *rpi_losses))
+
+/* >>layers
+   A layer is what the user appended. The build lowers layers to a tape of steps; each step is an affine map, then an
+   activation in place. A value on the tape is a slot; slot 0 is the input and step i fills slot i + 1. */
+typedef struct rpi_layer {
+    int dense;                             /* otherwise an activation */
+    rp_shape in, out;
+    int bias, frozen;
+    rp_activation_kind activation;
+    rp_real alpha;
+    size_t weights, weight_count, biases;  /* offsets from the build on */
+} rpi_layer;
+
+typedef struct rpi_map rpi_map;
+typedef struct rpi_step {
+    const rpi_map *map;
+    const rpi_activation *activation;
+    rp_real alpha;
+    int layer;                             /* that has the parameters */
+    int inputs, outputs, bias, fan_in;
+    size_t weights, biases;
+    int in, out;                           /* slots */
+} rpi_step;
+
+/* Where a pass over the tape keeps its numbers: a net's own memory, or a workspace. */
+typedef struct rpi_buffers {
+    const rpi_kernels *kernels;
+    int batch;
+    size_t ld;
+    rp_real **y;                /* each slot: value */
+    rp_real **d;                /* each slot: derivative; without training only the last */
+    rp_real **v;                /* each slot: u on the way forward, then v; in the other rules the swept vector e */
+    rp_real **slope, **second;  /* each step: sigma' and sigma'' (times u in the paths rule), NULL where they are constant */
+    rp_real *a_packed, *panel, *tile, *column, *total;
+} rpi_buffers;
+
+/* An affine map's primitives. p: flat parameters, or any other vector in their place. */
+struct rpi_map {
+    /* y = A x + b and, if u2: u2 = own (|x| summed as the weights are, 1 for the bias) + |A| u; u NULL is 0 */
+    void (*apply)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
+                  rp_real *u2, rp_real own);
+    /* d_in = A' d and, if v: v_in = |A|' v, or A' v if plain; d NULL: only that */
+    void (*transposed)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in, const rp_real *v,
+                       rp_real *v_in, int plain);
+    /* scale sum_s d x' and scale2 sum_s v |x|' into the sink; d or v may be NULL */
+    void (*outer)(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, const rp_real *v, rp_real scale,
+                  rp_real scale2, const rpi_sink *sink);
+    /* total[s] += c sum_w |dz_s/dw| for z with dz/dout = e: the magnitudes of each sample's own gradient */
+    void (*reach)(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, rp_real *total);
+};
+
+static void rpi_fill_rows(int rows, int n, size_t ld, const rp_real *each_row, const rp_real *each_column, rp_real *out) {
+    for (int i = 0; i < rows; i++)
+        for (int s = 0; s < n; s++)
+            out[(size_t)i * ld + (size_t)s] = each_row ? each_row[i] : each_column ? each_column[s] : 0;
+}
+
+static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
+                            rp_real *u2, rp_real own) {
+    rpi_product product;
+    memset(&product, 0, sizeof product);
+    product.m = step->outputs, product.n = n, product.k = step->inputs;
+    product.a = p + step->weights, product.a_row = (size_t)step->inputs, product.a_column = 1;
+    product.b = x, product.c = y, product.b2 = u, product.c2 = u2;
+    product.ldb = product.ldc = b->ld, product.a_packed = b->a_packed;
+    rpi_fill_rows(step->outputs, n, b->ld, step->bias ? p + step->biases : NULL, NULL, y);
+    if (u2) {
+        b->kernels->column_magnitudes(step->inputs, n, x, b->ld, b->column);
+        for (int s = 0; s < n; s++) b->column[s] = own * (b->column[s] + (rp_real)step->bias);
+        rpi_fill_rows(step->outputs, n, b->ld, NULL, b->column, u2);
+    }
+    b->kernels->product(&product);
+}
+
+static void rpi_dense_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
+                                 const rp_real *v, rp_real *v_in, int plain) {
+    rpi_product product;
+    memset(&product, 0, sizeof product);
+    product.m = step->inputs, product.n = n, product.k = step->outputs;
+    product.a = p + step->weights, product.a_row = 1, product.a_column = (size_t)step->inputs;
+    product.b = d, product.c = d_in, product.b2 = v, product.c2 = v_in, product.plain = plain;
+    product.ldb = product.ldc = b->ld, product.a_packed = b->a_packed;
+    if (d) rpi_fill_rows(step->inputs, n, b->ld, NULL, NULL, d_in);
+    if (v) rpi_fill_rows(step->inputs, n, b->ld, NULL, NULL, v_in);
+    b->kernels->product(&product);
+}
+
+static void rpi_dense_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, const rp_real *v,
+                            rp_real scale, rp_real scale2, const rpi_sink *sink) {
+    rpi_outer outer;
+    memset(&outer, 0, sizeof outer);
+    outer.m = step->outputs, outer.n = step->inputs, outer.count = count;
+    outer.d = d, outer.v = v, outer.y = x, outer.ld = b->ld;
+    outer.scale = scale, outer.scale2 = scale2;
+    outer.weights = step->weights, outer.biases = step->biases, outer.bias = step->bias;
+    outer.panel = b->panel, outer.tile = b->tile, outer.sink = sink;
+    b->kernels->outer(&outer);
+}
+
+static void rpi_dense_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, rp_real *total) {
+    rp_real *from = b->column, *to = b->column + b->ld;
+    b->kernels->column_magnitudes(step->inputs, n, x, b->ld, from);
+    b->kernels->column_magnitudes(step->outputs, n, e, b->ld, to);
+    for (int s = 0; s < n; s++) total[s] += c * to[s] * (from[s] + (rp_real)step->bias);
+}
+
+static void rpi_copy_rows(int rows, int n, size_t ld, const rp_real *in, rp_real *out) {
+    for (int i = 0; i < rows; i++) memcpy(out + (size_t)i * ld, in + (size_t)i * ld, (size_t)n * sizeof *out);
+}
+
+static void rpi_copy_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
+                           rp_real *u2, rp_real own) {
+    (void)p, (void)own;
+    rpi_copy_rows(step->outputs, n, b->ld, x, y);
+    if (u2 && u) rpi_copy_rows(step->outputs, n, b->ld, u, u2);
+    else if (u2) rpi_fill_rows(step->outputs, n, b->ld, NULL, NULL, u2);
+}
+
+static void rpi_copy_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
+                                const rp_real *v, rp_real *v_in, int plain) {
+    (void)p, (void)plain;
+    if (d) rpi_copy_rows(step->inputs, n, b->ld, d, d_in);
+    if (v) rpi_copy_rows(step->inputs, n, b->ld, v, v_in);
+}
+
+static const rpi_map rpi_dense_map = {rpi_dense_apply, rpi_dense_transposed, rpi_dense_outer, rpi_dense_reach};
+static const rpi_map rpi_copy_map = {rpi_copy_apply, rpi_copy_transposed, NULL, NULL}; /* no parameters */
+
+struct rp_net {
+    rpi_memory memory;
+    rp_config config;
+    rp_status broken;              /* first mistake in the description */
+    char error[256];
+    rp_shape input, output;
+    rpi_layer *layers;
+    int layer_count, layer_capacity;
+    rp_loss_kind loss;
+    rp_real huber_delta;
+
+    int built, batch, inputs, outputs;
+    size_t parameter_count;
+    rpi_block tape, arrays;        /* what the build allocates */
+    rpi_step *steps;
+    int step_count;
+    int *live;                     /* each slot: parameters below it are trained */
+    int *pool;                     /* each slot: its buffer when nothing is kept for training */
+    size_t *pool_rows;             /* each such buffer: the features that it must hold */
+    int *pool_until;               /* each such buffer: the last step that reads what it holds */
+    int pool_count;
+    rpi_buffers buffers;
+    rp_real *parameters, *gradient, *curvature, *direction;
+    int has_gradient, has_curvature, has_direction; /* the array has been filled or zeroed */
+    rp_real *h;                    /* [outputs][ld] second derivatives of the loss */
+    rp_real *row_output;           /* [batch][outputs] for rp_output; scratch [outputs][ld] of the Jacobian rule */
+    double *sample_loss;           /* [batch] */
+    rp_real *staged_inputs, *staged_targets, *staged_weights;
+    int *staged_labels;
+    int forward_count;             /* samples of the last rp_forward, 0 once another call has used the buffers */
+
+    rpi_block state;
+    rp_real *first, *second;
+    rp_method method;
+    int64_t time;                  /* steps that the optimizer has taken */
+    uint64_t random;
+};
+
+static rp_status rpi_fail(rp_net *net, rp_status status, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    rpi_format_list(net->error, sizeof net->error, format, list);
+    va_end(list);
+    return status;
+}
+
+RP_API const char *rp_status_text(rp_status status) {
+    switch (status) {
+#define RPI_X(name, value, text) \
+    case name: return text;
+        RP_STATUS_LIST(RPI_X)
+#undef RPI_X
+    default: return "not a status";
+    }
+}
+
+RP_API const char *rp_error(const rp_net *net) { return net ? net->error : "the net is NULL: rp_net_new found no memory"; }
+
+static int rpi_features(rp_shape shape) { return shape.steps * shape.channels * shape.height * shape.width; }
+
+static rp_shape rpi_shape(rp_shape_kind kind, int steps, int channels, int height, int width) {
+    rp_shape shape;
+    shape.kind = kind, shape.steps = steps, shape.channels = channels, shape.height = height, shape.width = width;
+    return shape;
+}
+RP_API rp_shape rp_vector(int features) { return rpi_shape(RP_SHAPE_VECTOR, 1, features, 1, 1); }
+RP_API rp_shape rp_image(int channels, int height, int width) { return rpi_shape(RP_SHAPE_IMAGE, 1, channels, height, width); }
+RP_API rp_shape rp_sequence(int steps, int features) { return rpi_shape(RP_SHAPE_SEQUENCE, steps, features, 1, 1); }
+
+static int rpi_shape_valid(rp_shape s) {
+    int64_t sizes[4], product = 1;
+    sizes[0] = s.steps, sizes[1] = s.channels, sizes[2] = s.height, sizes[3] = s.width;
+    for (int i = 0; i < 4; i++) {
+        if (sizes[i] < 1 || sizes[i] > RPI_LARGEST) return 0;
+        product *= sizes[i];
+        if (product > RPI_LARGEST) return 0;
+    }
+    return s.kind >= RP_SHAPE_VECTOR && s.kind <= RP_SHAPE_SEQUENCE;
+}
+
+static void rpi_put_shape(rpi_text *text, rp_shape s) {
+    char buffer[64];
+    if (s.kind == RP_SHAPE_IMAGE) rpi_format(buffer, sizeof buffer, "%dx%dx%d", s.channels, s.height, s.width);
+    else if (s.kind == RP_SHAPE_SEQUENCE) rpi_format(buffer, sizeof buffer, "%dx%d", s.steps, s.channels);
+    else rpi_format(buffer, sizeof buffer, "%d", s.channels);
+    rpi_put_string(text, buffer);
+}
+
+static const char *rpi_layer_name(const rpi_layer *layer) { return layer->dense ? "dense" : rpi_activations[layer->activation].name; }
+
+/* >>build
+   Describing a net. The first mistake sticks, with its message, until rp_net_build. */
+static rp_status rpi_break(rp_net *net, rp_status status) { return net->broken = status; }
+
+static rp_status rpi_may_describe(rp_net *net, const char *who) {
+    if (!net) return RP_ERR_NULL;
+    if (net->built) return rpi_fail(net, RP_ERR_ORDER, "%s: the net is built already; describe it before rp_net_build", who);
+    return net->broken;
+}
+
+RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config) {
+    static const rp_config defaults = {NULL, NULL, NULL, RP_ISA_AUTO, 0, 0};
+    rpi_memory memory;
+    rp_net *net;
+    if (!config) config = &defaults;
+    memory.allocate = config->allocate && config->release ? config->allocate : rpi_default_allocate;
+    memory.release = config->allocate && config->release ? config->release : rpi_default_release;
+    memory.user = config->user;
+    net = (rp_net *)memory.allocate(memory.user, sizeof *net);
+    if (!net) return NULL;
+    memset(net, 0, sizeof *net);
+    net->memory = memory, net->config = *config;
+    net->input = net->output = input;
+    net->huber_delta = 1;
+    if (!rpi_shape_valid(input))
+        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: the input shape %dx%dx%dx%d (steps, channels, height, width) must have sizes of 1 or more, and at most %d in all",
+                                input.steps, input.channels, input.height, input.width, RPI_LARGEST));
+    else if (!config->allocate != !config->release)
+        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.%s is NULL; set allocate and release both, or neither", config->allocate ? "release" : "allocate"));
+    else if ((int)config->isa < 0 || config->isa > RP_ISA_NEON)
+        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.isa is %d, which is no rp_isa_kind", (int)config->isa));
+    else if (!rpi_isa_available(config->isa))
+        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: config.isa is %d, an instruction set that this build or this machine has not", (int)config->isa));
+    else if (config->threads < 0)
+        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.threads is %d; it may be 0 or more", config->threads));
+    else if (config->threads > 1)
+        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: config.threads is %d; this build works on the caller's thread only", config->threads));
+    return net;
+}
+
+RP_API void rp_net_free(rp_net *net) {
+    rpi_memory memory;
+    if (!net) return;
+    memory = net->memory;
+    rpi_block_free(&memory, &net->state);
+    rpi_block_free(&memory, &net->arrays);
+    rpi_block_free(&memory, &net->tape);
+    if (net->layers) memory.release(memory.user, net->layers);
+    memory.release(memory.user, net);
+}
+
+/* A new last layer, all zero but for its input shape; NULL after a failure. */
+static rpi_layer *rpi_append(rp_net *net, const char *who) {
+    rpi_layer *layer;
+    if (net->layer_count == net->layer_capacity) {
+        int capacity = net->layer_capacity ? 2 * net->layer_capacity : 16;
+        rpi_layer *layers = (rpi_layer *)net->memory.allocate(net->memory.user, (size_t)capacity * sizeof *layers);
+        if (!layers) {
+            rpi_break(net, rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for layer %d", who, net->layer_count));
+            return NULL;
+        }
+        if (net->layers) {
+            memcpy(layers, net->layers, (size_t)net->layer_count * sizeof *layers);
+            net->memory.release(net->memory.user, net->layers);
+        }
+        net->layers = layers, net->layer_capacity = capacity;
+    }
+    layer = &net->layers[net->layer_count];
+    memset(layer, 0, sizeof *layer);
+    layer->in = layer->out = net->output;
+    return layer;
+}
+
+static int rpi_appended(rp_net *net, const rpi_layer *layer) {
+    net->output = layer->out;
+    return net->layer_count++;
+}
+
+RP_API int rp_dense(rp_net *net, int units) {
+    rp_status status = rpi_may_describe(net, "rp_dense");
+    rpi_layer *layer;
+    if (status) return status;
+    if (units < 1 || units > RPI_LARGEST)
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_dense: layer %d: units is %d; it may be 1 to %d", net->layer_count, units, RPI_LARGEST));
+    layer = rpi_append(net, "rp_dense");
+    if (!layer) return net->broken;
+    layer->dense = layer->bias = 1;
+    layer->out = rp_vector(units);
+    return rpi_appended(net, layer);
+}
+
+RP_API int rp_activation(rp_net *net, rp_activation_kind activation) {
+    rp_status status = rpi_may_describe(net, "rp_activation");
+    rpi_layer *layer;
+    if (status) return status;
+    if ((int)activation < 0 || (int)activation >= RPI_ACTIVATIONS)
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_activation: layer %d: %d is no rp_activation_kind", net->layer_count, (int)activation));
+    layer = rpi_append(net, "rp_activation");
+    if (!layer) return net->broken;
+    layer->activation = activation;
+    layer->alpha = activation == RP_LEAKY_RELU ? (rp_real)0.01 : 1;
+    return rpi_appended(net, layer);
+}
+
+RP_API rp_status rp_no_bias(rp_net *net) {
+    rp_status status = rpi_may_describe(net, "rp_no_bias");
+    rpi_layer *last;
+    if (status) return status;
+    last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
+    if (!last || !last->dense)
+        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER, "rp_no_bias: the last layer is %s, which has no bias; call it right after the affine layer is added",
+                                       last ? rpi_layer_name(last) : "missing"));
+    last->bias = 0;
+    return RP_OK;
+}
+
+RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope) {
+    rp_status status = rpi_may_describe(net, "rp_negative_slope");
+    rpi_layer *last;
+    if (status) return status;
+    last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
+    if (!last || last->dense || (last->activation != RP_LEAKY_RELU && last->activation != RP_ELU))
+        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER, "rp_negative_slope: the last layer is %s; call it right after a leaky_relu or elu is added",
+                                       last ? rpi_layer_name(last) : "missing"));
+    if (!rpi_finite(slope) || slope < 0)
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_negative_slope: layer %d: the slope is %g; it must be finite and 0 or more", net->layer_count - 1, (double)slope));
+    last->alpha = slope;
+    return RP_OK;
+}
+
+RP_API rp_status rp_loss(rp_net *net, rp_loss_kind loss) {
+    rp_status status = rpi_may_describe(net, "rp_loss");
+    if (status) return status;
+    if ((int)loss < 0 || (int)loss >= RPI_LOSSES)
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_loss: %d is no rp_loss_kind", (int)loss));
+    net->loss = loss;
+    return RP_OK;
+}
+
+RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta) {
+    rp_status status = rpi_may_describe(net, "rp_huber_delta");
+    if (status) return status;
+    if (!rpi_finite(delta) || delta <= 0)
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_huber_delta: delta is %g; it must be finite and above 0", (double)delta));
+    net->huber_delta = delta;
+    return RP_OK;
+}
+
+/* Offsets of the parameters in the flat arrays. */
+static rp_status rpi_place_parameters(rp_net *net) {
+    size_t at = 0;
+    for (int i = 0; i < net->layer_count; i++) {
+        rpi_layer *layer = &net->layers[i];
+        uint64_t weights = layer->dense ? (uint64_t)rpi_features(layer->in) * (uint64_t)rpi_features(layer->out) : 0;
+        if (weights > SIZE_MAX / 16 / sizeof(rp_real) - at)
+            return rpi_fail(net, RP_ERR_OVERFLOW, "rp_net_build: layer %d (%s): its parameters are more than can be addressed", i, rpi_layer_name(layer));
+        layer->weights = at, layer->weight_count = (size_t)weights;
+        layer->biases = at += layer->weight_count;
+        if (layer->dense && layer->bias) at += (size_t)rpi_features(layer->out);
+    }
+    net->parameter_count = at;
+    return RP_OK;
+}
+
+/* Lowers the layers to steps: an activation joins the affine map before it. With steps NULL it only counts. */
+static int rpi_lower(const rp_net *net, rpi_step *steps) {
+    int count = 0, open = 0; /* open: the last step has no activation yet */
+    for (int i = 0; i < net->layer_count; i++) {
+        const rpi_layer *layer = &net->layers[i];
+        int joins = !layer->dense && open;
+        rpi_step *step = steps ? &steps[joins ? count - 1 : count] : NULL;
+        if (!joins) count++;
+        open = layer->dense;
+        if (!step) continue;
+        if (!joins) {
+            step->map = layer->dense ? &rpi_dense_map : &rpi_copy_map;
+            step->activation = &rpi_activations[RP_IDENTITY];
+            step->layer = i;
+            step->inputs = step->fan_in = rpi_features(layer->in), step->outputs = rpi_features(layer->out);
+            step->bias = layer->bias, step->weights = layer->weights, step->biases = layer->biases;
+            step->in = count - 1, step->out = count;
+        }
+        if (!layer->dense) step->activation = &rpi_activations[layer->activation], step->alpha = layer->alpha;
+    }
+    return count;
+}
+
+static int rpi_trains(const rp_net *net, const rpi_step *step) { return step->map->outer && !net->layers[step->layer].frozen; }
+
+static void rpi_mark_live(rp_net *net) {
+    net->live[0] = 0;
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        net->live[step->out] = net->live[step->in] || rpi_trains(net, step);
+    }
+}
+
+static size_t rpi_slot_rows(const rp_net *net, int slot) {
+    return (size_t)(slot ? net->steps[slot - 1].outputs : net->inputs);
+}
+
+/* Slots that are never needed at the same time share a buffer when nothing is kept for a backward pass. last: scratch. */
+static void rpi_share_slots(rp_net *net, int *last) {
+    for (int slot = 0; slot <= net->step_count; slot++) last[slot] = net->step_count;
+    for (int i = 0; i < net->step_count; i++) last[net->steps[i].in] = i; /* the last step that reads the slot */
+    net->pool_count = 0;
+    for (int slot = 0; slot <= net->step_count; slot++) {
+        int p = 0;
+        while (p < net->pool_count && net->pool_until[p] >= slot - 1) p++;
+        if (p == net->pool_count) net->pool_rows[net->pool_count++] = 0;
+        net->pool[slot] = p, net->pool_until[p] = last[slot];
+        if (net->pool_rows[p] < rpi_slot_rows(net, slot)) net->pool_rows[p] = rpi_slot_rows(net, slot);
+    }
+}
+
+static size_t rpi_leading(int batch) {
+    size_t lines = ((size_t)batch + (size_t)RPI_LINE_REALS - 1) / (size_t)RPI_LINE_REALS;
+    return (lines | 1) * (size_t)RPI_LINE_REALS;
+}
+
+static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffers *b) {
+    size_t slots = (size_t)net->step_count + 1;
+    rp_real **all = (rp_real **)rpi_claim(arena, 5 * slots, sizeof *all);
+    if (!arena->base) return;
+    memset(all, 0, 5 * slots * sizeof *all);
+    b->y = all, b->d = all + slots, b->v = all + 2 * slots, b->slope = all + 3 * slots, b->second = all + 4 * slots;
+}
+
+/* Values of slots that share buffers: for prediction. */
+static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buffers *b) {
+    rpi_lay_out_pointers(net, arena, b);
+    for (int p = 0; p < net->pool_count; p++) {
+        rp_real *rows = rpi_claim_reals(arena, net->pool_rows[p] * b->ld);
+        for (int slot = 0; arena->base && slot <= net->step_count; slot++)
+            if (net->pool[slot] == p) b->y[slot] = rows;
+    }
+}
+
+static rp_real *rpi_claim_rows(rpi_arena *arena, size_t rows, size_t ld) {
+    if (rows > SIZE_MAX / 16 / ld) {
+        arena->overflow = 1;
+        return NULL;
+    }
+    return rpi_claim_reals(arena, rows * ld);
+}
+
+static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffers *b) {
+    rpi_lay_out_pointers(net, arena, b);
+    for (int slot = 0; slot <= net->step_count; slot++) {
+        rp_real *y = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld), *d = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
+        rp_real *v = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
+        if (arena->base) b->y[slot] = y, b->d[slot] = d, b->v[slot] = v;
+    }
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        int shaped = step->activation != &rpi_activations[RP_IDENTITY];
+        rp_real *slope = shaped ? rpi_claim_rows(arena, (size_t)step->outputs, b->ld) : NULL;
+        rp_real *second = step->activation->curved ? rpi_claim_rows(arena, (size_t)step->outputs, b->ld) : NULL;
+        if (arena->base) b->slope[i] = slope, b->second[i] = second;
+    }
+    b->panel = rpi_claim_reals(arena, 2 * RPI_PANEL * (size_t)b->batch);
+    b->tile = rpi_claim_reals(arena, 2 * RPI_PANEL * RPI_TILE_ROWS);
+    b->a_packed = rpi_claim_reals(arena, RPI_M_BLOCK * RPI_K_BLOCK);
+    b->column = rpi_claim_reals(arena, 2 * b->ld);
+    b->total = rpi_claim_reals(arena, b->ld);
+}
+
+static void rpi_lay_out_tape(rp_net *net, rpi_arena *arena) {
+    size_t slots = (size_t)net->step_count + 1;
+    rpi_step *steps = (rpi_step *)rpi_claim(arena, (size_t)net->step_count, sizeof *steps);
+    int *numbers = (int *)rpi_claim(arena, 4 * slots, sizeof *numbers);
+    size_t *rows = (size_t *)rpi_claim(arena, slots, sizeof *rows);
+    if (!arena->base) return;
+    memset(steps, 0, (size_t)net->step_count * sizeof *steps);
+    rpi_lower(net, steps);
+    net->steps = steps, net->pool_rows = rows;
+    net->live = numbers, net->pool = numbers + slots, net->pool_until = numbers + 2 * slots;
+    rpi_mark_live(net);
+    rpi_share_slots(net, numbers + 3 * slots);
+}
+
+static void rpi_lay_out_arrays(rp_net *net, rpi_arena *arena) {
+    rpi_buffers *b = &net->buffers;
+    size_t batch = (size_t)net->batch, inputs = (size_t)net->inputs, outputs = (size_t)net->outputs;
+    int training = !net->config.inference_only;
+    net->parameters = rpi_claim_reals(arena, net->parameter_count);
+    net->sample_loss = (double *)rpi_claim(arena, batch, sizeof *net->sample_loss);
+    if (!training) {
+        rp_real *targets;
+        rpi_lay_out_prediction(net, arena, b);
+        targets = rpi_claim_rows(arena, outputs, b->ld);
+        if (arena->base) b->d[net->step_count] = targets;
+        return;
+    }
+    rpi_lay_out_training(net, arena, b);
+    net->gradient = rpi_claim_reals(arena, net->parameter_count);
+    net->curvature = rpi_claim_reals(arena, net->parameter_count);
+    net->direction = rpi_claim_reals(arena, net->parameter_count);
+    net->h = rpi_claim_rows(arena, outputs, b->ld);
+    net->row_output = rpi_claim_rows(arena, outputs, b->ld);
+    net->staged_inputs = rpi_claim_rows(arena, inputs, batch);
+    net->staged_targets = rpi_claim_rows(arena, outputs, batch);
+    net->staged_weights = rpi_claim_reals(arena, batch);
+    net->staged_labels = (int *)rpi_claim(arena, batch, sizeof(int));
+}
+
+/* Runs a layout twice: for its size, then on a block of that size. */
+static rp_status rpi_build_block(rp_net *net, rpi_block *block, void (*lay_out)(rp_net *, rpi_arena *)) {
+    rpi_arena arena = {NULL, 0, 0};
+    lay_out(net, &arena);
+    if (arena.overflow)
+        return rpi_fail(net, RP_ERR_OVERFLOW, "rp_net_build: %z parameters and batch %d need more memory than can be addressed", net->parameter_count, net->batch);
+    if (!rpi_block_new(&net->memory, block, arena.used))
+        return rpi_fail(net, RP_ERR_MEMORY, "rp_net_build: no memory for %z bytes (%z parameters, batch %d)", arena.used, net->parameter_count, net->batch);
+    arena.base = block->base, arena.used = 0;
+    lay_out(net, &arena);
+    return RP_OK;
+}
+
+static void rpi_draw_parameters(rp_net *net, uint64_t seed) {
+    net->random = rpi_mix(seed);
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        double bound = 1 / sqrt((double)step->fan_in);
+        size_t count = net->layers[step->layer].weight_count + (size_t)(step->bias ? step->outputs : 0);
+        for (size_t at = 0; at < count; at++)
+            net->parameters[step->weights + at] = (rp_real)(bound * (2 * rpi_uniform(&net->random) - 1));
+    }
+}
+
+RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
+    rp_status status = rpi_may_describe(net, "rp_net_build");
+    if (status) return status;
+    if (batch < 1 || batch > RPI_LARGEST)
+        return rpi_fail(net, RP_ERR_VALUE, "rp_net_build: batch is %d; it may be 1 to %d", batch, RPI_LARGEST);
+    if (!net->layer_count) return rpi_fail(net, RP_ERR_SHAPE, "rp_net_build: the net has no layer");
+    net->batch = batch;
+    net->inputs = rpi_features(net->input), net->outputs = rpi_features(net->output);
+    net->buffers.kernels = rpi_choose_kernels();
+    net->buffers.batch = batch, net->buffers.ld = rpi_leading(batch);
+    net->step_count = rpi_lower(net, NULL);
+    status = rpi_place_parameters(net);
+    if (!status) status = rpi_build_block(net, &net->tape, rpi_lay_out_tape);
+    if (!status) status = rpi_build_block(net, &net->arrays, rpi_lay_out_arrays);
+    if (status) {
+        rpi_block_free(&net->memory, &net->tape);
+        net->parameter_count = 0;
+        return status;
+    }
+    rpi_draw_parameters(net, seed);
+    net->built = 1;
+    return RP_OK;
+}
+
+RP_API rp_status rp_freeze(rp_net *net, int layer, int frozen) {
+    if (!net) return RP_ERR_NULL;
+    if (layer < 0 || layer >= net->layer_count)
+        return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: layer is %d; the net has layers 0 to %d", layer, net->layer_count - 1);
+    if (!net->layers[layer].dense)
+        return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: layer %d (%s) has no parameters", layer, rpi_layer_name(&net->layers[layer]));
+    if (frozen != 0 && frozen != 1) return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: frozen is %d; it may be 0 or 1", frozen);
+    net->layers[layer].frozen = frozen;
+    net->forward_count = 0;
+    if (net->built) rpi_mark_live(net);
+    return RP_OK;
+}
+
+/* The three guards of the functions that need a built net. */
+static rp_status rpi_built(rp_net *net, const char *who) {
+    if (!net) return RP_ERR_NULL;
+    return net->built ? RP_OK : rpi_fail(net, RP_ERR_ORDER, "%s: the net is not built; call rp_net_build first", who);
+}
+static rp_status rpi_trainable(rp_net *net, const char *who) {
+    rp_status status = rpi_built(net, who);
+    if (!status && net->config.inference_only)
+        status = rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the net was made with config.inference_only, so it has no memory for training", who);
+    return status;
+}
+static rp_status rpi_needs(rp_net *net, const char *who, const char *what, const void *pointer) {
+    return pointer ? RP_OK : rpi_fail(net, RP_ERR_NULL, "%s: %s is NULL", who, what);
+}
+
+RP_API size_t rp_parameter_count(const rp_net *net) { return net && net->built ? net->parameter_count : 0; }
+RP_API rp_real *rp_parameters(rp_net *net) { return net && net->built ? net->parameters : NULL; }
+
+/* The arrays are zeroed when they are first asked for: a net that only calls rp_train never touches their pages. */
+static rp_real *rpi_array(rp_net *net, rp_real *array, int *filled) {
+    if (!net->built || !array) return NULL;
+    if (!*filled) memset(array, 0, net->parameter_count * sizeof *array);
+    *filled |= 2;
+    return array;
+}
+RP_API rp_real *rp_gradient(rp_net *net) { return net ? rpi_array(net, net->gradient, &net->has_gradient) : NULL; }
+RP_API rp_real *rp_curvature(rp_net *net) { return net ? rpi_array(net, net->curvature, &net->has_curvature) : NULL; }
+RP_API rp_real *rp_direction_array(rp_net *net) { return net ? rpi_array(net, net->direction, &net->has_direction) : NULL; }
+
+RP_API int rp_layer_count(const rp_net *net) { return net ? net->layer_count : 0; }
+
+RP_API rp_status rp_layer_info(rp_net *net, int index, rp_layer *info) {
+    const rpi_layer *layer;
+    if (!net) return RP_ERR_NULL;
+    if (!info) return rpi_needs(net, "rp_layer_info", "info", info);
+    if (index < 0 || index >= net->layer_count)
+        return rpi_fail(net, RP_ERR_VALUE, "rp_layer_info: layer is %d; the net has layers 0 to %d", index, net->layer_count - 1);
+    layer = &net->layers[index];
+    memset(info, 0, sizeof *info);
+    info->kind = rpi_layer_name(layer);
+    info->in = layer->in, info->out = layer->out;
+    info->frozen = layer->frozen;
+    if (!net->built) return RP_OK;
+    info->weights = layer->weights, info->weight_count = layer->weight_count;
+    info->biases = layer->biases, info->bias_count = layer->bias ? (size_t)rpi_features(layer->out) : 0;
+    return RP_OK;
+}
+
+RP_API const char *rp_isa(const rp_net *net) { return net && net->built ? net->buffers.kernels->name : ""; }
+RP_API size_t rp_state_memory(const rp_net *net) { return net ? net->state.size : 0; }
+RP_API size_t rp_memory(const rp_net *net) {
+    return net ? sizeof *net + (size_t)net->layer_capacity * sizeof *net->layers + net->tape.size + net->arrays.size + net->state.size : 0;
+}
+
+RP_API size_t rp_summary(const rp_net *net, char *out, size_t size) {
+    rpi_text text = {out, out ? size : 0, 0};
+    char line[256];
+    if (!net) {
+        if (text.size) out[0] = 0;
+        return 0;
+    }
+    rpi_put_string(&text, "layer  kind        shape  parameters\n   in  ");
+    rpi_put_shape(&text, net->input);
+    rpi_put(&text, '\n');
+    for (int i = 0; i < net->layer_count; i++) {
+        const rpi_layer *layer = &net->layers[i];
+        size_t weights = layer->dense ? (size_t)rpi_features(layer->in) * (size_t)rpi_features(layer->out) : 0;
+        size_t biases = layer->dense && layer->bias ? (size_t)rpi_features(layer->out) : 0, length;
+        length = rpi_format(line, sizeof line, "%d", i);
+        for (; length < 5; length++) rpi_put(&text, ' ');
+        rpi_put_string(&text, line);
+        rpi_put_string(&text, "  ");
+        rpi_put_string(&text, rpi_layer_name(layer));
+        for (length = strlen(rpi_layer_name(layer)); length < 12; length++) rpi_put(&text, ' ');
+        rpi_put_shape(&text, layer->out);
+        if (weights) rpi_format(line, sizeof line, "  %z%s%s\n", weights + biases, biases ? "" : "  no bias", layer->frozen ? "  frozen" : "");
+        rpi_put_string(&text, weights ? line : "\n");
+    }
+    rpi_format(line, sizeof line, "loss   %s\n", rpi_losses[net->loss].name);
+    rpi_put_string(&text, line);
+    if (net->built)
+        rpi_format(line, sizeof line, "%z parameters, %z bytes, batch %d, %s kernels%s\n", net->parameter_count, rp_memory(net), net->batch,
+                   net->buffers.kernels->name, net->config.inference_only ? ", inference only" : "");
+    else rpi_format(line, sizeof line, "not built%s%s\n", net->broken ? ": " : "", net->broken ? net->error : "");
+    rpi_put_string(&text, line);
+    if (text.size) out[text.length < text.size ? text.length : text.size - 1] = 0;
+    return text.length;
+}
+
+/* >>sweeps
+   Each is written once, over the steps of the tape. n: columns in use, the batch rounded up to whole vectors. */
+static int rpi_columns(const rpi_buffers *b, int count) { return (count + b->kernels->lanes - 1) / b->kernels->lanes * b->kernels->lanes; }
+
+static void rpi_load_rows(const rpi_buffers *b, const rp_real *rows, int count, int features, rp_real *out) {
+    b->kernels->transpose(rows, (size_t)features, count, features, out, b->ld, rpi_columns(b, count));
+}
+
+/* c of Theorem 2 as generalised by scales; 0 where nothing is trained. */
+static rp_real rpi_scale(const rp_net *net, const rpi_step *step, const rp_rule *rule) {
+    if (!rpi_trains(net, step)) return 0;
+    return rule->scale == RP_SCALE_FAN_IN ? (rp_real)(1 / sqrt((double)step->fan_in + 1)) : 1;
+}
+
+/* y of every slot from slot 0 on; keep: slopes for a backward pass; with the paths rule u too (Equation 11). */
+static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, int keep, const rp_rule *rule) {
+    int twin = rule && rule->kind == RP_PATHS;
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        rp_real *y = b->y[step->out], *u = twin ? b->v[step->out] : NULL, *slope = keep ? b->slope[i] : NULL;
+        rp_real *second = twin ? b->second[i] : NULL;
+        step->map->apply(b, step, net->parameters, n, b->y[step->in], y, twin && net->live[step->in] ? b->v[step->in] : NULL, u,
+                         twin ? rpi_scale(net, step, rule) : 0);
+        if (step->activation == &rpi_activations[RP_IDENTITY]) continue;
+        for (size_t at = 0; at < (size_t)step->outputs * b->ld; at += b->ld) {
+            step->activation->forward(n, step->alpha, y + at, slope ? slope + at : NULL, second ? second + at : NULL);
+            if (twin) b->kernels->activate_twin(n, u + at, slope + at, second ? second + at : NULL);
+        }
+    }
+}
+
+/* From d and v of the last slot to those of every slot above trained parameters (Equation 9). d: whether d flows; v: whether v
+   does; plain: v is a vector swept like d (Jacobian, sampled). */
+static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int with_d, int with_v, int plain) {
+    for (int i = net->step_count - 1; i >= 0; i--) {
+        const rpi_step *step = &net->steps[i];
+        rp_real *d = with_d ? b->d[step->out] : NULL, *v = with_v ? b->v[step->out] : NULL, *slope = b->slope[i], *second = b->second[i];
+        if (!net->live[step->out]) continue;
+        for (size_t at = 0; slope && at < (size_t)step->outputs * b->ld; at += b->ld)
+            b->kernels->activate_back(n, d ? d + at : NULL, v ? v + at : NULL, slope + at, second && !plain ? second + at : NULL, plain);
+        if (net->live[step->in])
+            step->map->transposed(b, step, net->parameters, n, d, b->d[step->in], v, b->v[step->in], plain);
+    }
+}
+
+static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, int slot) {
+    if (slot == 0) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite at the input; nothing was changed", who, what);
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); nothing was changed", who, what,
+                    net->steps[slot - 1].layer, rpi_layer_name(&net->layers[net->steps[slot - 1].layer]));
+}
+
+static int rpi_all_finite(const rp_real *x, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (!rpi_finite(x[i])) return 0;
+    return 1;
+}
+
+/* What happens to a finished piece of gradient and curvature: kept, or added up. */
+static void rpi_take_arrays(const rpi_sink *sink, size_t offset, int n, rp_real *gradient, rp_real *curvature) {
+    if (gradient) memcpy(sink->gradient + offset, gradient, (size_t)n * sizeof *gradient);
+    if (curvature) memcpy(sink->curvature + offset, curvature, (size_t)n * sizeof *curvature);
+}
+static void rpi_take_sum(const rpi_sink *sink, size_t offset, int n, rp_real *gradient, rp_real *curvature) {
+    (void)gradient;
+    for (int i = 0; i < n; i++) sink->curvature[offset + (size_t)i] += curvature[i];
+}
+
+/* Before anything is changed: values are finite, and S max|d| max|y|, which bounds every sum of a gradient, is too; the same
+   for v, whose sums may be divided by c. */
+static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int with_d, int with_v) {
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, count);
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        rpi_int peaks[3] = {0, 0, 0};
+        rp_real sizes[3], most;
+        if (i == 0 || net->live[step->in] || rpi_trains(net, step)) peaks[0] = b->kernels->peak(step->inputs, n, b->y[step->in], b->ld);
+        if (peaks[0] >= RPI_EXPONENT) return rpi_not_finite(net, who, "a value", step->in);
+        if (!net->live[step->out]) continue;
+        if (with_d) peaks[1] = b->kernels->peak(step->outputs, n, b->d[step->out], b->ld);
+        if (with_v) peaks[2] = b->kernels->peak(step->outputs, n, b->v[step->out], b->ld);
+        memcpy(sizes, peaks, sizeof sizes);
+        most = (rp_real)count * (sizes[0] > 1 ? sizes[0] : 1); /* 1: the bias's input */
+        if (peaks[1] >= RPI_EXPONENT || !rpi_finite(sizes[1] * most)) return rpi_not_finite(net, who, "the gradient", step->out);
+        most *= (rp_real)sqrt((double)step->fan_in + 1); /* at least 1/c */
+        if (peaks[2] >= RPI_EXPONENT || !rpi_finite(sizes[2] * most)) return rpi_not_finite(net, who, "the curvature", step->out);
+    }
+    return RP_OK;
+}
+
+/* Gradient (with_d) and curvature (with_v) of every trained step into the sink. */
+static void rpi_collect(const rp_net *net, const rpi_buffers *b, int count, int with_d, int with_v, const rp_rule *rule, const rpi_sink *sink) {
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        rp_real mean = 1 / (rp_real)count, scale = with_v && rule->kind == RP_PATHS ? mean / rpi_scale(net, step, rule) : mean;
+        if (rpi_trains(net, step))
+            step->map->outer(b, step, count, b->y[step->in], with_d ? b->d[step->out] : NULL, with_v ? b->v[step->out] : NULL, mean, scale, sink);
+    }
+}
+
+/* >>rules
+   h[i][s] is the loss's second derivative by output i, times the sample's weight (softmax: sum(t) p_i; see >>losses). */
+
+/* v = bound's Hessian times u at the output, in place, for each sample (Equations 44 to 46). */
+static void rpi_flow_at_output(const rp_net *net, const rp_rule *rule, int separable, int count, rp_real *u) {
+    size_t ld = net->buffers.ld, end = (size_t)net->outputs * ld;
+    for (int s = 0; s < count; s++) {
+        const rp_real *h = net->h + s;
+        rp_real *v = u + s, total = 0, sum = 0;
+        if (separable || rule->bound == RP_BOUND_TIGHT) {
+            for (size_t i = 0; i < end; i += ld) v[i] *= h[i];
+            continue;
+        }
+        for (size_t i = 0; i < end; i += ld) total += h[i];
+        for (size_t i = 0; i < end; i += ld) {
+            rp_real left = total - h[i], root = left > 0 ? RPI_MATH(sqrt)(h[i] * (left / total)) : 0; /* sqrt(sum(t) p (1 - p)) */
+            sum += root * v[i];
+            v[i] = root;
+        }
+        for (size_t i = 0; i < end; i += ld) v[i] *= sum;
+    }
+}
+
+/* Each sample's r with E[r r'] = H_f (the sampled rule). */
+static void rpi_draw_at_output(rp_net *net, int separable, int count, rp_real *e) {
+    size_t ld = net->buffers.ld, end = (size_t)net->outputs * ld;
+    for (int s = 0; s < count; s++) {
+        const rp_real *h = net->h + s;
+        rp_real total = 0, root, at;
+        uint64_t bits = 0;
+        if (separable) {
+            for (size_t i = 0, k = 0; i < end; i += ld, k++, bits >>= 1) {
+                if (k % 64 == 0) bits = rpi_random(&net->random);
+                root = RPI_MATH(sqrt)(h[i]);
+                e[i + (size_t)s] = bits & 1 ? root : -root;
+            }
+            continue;
+        }
+        for (size_t i = 0; i < end; i += ld) total += h[i];
+        root = total > 0 ? 1 / RPI_MATH(sqrt)(total) : 0;
+        at = (rp_real)rpi_uniform(&net->random) * total;
+        for (size_t i = 0; i < end; i += ld) {
+            int chosen = at >= 0 && (at < h[i] || i + ld == end);
+            e[i + (size_t)s] = root * (chosen ? h[i] - total : h[i]);
+            at = chosen ? -1 : at - h[i];
+        }
+    }
+}
+
+/* total[s] = T_s = sum_l c_l |e_l|_1 (|y_{l-1}|_1 + 1), from the e in v of every slot. */
+static void rpi_reach(const rp_net *net, const rp_rule *rule, int n) {
+    const rpi_buffers *b = &net->buffers;
+    memset(b->total, 0, (size_t)n * sizeof *b->total);
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        if (rpi_trains(net, step)) step->map->reach(b, step, n, b->y[step->in], b->v[step->out], rpi_scale(net, step, rule), b->total);
+    }
+}
+
+/* v = weight[s] |e| / c, so that the outer product with |y| is the rule's curvature. */
+static void rpi_weigh(const rp_net *net, const rp_rule *rule, int n, const rp_real *weight) {
+    const rpi_buffers *b = &net->buffers;
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        rp_real c = rpi_scale(net, step, rule);
+        if (c == 0) continue;
+        for (int row = 0; row < step->outputs; row++) {
+            rp_real *v = b->v[step->out] + (size_t)row * b->ld;
+            for (int s = 0; s < n; s++) v[s] = weight[s] * RPI_MATH(fabs)(v[s]) / c;
+        }
+    }
+}
+
+/* e = dy_k/d(each unit) in v of every slot, and T_s. */
+static void rpi_sweep_output(const rp_net *net, const rp_rule *rule, int count, int k) {
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, count);
+    rp_real *e = b->v[net->step_count];
+    rpi_fill_rows(net->outputs, n, b->ld, NULL, NULL, e);
+    for (int s = 0; s < count; s++) e[(size_t)k * b->ld + (size_t)s] = 1;
+    rpi_sweep_back(net, b, n, 0, 1, 1);
+    rpi_reach(net, rule, n);
+}
+
+/* The Jacobian rule: curvature = (1/S) sum_s sum_k v_k |J_kw| / c_w, where v is the loss's bound at u_k = T_k. It is added up
+   in the direction array, and copied only when it is finite. */
+static rp_status rpi_jacobian(rp_net *net, const char *who, const rp_rule *rule, int separable, int count) {
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, count), mixes = !separable && rule->bound == RP_BOUND_JENSEN;
+    rp_real *flow = net->row_output;
+    rpi_sink sink;
+    memset(&sink, 0, sizeof sink);
+    sink.take = rpi_take_sum, sink.curvature = net->direction;
+    memset(net->direction, 0, net->parameter_count * sizeof *net->direction);
+    net->has_direction = 0;
+    for (int k = 0; mixes && k < net->outputs; k++) {
+        rpi_sweep_output(net, rule, count, k);
+        memcpy(flow + (size_t)k * b->ld, b->total, (size_t)n * sizeof *flow);
+    }
+    if (mixes) rpi_flow_at_output(net, rule, separable, count, flow);
+    for (int k = 0; k < net->outputs; k++) {
+        rp_real *row = flow + (size_t)k * b->ld;
+        rp_status status;
+        rpi_sweep_output(net, rule, count, k);
+        memset(row + (mixes ? count : 0), 0, (size_t)(mixes ? n - count : n) * sizeof *row);
+        for (int s = 0; !mixes && s < count; s++) row[s] = net->h[(size_t)k * b->ld + (size_t)s] * b->total[s];
+        rpi_weigh(net, rule, n, row);
+        status = rpi_check_finite(net, who, count, 0, 1);
+        if (status) return status;
+        rpi_collect(net, b, count, 0, 1, rule, &sink);
+    }
+    if (!rpi_all_finite(net->direction, net->parameter_count))
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the curvature is not finite, or too large; nothing was changed", who);
+    return RP_OK;
+}
+
+/* Checks what can be checked of a batch or data set in memory, before anything is computed. */
+static rp_status rpi_check_weights(rp_net *net, const char *who, const rp_data *data) {
+    for (int s = 0; data->weights && s < data->count; s++)
+        if (!rpi_finite(data->weights[s]) || data->weights[s] < 0)
+            return rpi_fail(net, RP_ERR_VALUE, "%s: weights[%d] is %g; a weight must be finite and 0 or more", who, s, (double)data->weights[s]);
+    return RP_OK;
+}
+
+static rp_status rpi_check_labels(rp_net *net, const char *who, const rp_data *data) {
+    int classes = net->loss == RP_BINARY_CROSS_ENTROPY ? 2 : net->outputs;
+    if (net->loss != RP_SOFTMAX_CROSS_ENTROPY && !(net->loss == RP_BINARY_CROSS_ENTROPY && net->outputs == 1))
+        return rpi_fail(net, RP_ERR_LABEL, "%s: labels do not fit the %s of %d outputs; give targets", who, rpi_losses[net->loss].name, net->outputs);
+    for (int s = 0; s < data->count; s++)
+        if (data->labels[s] < 0 || data->labels[s] >= classes)
+            return rpi_fail(net, RP_ERR_LABEL, "%s: labels[%d] is %d; it may be 0 to %d", who, s, data->labels[s], classes - 1);
+    return RP_OK;
+}
+
+static rp_status rpi_check_data(rp_net *net, const char *who, const rp_data *data, int most) {
+    rp_status status = rpi_needs(net, who, "data", data);
+    if (!status) status = rpi_needs(net, who, "data.inputs", data->inputs);
+    if (status) return status;
+    if (data->count < 1 || data->count > most)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: data.count is %d; it may be 1 to %d", who, data->count, most);
+    if (!data->targets && !data->labels) return rpi_fail(net, RP_ERR_NULL, "%s: data.targets and data.labels are both NULL", who);
+    if (data->targets && data->labels) return rpi_fail(net, RP_ERR_VALUE, "%s: data.targets and data.labels are both given; one must be NULL", who);
+    if (data->labels) status = rpi_check_labels(net, who, data);
+    return status ? status : rpi_check_weights(net, who, data);
+}
+
+static rp_status rpi_check_rule(rp_net *net, const char *who, const rp_rule *rule) {
+    if ((int)rule->kind < 0 || rule->kind > RP_SAMPLED) return rpi_fail(net, RP_ERR_VALUE, "%s: rule.kind is %d, which is no rp_rule_kind", who, (int)rule->kind);
+    if ((int)rule->bound < 0 || rule->bound > RP_BOUND_JENSEN)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: rule.bound is %d, which is no rp_bound_kind", who, (int)rule->bound);
+    if ((int)rule->scale < 0 || rule->scale > RP_SCALE_FAN_IN)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: rule.scale is %d, which is no rp_scale_kind", who, (int)rule->scale);
+    return RP_OK;
+}
+
+/* Targets, or labels as targets, into d of the last slot. */
+static void rpi_load_targets(const rp_net *net, const rpi_buffers *b, const rp_data *data) {
+    rp_real *t = b->d[net->step_count];
+    if (data->targets) {
+        rpi_load_rows(b, data->targets, data->count, net->outputs, t);
+        return;
+    }
+    for (int i = 0; i < net->outputs; i++)
+        for (int s = 0; s < data->count; s++)
+            t[(size_t)i * b->ld + (size_t)s] = net->outputs == 1 && net->loss == RP_BINARY_CROSS_ENTROPY ? (rp_real)data->labels[s] : (rp_real)(data->labels[s] == i);
+}
+
+/* Sum over samples of weight times loss; d of the last slot becomes the derivative, h (may be NULL) the second derivative, both
+   unweighted. */
+static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const rp_data *data, rp_real *h) {
+    rpi_loss_call call;
+    double sum = 0;
+    rpi_load_targets(net, b, data);
+    call.outputs = net->outputs, call.count = data->count, call.ld = b->ld, call.delta = net->huber_delta;
+    call.y = b->y[net->step_count], call.d = b->d[net->step_count], call.h = h, call.loss = net->sample_loss;
+    rpi_losses[net->loss].evaluate(&call);
+    for (int s = 0; s < data->count; s++) sum += (data->weights ? (double)data->weights[s] : 1) * net->sample_loss[s];
+    return sum;
+}
+
+static void rpi_weigh_rows(const rp_net *net, int count, const rp_real *weights, rp_real *x) {
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, count);
+    for (int i = 0; i < net->outputs; i++) {
+        rp_real *row = x + (size_t)i * b->ld;
+        for (int s = 0; weights && s < count; s++) row[s] *= weights[s];
+        for (int s = count; s < n; s++) row[s] = 0;
+    }
+}
+
+/* With d and h of the output in place: everything from there to finite gradient and curvature, which then wait in d and v of
+   every slot (Jacobian: the curvature in the direction array). Changes nothing but scratch. */
+static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, const rp_real *weights, const rp_rule *rule, int separable) {
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, count), second = rule && rule->kind != RP_JACOBIAN;
+    uint64_t random = net->random;
+    rp_real *v = b->v[net->step_count];
+    rp_status status;
+    rpi_weigh_rows(net, count, weights, b->d[net->step_count]);
+    if (rule) rpi_weigh_rows(net, count, weights, net->h);
+    if (second && rule->kind == RP_PATHS) rpi_flow_at_output(net, rule, separable, count, v);
+    if (second && rule->kind == RP_SAMPLED) rpi_draw_at_output(net, separable, count, v);
+    if (second) rpi_weigh_rows(net, count, NULL, v);
+    rpi_sweep_back(net, b, n, 1, second, second && rule->kind == RP_SAMPLED);
+    if (second && rule->kind == RP_SAMPLED) {
+        rpi_reach(net, rule, n);
+        rpi_weigh(net, rule, n, b->total);
+    }
+    status = rpi_check_finite(net, who, count, 1, second);
+    if (!status && rule && !second) status = rpi_jacobian(net, who, rule, separable, count);
+    if (status) net->random = random;
+    return status;
+}
+
+/* Forward, loss and backward over a batch. */
+static rp_status rpi_differentiate(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, rp_real *loss) {
+    const rpi_buffers *b = &net->buffers;
+    double sum;
+    rp_status status = rpi_check_data(net, who, batch, net->batch);
+    if (!status && rule) status = rpi_check_rule(net, who, rule);
+    if (status) return status;
+    net->forward_count = 0;
+    rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
+    rpi_forward(net, b, rpi_columns(b, batch->count), 1, rule);
+    sum = rpi_evaluate_loss(net, b, batch, rule ? net->h : NULL) / batch->count;
+    if (!rpi_finite_double(sum) || !rpi_finite((rp_real)sum))
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; nothing was changed", who, sum);
+    status = rpi_backward_pass(net, who, batch->count, batch->weights, rule, rpi_losses[net->loss].separable);
+    if (!status && loss) *loss = (rp_real)sum;
+    return status;
+}
+
+/* From a successful backward pass into the flat arrays. */
+static void rpi_fill_arrays(rp_net *net, int count, const rp_rule *rule) {
+    int second = rule && rule->kind != RP_JACOBIAN;
+    rpi_sink sink;
+    memset(&sink, 0, sizeof sink);
+    sink.take = rpi_take_arrays, sink.gradient = net->gradient, sink.curvature = net->curvature;
+    for (int i = 0; i < net->layer_count; i++) {
+        const rpi_layer *layer = &net->layers[i];
+        size_t size = layer->weight_count + (layer->bias ? (size_t)rpi_features(layer->out) : 0);
+        if (!layer->dense || !layer->frozen) continue;
+        memset(net->gradient + layer->weights, 0, size * sizeof(rp_real));
+        if (rule) memset(net->curvature + layer->weights, 0, size * sizeof(rp_real));
+    }
+    rpi_collect(net, &net->buffers, count, 1, second, rule, &sink);
+    if (rule && !second) memcpy(net->curvature, net->direction, net->parameter_count * sizeof(rp_real));
+    net->has_gradient |= 1;
+    if (rule) net->has_curvature |= 1;
+}
+
+RP_API rp_rule rp_rule_default(void) {
+    rp_rule rule = {RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE};
+    return rule;
+}
+
+RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *rule, rp_real *loss) {
+    rp_status status = rpi_trainable(net, "rp_backward");
+    if (!status) status = rpi_differentiate(net, "rp_backward", batch, rule, loss);
+    if (!status) rpi_fill_arrays(net, batch->count, rule);
+    return status;
+}
+
+RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count) {
+    const rpi_buffers *b;
+    rp_status status = rpi_trainable(net, "rp_forward");
+    if (!status) status = rpi_needs(net, "rp_forward", "x", x);
+    if (status) return status;
+    if (count < 1 || count > net->batch) return rpi_fail(net, RP_ERR_VALUE, "rp_forward: count is %d; it may be 1 to %d", count, net->batch);
+    b = &net->buffers;
+    rpi_load_rows(b, x, count, net->inputs, b->y[0]);
+    rpi_forward(net, b, rpi_columns(b, count), 1, NULL);
+    b->kernels->transpose(b->y[net->step_count], b->ld, net->outputs, count, net->row_output, (size_t)net->outputs, net->outputs);
+    net->forward_count = count;
+    return RP_OK;
+}
+
+RP_API const rp_real *rp_output(const rp_net *net) { return net && net->forward_count ? net->row_output : NULL; }
+
+RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature, const rp_rule *rule) {
+    static const char who[] = "rp_backward_from";
+    rp_rule chosen = rule ? *rule : rp_rule_default();
+    rp_status status = rpi_trainable(net, who);
+    const rpi_buffers *b;
+    int count;
+    if (!status) status = rpi_needs(net, who, "output_gradient", output_gradient);
+    if (!status) status = rpi_check_rule(net, who, &chosen);
+    if (status) return status;
+    count = net->forward_count;
+    if (!count) return rpi_fail(net, RP_ERR_ORDER, "%s: no rp_forward came before, or another call has used the net since", who);
+    for (size_t i = 0; output_curvature && i < (size_t)count * (size_t)net->outputs; i++)
+        if (!rpi_finite(output_curvature[i]) || output_curvature[i] < 0)
+            return rpi_fail(net, RP_ERR_VALUE, "%s: output_curvature[%z] is %g; it must be finite and 0 or more", who, i, (double)output_curvature[i]);
+    b = &net->buffers;
+    net->forward_count = 0;
+    rule = output_curvature ? &chosen : NULL;
+    if (rule && rule->kind == RP_PATHS) rpi_forward(net, b, rpi_columns(b, count), 1, rule); /* now with u */
+    rpi_load_rows(b, output_gradient, count, net->outputs, b->d[net->step_count]);
+    if (rule) rpi_load_rows(b, output_curvature, count, net->outputs, net->h);
+    status = rpi_backward_pass(net, who, count, NULL, rule, 1);
+    if (!status) rpi_fill_arrays(net, count, rule);
+    return status;
+}
+
+RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature) {
+    return rp_backward_from_rule(net, output_gradient, output_curvature, NULL);
+}
+
+/* >>optimizers */
+static rp_optimizer rpi_optimizer(rp_method method, rp_real rate) {
+    rp_optimizer o;
+    memset(&o, 0, sizeof o);
+    o.method = method, o.rate = rate;
+    return o;
+}
+
+RP_API rp_optimizer rp_partitioning(void) {
+    rp_optimizer o = rp_partitioning_rate(100);
+    o.rule.bound = RP_BOUND_TIGHT, o.rule.scale = RP_SCALE_FAN_IN;
+    o.momentum = (rp_real)0.9, o.curvature_average = (rp_real)0.99;
+    return o;
+}
+RP_API rp_optimizer rp_partitioning_rate(rp_real rate) {
+    rp_optimizer o = rpi_optimizer(RP_PARTITIONING, rate);
+    o.damping = (rp_real)1e-8, o.rule.bound = RP_BOUND_JENSEN;
+    return o;
+}
+RP_API rp_optimizer rp_sgd(rp_real rate) { return rpi_optimizer(RP_SGD, rate); }
+RP_API rp_optimizer rp_adam(rp_real rate) {
+    rp_optimizer o = rpi_optimizer(RP_ADAM, rate);
+    o.beta1 = (rp_real)0.9, o.beta2 = (rp_real)0.999, o.epsilon = (rp_real)1e-8;
+    return o;
+}
+RP_API rp_optimizer rp_adagrad(rp_real rate) {
+    rp_optimizer o = rpi_optimizer(RP_ADAGRAD, rate);
+    o.epsilon = (rp_real)1e-10;
+    return o;
+}
+RP_API rp_optimizer rp_adadelta(rp_real rate) {
+    rp_optimizer o = rpi_optimizer(RP_ADADELTA, rate);
+    o.rho = (rp_real)0.9, o.epsilon = (rp_real)1e-6;
+    return o;
+}
+
+/* One row per field that has a range; `most` is not allowed itself if `below`. */
+static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_optimizer *o) {
+    const struct {
+        const char *name;
+        rp_real value, most;
+        int below;
+    } fields[] = {
+        {"rate", o->rate, RPI_REAL_MAX, 0},         {"decay", o->decay, RPI_REAL_MAX, 0},
+        {"momentum", o->momentum, 1, 1},            {"weight_decay", o->weight_decay, RPI_REAL_MAX, 0},
+        {"damping", o->damping, RPI_REAL_MAX, 0},   {"curvature_average", o->curvature_average, 1, 1},
+        {"beta1", o->beta1, 1, 1},                  {"beta2", o->beta2, 1, 1},
+        {"rho", o->rho, 1, 0},                      {"epsilon", o->epsilon, RPI_REAL_MAX, 0},
+    };
+    if ((int)o->method < 0 || o->method > RP_ADADELTA)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.method is %d, which is no rp_method", who, (int)o->method);
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (!rpi_finite(fields[i].value) || !(fields[i].value >= 0) || fields[i].value > fields[i].most || (fields[i].below && fields[i].value >= fields[i].most))
+            return rpi_fail(net, RP_ERR_VALUE, fields[i].most > 1 ? "%s: optimizer.%s is %g; it must be finite and 0 or more" : "%s: optimizer.%s is %g; it must be 0 or more and %s 1",
+                            who, fields[i].name, (double)fields[i].value, fields[i].below ? "below" : "at most");
+    if (o->decay_steps < 0) return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.decay_steps is %d; it must be 0 or more", who, o->decay_steps);
+    if (o->nesterov && (o->method != RP_SGD || !(o->momentum > 0)))
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.nesterov is %d; it needs SGD with a momentum above 0", who, o->nesterov);
+    return rpi_check_rule(net, who, &o->rule);
+}
+
+static void rpi_state_of(const rp_optimizer *o, int *first, int *second) {
+    *first = o->method == RP_PARTITIONING || o->method == RP_SGD ? o->momentum > 0 : 1;
+    *second = o->method == RP_PARTITIONING ? o->curvature_average > 0 : o->method == RP_ADAM || o->method == RP_ADADELTA;
+}
+
+static rp_status rpi_prepare(rp_net *net, const char *who, const rp_optimizer *o) {
+    rpi_block block = {NULL, NULL, 0};
+    rpi_arena arena = {NULL, 0, 0};
+    int first, second;
+    rp_status status = rpi_needs(net, who, "optimizer", o);
+    if (!status) status = rpi_check_optimizer(net, who, o);
+    if (status) return status;
+    rpi_state_of(o, &first, &second);
+    if (net->method == o->method && !net->first == !first && !net->second == !second) return RP_OK;
+    for (int pass = 0; pass < 2 && (first || second); pass++) {
+        rp_real *one = first ? rpi_claim_reals(&arena, net->parameter_count) : NULL, *two = second ? rpi_claim_reals(&arena, net->parameter_count) : NULL;
+        if (pass == 1) {
+            if (one) memset(one, 0, net->parameter_count * sizeof *one);
+            if (two) memset(two, 0, net->parameter_count * sizeof *two);
+            rpi_block_free(&net->memory, &net->state);
+            net->first = one, net->second = two;
+            break;
+        }
+        if (!rpi_block_new(&net->memory, &block, arena.used))
+            return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes of optimizer state", who, arena.used);
+        arena.base = block.base, arena.used = 0;
+    }
+    if (!first && !second) {
+        rpi_block_free(&net->memory, &net->state);
+        net->first = net->second = NULL;
+    }
+    net->state = block;
+    net->method = o->method, net->time = 0;
+    return RP_OK;
+}
+
+RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer) {
+    rp_status status = rpi_trainable(net, "rp_prepare");
+    return status ? status : rpi_prepare(net, "rp_prepare", optimizer);
+}
+
+/* The constants of step net->time + 1, which is then taken. */
+static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
+    rpi_update u;
+    double t = (double)(net->time + 1), rate = (double)o->rate;
+    double mean1 = (double)(o->method == RP_ADAM ? o->beta1 : o->momentum), mean2 = (double)(o->method == RP_ADAM ? o->beta2 : o->curvature_average);
+    if (o->decay > 0) rate *= pow((double)o->decay, (double)net->time / (o->decay_steps ? o->decay_steps : 1));
+    memset(&u, 0, sizeof u);
+    u.method = o->method, u.rate = (rp_real)rate;
+    u.weight_decay = o->decoupled ? 0 : o->weight_decay, u.shrink = o->decoupled ? (rp_real)(rate * (double)o->weight_decay) : 0;
+    u.momentum = o->momentum, u.average = o->curvature_average, u.damping = o->damping;
+    u.beta1 = o->beta1, u.beta2 = o->beta2, u.rho = o->rho, u.epsilon = o->epsilon, u.nesterov = o->nesterov;
+    u.correct1 = (rp_real)(1 / (1 - pow(mean1, t))), u.correct2 = (rp_real)(1 / (1 - pow(mean2, t)));
+    net->time++;
+    return u;
+}
+
+/* >>steps */
+static void rpi_take_step(const rpi_sink *sink, size_t offset, int n, rp_real *gradient, rp_real *curvature) {
+    if (sink->curvature) curvature = sink->curvature + offset; /* the Jacobian rule's, already added up */
+    sink->kernels->update(sink->update, n, gradient, curvature, sink->parameters + offset, sink->first ? sink->first + offset : NULL,
+                          sink->second ? sink->second + offset : NULL);
+    sink->kernels->move(n, 1, gradient, sink->parameters + offset);
+}
+
+/* The arrays' part of a step: from gradient and curvature into the direction array, for all parameters that are trained. */
+static void rpi_direction(rp_net *net, const rp_optimizer *o, const rp_real *curvature) {
+    rpi_update update = rpi_next_update(net, o);
+    for (int i = 0; i < net->layer_count; i++) {
+        const rpi_layer *layer = &net->layers[i];
+        size_t at = layer->weights, end = layer->biases + (layer->bias ? (size_t)rpi_features(layer->out) : 0);
+        if (!layer->dense) continue;
+        if (layer->frozen) memset(net->direction + at, 0, (end - at) * sizeof(rp_real));
+        for (; !layer->frozen && at < end; at += RPI_LARGEST) {
+            int n = end - at < RPI_LARGEST ? (int)(end - at) : RPI_LARGEST;
+            memcpy(net->direction + at, net->gradient + at, (size_t)n * sizeof(rp_real));
+            net->buffers.kernels->update(&update, n, net->direction + at, curvature ? curvature + at : NULL, net->parameters + at,
+                                         net->first ? net->first + at : NULL, net->second ? net->second + at : NULL);
+        }
+    }
+    net->has_direction = 3;
+}
+
+static void rpi_move(rp_net *net, rp_real alpha) {
+    for (size_t at = 0; at < net->parameter_count; at += RPI_LARGEST) {
+        size_t left = net->parameter_count - at;
+        net->buffers.kernels->move(left < RPI_LARGEST ? (int)left : RPI_LARGEST, alpha, net->direction + at, net->parameters + at);
+    }
+}
+
+static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_optimizer *o) {
+    rp_status status = rpi_trainable(net, who);
+    int partitioning;
+    if (!status) status = rpi_needs(net, who, "optimizer", o);
+    if (!status) status = rpi_check_optimizer(net, who, o);
+    if (status) return status;
+    partitioning = o->method == RP_PARTITIONING;
+    if (!net->has_gradient || (partitioning && !net->has_curvature))
+        return rpi_fail(net, RP_ERR_ORDER, "%s: the %s array was never filled; call rp_backward%s first", who, net->has_gradient ? "curvature" : "gradient",
+                        partitioning ? " with a rule" : "");
+    if (!rpi_all_finite(net->gradient, net->parameter_count) || (partitioning && !rpi_all_finite(net->curvature, net->parameter_count)))
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the gradient or curvature array is not finite; nothing was changed", who);
+    status = rpi_prepare(net, who, o);
+    if (!status) rpi_direction(net, o, partitioning ? net->curvature : NULL);
+    return status;
+}
+
+RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer) { return rpi_checked_direction(net, "rp_direction", optimizer); }
+
+RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
+    rp_status status = rpi_trainable(net, "rp_move");
+    if (status) return status;
+    if (!rpi_finite(alpha)) return rpi_fail(net, RP_ERR_VALUE, "rp_move: alpha is %g; it must be finite", (double)alpha);
+    if (!net->has_direction) return rpi_fail(net, RP_ERR_ORDER, "rp_move: the direction array was never filled; call rp_direction first");
+    rpi_move(net, alpha);
+    net->forward_count = 0;
+    return RP_OK;
+}
+
+RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer) {
+    rp_status status = rpi_checked_direction(net, "rp_update", optimizer);
+    if (!status) rpi_move(net, 1), net->forward_count = 0;
+    return status;
+}
+
+static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, const rp_data *batch, rp_real *loss) {
+    const rp_rule *rule;
+    rpi_update update;
+    rpi_sink sink;
+    int jacobian;
+    rp_status status = rpi_prepare(net, who, o);
+    if (status) return status;
+    rule = o->method == RP_PARTITIONING ? &o->rule : NULL;
+    status = rpi_differentiate(net, who, batch, rule, loss);
+    if (status) return status;
+    jacobian = rule && rule->kind == RP_JACOBIAN;
+    update = rpi_next_update(net, o);
+    sink.take = rpi_take_step, sink.kernels = net->buffers.kernels, sink.update = &update;
+    sink.parameters = net->parameters, sink.first = net->first, sink.second = net->second;
+    sink.gradient = NULL, sink.curvature = jacobian ? net->direction : NULL;
+    rpi_collect(net, &net->buffers, batch->count, 1, rule && !jacobian, rule, &sink);
+    return RP_OK;
+}
+
+RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss) {
+    rp_status status = rpi_trainable(net, "rp_train");
+    return status ? status : rpi_train(net, "rp_train", optimizer, batch, loss);
+}
+
+/* >>predict */
+static void rpi_predict_batches(const rp_net *net, const rpi_buffers *b, const rp_real *x, int count, rp_real *out) {
+    for (int at = 0, some; at < count; at += some) {
+        some = count - at < b->batch ? count - at : b->batch;
+        rpi_load_rows(b, x + (size_t)at * (size_t)net->inputs, some, net->inputs, b->y[0]);
+        rpi_forward(net, b, rpi_columns(b, some), 0, NULL);
+        b->kernels->transpose(b->y[net->step_count], b->ld, net->outputs, some, out + (size_t)at * (size_t)net->outputs, (size_t)net->outputs,
+                              net->outputs);
+    }
+}
+
+RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *out) {
+    rp_status status = rpi_built(net, "rp_predict");
+    if (!status) status = rpi_needs(net, "rp_predict", "x", x);
+    if (!status) status = rpi_needs(net, "rp_predict", "out", out);
+    if (status) return status;
+    if (count < 1) return rpi_fail(net, RP_ERR_VALUE, "rp_predict: count is %d; it must be 1 or more", count);
+    net->forward_count = 0;
+    rpi_predict_batches(net, &net->buffers, x, count, out);
+    return RP_OK;
+}
+
+struct rp_workspace {
+    rpi_memory memory;
+    rpi_block block;
+    rpi_buffers buffers;
+};
+
+RP_API rp_workspace *rp_workspace_new(const rp_net *net, int batch) {
+    rpi_arena arena = {NULL, 0, 0};
+    rp_workspace *w;
+    if (!net || !net->built || batch < 1 || batch > RPI_LARGEST) return NULL;
+    w = (rp_workspace *)net->memory.allocate(net->memory.user, sizeof *w);
+    if (!w) return NULL;
+    memset(w, 0, sizeof *w);
+    w->memory = net->memory;
+    w->buffers.kernels = net->buffers.kernels;
+    w->buffers.batch = batch, w->buffers.ld = rpi_leading(batch);
+    rpi_lay_out_prediction(net, &arena, &w->buffers);
+    if (arena.overflow || !rpi_block_new(&w->memory, &w->block, arena.used)) {
+        w->memory.release(w->memory.user, w);
+        return NULL;
+    }
+    arena.base = w->block.base, arena.used = 0;
+    rpi_lay_out_prediction(net, &arena, &w->buffers);
+    return w;
+}
+
+RP_API void rp_workspace_free(rp_workspace *workspace) {
+    rpi_memory memory;
+    if (!workspace) return;
+    memory = workspace->memory;
+    rpi_block_free(&memory, &workspace->block);
+    memory.release(memory.user, workspace);
+}
+
+RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count, rp_real *out) {
+    if (!net || !workspace || !x || !out) return RP_ERR_NULL;
+    if (count < 1) return RP_ERR_VALUE;
+    rpi_predict_batches(net, &workspace->buffers, x, count, out);
+    return RP_OK;
+}
+
+/* >>evaluate */
+typedef struct rpi_tally {
+    double loss, right, weight; /* right, weight: of decisions */
+    int64_t count;
+} rpi_tally;
+
+/* d: targets, still. */
+static void rpi_tally_decisions(const rp_net *net, const rpi_buffers *b, const rp_data *data, rpi_tally *tally) {
+    const size_t ld = b->ld, end = (size_t)net->outputs * ld;
+    for (int s = 0; s < data->count; s++) {
+        const rp_real *y = b->y[net->step_count] + s, *t = b->d[net->step_count] + s;
+        double weight = data->weights ? (double)data->weights[s] : 1;
+        size_t best = 0, truth = 0;
+        if (net->loss == RP_SOFTMAX_CROSS_ENTROPY) {
+            for (size_t i = ld; i < end; i += ld) best = y[i] > y[best] ? i : best, truth = t[i] > t[truth] ? i : truth;
+            tally->right += best == truth ? weight : 0;
+            tally->weight += weight;
+        } else if (net->loss == RP_BINARY_CROSS_ENTROPY) {
+            for (size_t i = 0; i < end; i += ld) tally->right += (y[i] > 0) == (t[i] > (rp_real)0.5) ? weight : 0;
+            tally->weight += weight * net->outputs;
+        }
+    }
+}
+
+static void rpi_evaluate_batch(rp_net *net, const rp_data *batch, rpi_tally *tally) {
+    const rpi_buffers *b = &net->buffers;
+    rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
+    rpi_forward(net, b, rpi_columns(b, batch->count), 0, NULL);
+    rpi_load_targets(net, b, batch);
+    rpi_tally_decisions(net, b, batch, tally);
+    tally->loss += rpi_evaluate_loss(net, b, batch, NULL);
+    tally->count += batch->count;
+}
+
+/* The samples from `at` on of a data set in memory, at most `most` of them. */
+static rp_data rpi_slice(const rp_net *net, const rp_data *data, int at, int most) {
+    rp_data slice = *data;
+    slice.count = data->count - at < most ? data->count - at : most;
+    slice.inputs += (size_t)at * (size_t)net->inputs;
+    if (data->targets) slice.targets += (size_t)at * (size_t)net->outputs;
+    if (data->labels) slice.labels += at;
+    if (data->weights) slice.weights += at;
+    return slice;
+}
+
+/* Batch `index` of streamed data, checked: 1, 0 at the end, or a negative status. */
+static int rpi_stream(rp_net *net, const char *who, const rp_data *data, int index, rp_data *batch) {
+    int more;
+    rp_status status;
+    memset(batch, 0, sizeof *batch);
+    more = data->fill(data->user, index, batch);
+    if (more < 0) return rpi_fail(net, RP_ERR_STOPPED, "%s: data.fill returned %d for batch %d", who, more, index);
+    if (!more) return 0;
+    status = rpi_check_data(net, who, batch, net->batch);
+    return status ? status : 1;
+}
+
+static rp_status rpi_evaluate(rp_net *net, const char *who, const rp_data *data, rp_score *score) {
+    rpi_tally tally = {0, 0, 0, 0};
+    rp_data batch;
+    int more;
+    if (data->fill) {
+        for (int index = 0; (more = rpi_stream(net, who, data, index, &batch)) > 0; index++) rpi_evaluate_batch(net, &batch, &tally);
+        if (more < 0) return (rp_status)more;
+        if (!tally.count) return rpi_fail(net, RP_ERR_VALUE, "%s: data.fill gave no batch", who);
+    } else
+        for (int at = 0; at < data->count; at += net->batch) {
+            batch = rpi_slice(net, data, at, net->batch);
+            rpi_evaluate_batch(net, &batch, &tally);
+        }
+    score->loss = (rp_real)(tally.loss / (double)tally.count);
+    score->accuracy = tally.weight > 0 ? (rp_real)(tally.right / tally.weight) : -1;
+    score->count = tally.count;
+    if (!rpi_finite(score->loss)) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g", who, tally.loss / (double)tally.count);
+    return RP_OK;
+}
+
+RP_API rp_status rp_evaluate(rp_net *net, const rp_data *data, rp_score *score) {
+    rp_status status = rpi_built(net, "rp_evaluate");
+    if (!status) status = rpi_needs(net, "rp_evaluate", "data", data);
+    if (!status) status = rpi_needs(net, "rp_evaluate", "score", score);
+    if (!status && !data->fill) status = rpi_check_data(net, "rp_evaluate", data, INT_MAX);
+    if (status) return status;
+    net->forward_count = 0;
+    return rpi_evaluate(net, "rp_evaluate", data, score);
+}
+
+static void rpi_copy_sample(const rp_net *net, const rp_data *data, int from, int to) {
+    size_t inputs = (size_t)net->inputs, outputs = (size_t)net->outputs;
+    memcpy(net->staged_inputs + (size_t)to * inputs, data->inputs + (size_t)from * inputs, inputs * sizeof(rp_real));
+    if (data->targets) memcpy(net->staged_targets + (size_t)to * outputs, data->targets + (size_t)from * outputs, outputs * sizeof(rp_real));
+    if (data->labels) net->staged_labels[to] = data->labels[from];
+    if (data->weights) net->staged_weights[to] = data->weights[from];
+}
+
+/* One run of rp_fit. */
+typedef struct rpi_fit {
+    rp_net *net;
+    const rp_optimizer *optimizer;
+    const rp_data *data;
+    rp_fit_options options;
+    rp_fit_report report;
+    rp_progress progress;
+    double sum;         /* of losses, and how many, in this epoch */
+    int64_t seen;
+    rpi_block best;     /* the best parameters, for keep_best */
+} rpi_fit;
+
+/* The next batch of the epoch: 1, 0 at its end, or a negative status. Shuffled samples are gathered; others are used in place. */
+static int rpi_next_batch(rpi_fit *fit, rp_data *batch) {
+    rp_net *net = fit->net;
+    int at = fit->progress.step * fit->options.batch;
+    if (fit->data->fill) return rpi_stream(net, "rp_fit", fit->data, fit->progress.step, batch);
+    if (at >= fit->data->count) return 0;
+    *batch = rpi_slice(net, fit->data, at, fit->options.batch);
+    if (fit->options.keep_order) return 1;
+    for (int s = 0; s < batch->count; s++)
+        rpi_copy_sample(net, fit->data, rpi_permute(rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->progress.epoch + 1)), fit->data->count, at + s), s);
+    batch->inputs = net->staged_inputs;
+    if (batch->targets) batch->targets = net->staged_targets;
+    if (batch->labels) batch->labels = net->staged_labels;
+    if (batch->weights) batch->weights = net->staged_weights;
+    return 1;
+}
+
+static rp_status rpi_fit_step(rpi_fit *fit, const rp_data *batch) {
+    rp_optimizer o = *fit->optimizer;
+    rp_real loss;
+    rp_status status;
+    if (fit->options.schedule) o.rate = fit->options.schedule(fit->options.user, fit->report.steps, o.rate);
+    status = rpi_train(fit->net, "rp_fit", &o, batch, &loss);
+    if (status) return status;
+    fit->sum += (double)loss * batch->count, fit->seen += batch->count;
+    fit->progress.loss = (rp_real)(fit->sum / (double)fit->seen);
+    fit->progress.step++, fit->report.steps++;
+    return RP_OK;
+}
+
+static int rpi_fit_progress(rpi_fit *fit) {
+    if (!fit->options.progress || !fit->options.progress(fit->options.user, &fit->progress)) return 0;
+    return fit->report.stopped = 2;
+}
+
+static rp_status rpi_fit_validate(rpi_fit *fit) {
+    rp_net *net = fit->net;
+    rp_score *score = &fit->progress.validation;
+    rp_status status;
+    if (!fit->options.validation) return RP_OK;
+    status = rpi_evaluate(net, "rp_fit: validation", fit->options.validation, score);
+    if (status) return status;
+    fit->report.validation = *score;
+    if (fit->report.best_epoch < 0 || score->loss < fit->report.best_loss) {
+        fit->report.best_loss = score->loss, fit->report.best_epoch = fit->progress.epoch;
+        if (fit->best.base) memcpy(fit->best.base, net->parameters, net->parameter_count * sizeof *net->parameters);
+    } else if (fit->options.patience && fit->progress.epoch - fit->report.best_epoch >= fit->options.patience)
+        fit->report.stopped = 1;
+    return RP_OK;
+}
+
+static rp_status rpi_fit_epoch(rpi_fit *fit) {
+    rp_data batch;
+    rp_status status;
+    int more;
+    fit->progress.step = fit->progress.epoch_done = 0;
+    fit->sum = 0, fit->seen = 0;
+    while ((more = rpi_next_batch(fit, &batch)) > 0) {
+        status = rpi_fit_step(fit, &batch);
+        if (status) return status;
+        if (rpi_fit_progress(fit)) return RP_OK;
+    }
+    if (more < 0) return (rp_status)more;
+    if (!fit->seen) return rpi_fail(fit->net, RP_ERR_VALUE, "rp_fit: data.fill gave no batch");
+    fit->progress.steps = fit->progress.step;
+    fit->report.epochs++, fit->report.loss = fit->progress.loss;
+    status = rpi_fit_validate(fit);
+    fit->progress.epoch_done = 1;
+    if (!status && rpi_fit_progress(fit)) return RP_OK;
+    return status;
+}
+
+static rp_status rpi_fit_check(rpi_fit *fit) {
+    rp_net *net = fit->net;
+    const rp_fit_options *options = &fit->options;
+    const rp_data *validation = options->validation;
+    rp_status status = RP_OK;
+    if (options->epochs < 0) return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.epochs is %d; it must be 0 or more", options->epochs);
+    if (options->batch < 0 || options->batch > net->batch)
+        return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.batch is %d; it may be 0 to %d, the batch that the net was built for", options->batch, net->batch);
+    if (options->patience < 0) return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.patience is %d; it must be 0 or more", options->patience);
+    if ((options->patience || options->keep_best) && !validation)
+        return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.%s needs options.validation", options->patience ? "patience" : "keep_best");
+    if (!fit->data->fill) status = rpi_check_data(net, "rp_fit", fit->data, INT_MAX);
+    if (!status && validation && !validation->fill) status = rpi_check_data(net, "rp_fit: validation", validation, INT_MAX);
+    return status ? status : rpi_prepare(net, "rp_fit", fit->optimizer);
+}
+
+RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options, rp_fit_report *report) {
+    rpi_fit fit;
+    rp_status status = rpi_trainable(net, "rp_fit");
+    if (!status) status = rpi_needs(net, "rp_fit", "data", data);
+    if (status) return status;
+    memset(&fit, 0, sizeof fit);
+    fit.net = net, fit.optimizer = optimizer, fit.data = data;
+    if (options) fit.options = *options;
+    status = rpi_fit_check(&fit);
+    if (status) return status;
+    if (!fit.options.epochs) fit.options.epochs = 1;
+    if (!fit.options.batch) fit.options.batch = net->batch;
+    if (!data->fill) fit.progress.steps = (int)(((int64_t)data->count + fit.options.batch - 1) / fit.options.batch);
+    fit.progress.epochs = fit.options.epochs;
+    fit.report.best_epoch = -1;
+    if (fit.options.keep_best && !rpi_block_new(&net->memory, &fit.best, net->parameter_count * sizeof(rp_real)))
+        return rpi_fail(net, RP_ERR_MEMORY, "rp_fit: no memory for a copy of %z parameters (options.keep_best)", net->parameter_count);
+    for (; !status && !fit.report.stopped && fit.progress.epoch < fit.options.epochs; fit.progress.epoch++) status = rpi_fit_epoch(&fit);
+    if (fit.best.base && fit.report.best_epoch >= 0) memcpy(net->parameters, fit.best.base, net->parameter_count * sizeof(rp_real));
+    rpi_block_free(&net->memory, &fit.best);
+    if (report) *report = fit.report;
+    return status;
+}
+
+/* >>idx
+   Two zero bytes, the type of the elements (8: unsigned byte), the number of dimensions; each dimension as four bytes, largest
+   first; the elements. */
+static rp_status rpi_idx_fail(rp_idx *idx, rp_status status, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    rpi_format_list(idx->error, sizeof idx->error, format, list);
+    va_end(list);
+    return status;
+}
+
+/* Checks the whole header against the size; sets count, size, dimensions, shape. *at: where the elements begin. */
+static rp_status rpi_idx_header(rp_idx *idx, const unsigned char *bytes, size_t size, size_t *at) {
+    uint64_t product = 1;
+    int dimensions;
+    if (size < 4) return rpi_idx_fail(idx, RP_ERR_TRUNCATED, "%z bytes are too few for the 4 that an IDX file begins with", size);
+    if (bytes[0] || bytes[1]) return rpi_idx_fail(idx, RP_ERR_MAGIC, "not an IDX file: it begins with the bytes %d %d, not 0 0", (int)bytes[0], (int)bytes[1]);
+    if (bytes[2] != 8) {
+        int known = bytes[2] == 9 || (bytes[2] >= 11 && bytes[2] <= 14);
+        return rpi_idx_fail(idx, known ? RP_ERR_UNSUPPORTED : RP_ERR_MAGIC, "the element type is %d; only 8, unsigned bytes, can be read", (int)bytes[2]);
+    }
+    dimensions = bytes[3];
+    if (dimensions < 1 || dimensions > 9) return rpi_idx_fail(idx, RP_ERR_SHAPE, "%d dimensions; there may be 1 to 9", dimensions);
+    *at = 4 + 4 * (size_t)dimensions;
+    if (size < *at) return rpi_idx_fail(idx, RP_ERR_TRUNCATED, "%z bytes are too few for %d dimensions", size, dimensions);
+    idx->size = 1, idx->dimensions = dimensions - 1;
+    for (int i = 0; i < dimensions; i++) {
+        const unsigned char *b = bytes + 4 + 4 * i;
+        uint32_t extent = (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+        if (!extent) return rpi_idx_fail(idx, RP_ERR_SHAPE, "dimension %d is 0", i);
+        if (extent > INT_MAX || product > (uint64_t)(SIZE_MAX / 16) / extent || (i && (uint64_t)idx->size * extent > INT_MAX))
+            return rpi_idx_fail(idx, RP_ERR_OVERFLOW, "the product of the dimensions is too large (dimension %d is %l)", i, (int64_t)extent);
+        product *= extent;
+        if (i) idx->size *= (int)extent, idx->shape[i - 1] = (int)extent;
+        else idx->count = (int)extent;
+    }
+    if (size - *at != product)
+        return rpi_idx_fail(idx, size - *at < product ? RP_ERR_TRUNCATED : RP_ERR_TRAILING, "%z bytes follow the header, but the dimensions say %l", size - *at, (int64_t)product);
+    return RP_OK;
+}
+
+static rp_status rpi_idx_parse(rp_idx *idx, const void *data, size_t size, int classes, rp_real low, rp_real high) {
+    const unsigned char *bytes = (const unsigned char *)data;
+    size_t at = 0, count, width = classes ? sizeof *idx->labels : sizeof *idx->values;
+    rp_status status;
+    if (!bytes) return rpi_idx_fail(idx, RP_ERR_NULL, "bytes is NULL");
+    status = rpi_idx_header(idx, bytes, size, &at);
+    if (status) return status;
+    if (classes && idx->dimensions) return rpi_idx_fail(idx, RP_ERR_SHAPE, "%d dimensions; labels have one", idx->dimensions + 1);
+    count = size - at;
+    for (size_t i = 0; classes && i < count; i++)
+        if (bytes[at + i] >= classes) return rpi_idx_fail(idx, RP_ERR_LABEL, "label %z is %d; it may be 0 to %d", i, (int)bytes[at + i], classes - 1);
+    if (classes) idx->labels = (int *)RP_MALLOC(count * width);
+    else idx->values = (rp_real *)RP_MALLOC(count * width);
+    if (!idx->labels && !idx->values) return rpi_idx_fail(idx, RP_ERR_MEMORY, "no memory for %z bytes", count * width);
+    for (size_t i = 0; i < count; i++)
+        if (classes) idx->labels[i] = bytes[at + i];
+        else idx->values[i] = low + (high - low) * ((rp_real)bytes[at + i] / 255);
+    return RP_OK;
+}
+
+/* Common to the four readers. Images: classes is 0. */
+static rp_status rpi_idx_begin(rp_idx *out, int labels, int classes, rp_real low, rp_real high) {
+    if (!out) return RP_ERR_NULL;
+    memset(out, 0, sizeof *out);
+    if (labels && classes < 1) return rpi_idx_fail(out, RP_ERR_VALUE, "classes is %d; it must be 1 or more", classes);
+    if (!rpi_finite(low) || !rpi_finite(high) || !rpi_finite(high - low))
+        return rpi_idx_fail(out, RP_ERR_VALUE, "low is %g and high is %g; both, and their difference, must be finite", (double)low, (double)high);
+    return RP_OK;
+}
+
+static rp_status rpi_idx_end(rp_idx *out, rp_status status) {
+    if (status && out) out->count = out->size = out->dimensions = 0, memset(out->shape, 0, sizeof out->shape);
+    return status;
+}
+
+RP_API rp_status rp_images_memory(const void *bytes, size_t size, rp_real low, rp_real high, rp_idx *out) {
+    rp_status status = rpi_idx_begin(out, 0, 0, low, high);
+    return rpi_idx_end(out, status ? status : rpi_idx_parse(out, bytes, size, 0, low, high));
+}
+
+RP_API rp_status rp_labels_memory(const void *bytes, size_t size, int classes, rp_idx *out) {
+    rp_status status = rpi_idx_begin(out, 1, classes, 0, 1);
+    return rpi_idx_end(out, status ? status : rpi_idx_parse(out, bytes, size, classes, 0, 1));
+}
+
+#ifndef RP_NO_STDIO
+/* The whole file, read in growing pieces so that it need not be seekable; NULL after a failure. */
+static unsigned char *rpi_read_file(FILE *file, size_t *size, rp_status *status) {
+    size_t capacity = 1 << 16, length = 0, got;
+    unsigned char *bytes = (unsigned char *)RP_MALLOC(capacity);
+    while (bytes && (got = fread(bytes + length, 1, capacity - length, file)) > 0) {
+        unsigned char *larger;
+        length += got;
+        if (length < capacity) continue;
+        larger = capacity > SIZE_MAX / 4 ? NULL : (unsigned char *)RP_MALLOC(capacity * 2);
+        if (larger) memcpy(larger, bytes, length);
+        RP_FREE(bytes);
+        bytes = larger, capacity *= 2;
+    }
+    *status = !bytes ? RP_ERR_MEMORY : ferror(file) ? RP_ERR_FILE : RP_OK;
+    if (bytes && *status) {
+        RP_FREE(bytes);
+        bytes = NULL;
+    }
+    *size = length;
+    return bytes;
+}
+
+static rp_status rpi_idx_file(const char *path, int classes, rp_real low, rp_real high, rp_idx *out) {
+    rp_status status = RP_ERR_FILE;
+    unsigned char *bytes = NULL;
+    size_t size = 0;
+    FILE *file;
+    if (!path) return rpi_idx_fail(out, RP_ERR_NULL, "path is NULL");
+    file = fopen(path, "rb");
+    if (!file) return rpi_idx_fail(out, RP_ERR_FILE, "%s: cannot be opened", path);
+    bytes = rpi_read_file(file, &size, &status);
+    fclose(file);
+    if (!bytes) return rpi_idx_fail(out, status, "%s: %s", path, status == RP_ERR_MEMORY ? "no memory for the file" : "cannot be read");
+    status = rpi_idx_parse(out, bytes, size, classes, low, high);
+    RP_FREE(bytes);
+    if (status) {
+        char what[sizeof out->error];
+        memcpy(what, out->error, sizeof what);
+        rpi_idx_fail(out, status, "%s: %s", path, what);
+    }
+    return status;
+}
+
+RP_API rp_status rp_images(const char *path, rp_real low, rp_real high, rp_idx *out) {
+    rp_status status = rpi_idx_begin(out, 0, 0, low, high);
+    return rpi_idx_end(out, status ? status : rpi_idx_file(path, 0, low, high, out));
+}
+
+RP_API rp_status rp_labels(const char *path, int classes, rp_idx *out) {
+    rp_status status = rpi_idx_begin(out, 1, classes, 0, 1);
+    return rpi_idx_end(out, status ? status : rpi_idx_file(path, classes, 0, 1, out));
+}
+#endif
+
+RP_API void rp_idx_free(rp_idx *idx) {
+    if (!idx) return;
+    if (idx->values) RP_FREE(idx->values);
+    if (idx->labels) RP_FREE(idx->labels);
+    idx->values = NULL, idx->labels = NULL;
+}
+
+#endif /* RP_IMPLEMENTATION */
+
+#else /* RPI_PASS */
+/* >>template
+   The kernels, compiled once for each instruction set. rpi_v is a vector of RPI_LANES reals (one real without the GNU vector
+   extensions), rpi_i the integers of the same width. */
+#ifdef RPI_VECTORS
+#define RPI_LANES ((int)(16 / sizeof(rp_real)))
+typedef rp_real RPI_FN(vector) __attribute__((vector_size(16)));
+typedef rp_real RPI_FN(unaligned) __attribute__((vector_size(16), aligned(sizeof(rp_real)), may_alias));
+typedef rpi_int RPI_FN(integer) __attribute__((vector_size(16)));
+#define rpi_v RPI_FN(vector)
+#define rpi_i RPI_FN(integer)
+#define RPI_BITS(x) ((rpi_i)(x))
+#define RPI_REALS(x) ((rpi_v)(x))
+#define RPI_GREATER(a, b) ((rpi_i)((a) > (b)))
+#define RPI_EQUAL(a, b) ((rpi_i)((a) == (b)))
+RPI_INLINE rpi_v RPI_FN(load)(const rp_real *p) { return *(const RPI_FN(unaligned) *)p; }
+RPI_INLINE void RPI_FN(store)(rp_real *p, rpi_v x) { *(RPI_FN(unaligned) *)p = x; }
+RPI_INLINE rpi_v RPI_FN(all)(rp_real x) {
+#ifdef RP_DOUBLE
+    rpi_v v = {x, x};
+#else
+    rpi_v v = {x, x, x, x};
+#endif
+    return v;
+}
+RPI_INLINE rpi_i RPI_FN(all_int)(rpi_int x) {
+#ifdef RP_DOUBLE
+    rpi_i v = {x, x};
+#else
+    rpi_i v = {x, x, x, x};
+#endif
+    return v;
+}
+RPI_INLINE rpi_v RPI_FN(root)(rpi_v x) {
+    for (int i = 0; i < RPI_LANES; i++) x[i] = RPI_MATH(sqrt)(x[i]);
+    return x;
+}
+#else
+#define RPI_LANES 1
+#define rpi_v rp_real
+#define rpi_i rpi_int
+#define RPI_BITS(x) rpi_bits(x)
+#define RPI_REALS(x) RPI_FN(reals)(x)
+#define RPI_GREATER(a, b) (-(rpi_int)((a) > (b)))
+#define RPI_EQUAL(a, b) (-(rpi_int)((a) == (b)))
+RPI_INLINE rp_real RPI_FN(reals)(rpi_int bits) {
+    rp_real x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+RPI_INLINE rpi_v RPI_FN(load)(const rp_real *p) { return *p; }
+RPI_INLINE void RPI_FN(store)(rp_real *p, rpi_v x) { *p = x; }
+RPI_INLINE rpi_v RPI_FN(all)(rp_real x) { return x; }
+RPI_INLINE rpi_i RPI_FN(all_int)(rpi_int x) { return x; }
+RPI_INLINE rpi_v RPI_FN(root)(rpi_v x) { return RPI_MATH(sqrt)(x); }
+#endif
+#define RPI_LOAD RPI_FN(load)
+#define RPI_STORE RPI_FN(store)
+#define RPI_ALL RPI_FN(all)
+
+RPI_INLINE rpi_v RPI_FN(magnitude)(rpi_v x) { return RPI_REALS(RPI_BITS(x) & RPI_FN(all_int)(RPI_MAGNITUDE)); }
+#define RPI_ABS RPI_FN(magnitude)
+
+/* `wanted` where it is finite, elsewhere `otherwise` */
+RPI_INLINE rpi_v RPI_FN(finite_or)(rpi_v wanted, rpi_v otherwise) {
+    rpi_i exponent = RPI_FN(all_int)(RPI_EXPONENT), bad = RPI_EQUAL(RPI_BITS(wanted) & exponent, exponent);
+    return RPI_REALS((RPI_BITS(otherwise) & bad) | (RPI_BITS(wanted) & ~bad));
+}
+
+/* The first `n` lanes; the others are 0 and stay unwritten. */
+RPI_INLINE rpi_v RPI_FN(load_some)(const rp_real *p, int n) {
+    rp_real some[RPI_LANES] = {0};
+    if (n >= RPI_LANES) return RPI_LOAD(p);
+    for (int i = 0; i < n; i++) some[i] = p[i];
+    return RPI_LOAD(some);
+}
+RPI_INLINE void RPI_FN(store_some)(rp_real *p, rpi_v x, int n) {
+    rp_real some[RPI_LANES];
+    if (n >= RPI_LANES) {
+        RPI_STORE(p, x);
+        return;
+    }
+    RPI_STORE(some, x);
+    for (int i = 0; i < n; i++) p[i] = some[i];
+}
+
+/* The one microkernel: C (+)= A B for a tile of `rows` rows by `vectors` vectors held in registers. */
+#define RPI_ROWS_1(X, v) X(0, v)
+#define RPI_ROWS_2(X, v) RPI_ROWS_1(X, v) X(1, v)
+#define RPI_ROWS_3(X, v) RPI_ROWS_2(X, v) X(2, v)
+#define RPI_ROWS_4(X, v) RPI_ROWS_3(X, v) X(3, v)
+#define RPI_VECTORS_1(X, i) X(i, 0)
+#define RPI_VECTORS_2(X, i) RPI_VECTORS_1(X, i) X(i, 1)
+#define RPI_BEGIN(i, j) rpi_v c##i##j = add ? RPI_LOAD(c + i * ldc + j * RPI_LANES) : RPI_ALL(0);
+#define RPI_TERM(i, j) c##i##j += a##i * b##j;
+#define RPI_END(i, j) RPI_STORE(c + i * ldc + j * RPI_LANES, c##i##j);
+#define RPI_READ_B(i, j) const rpi_v b##j = RPI_LOAD(b + j * RPI_LANES);
+#define RPI_BEGIN_ROW(i, v) RPI_VECTORS_##v(RPI_BEGIN, i)
+#define RPI_TERM_ROW(i, v) const rpi_v a##i = RPI_ALL(a[i * a_row]); RPI_VECTORS_##v(RPI_TERM, i)
+#define RPI_END_ROW(i, v) RPI_VECTORS_##v(RPI_END, i)
+#define RPI_MICROKERNEL(rows, v) \
+    static void RPI_JOIN(RPI_FN(tile), rows##x##v)(int k, const rp_real *a, size_t a_row, size_t a_column, const rp_real *b, \
+                                                   size_t ldb, rp_real *c, size_t ldc, int add) { \
+        RPI_ROWS_##rows(RPI_BEGIN_ROW, v) \
+        for (; k > 0; k--, a += a_column, b += ldb) { \
+            RPI_VECTORS_##v(RPI_READ_B, 0) \
+            RPI_ROWS_##rows(RPI_TERM_ROW, v) \
+        } \
+        RPI_ROWS_##rows(RPI_END_ROW, v) \
+    }
+#define RPI_TILE_VECTORS 2
+RPI_MICROKERNEL(1, 1)
+RPI_MICROKERNEL(2, 1)
+RPI_MICROKERNEL(3, 1)
+RPI_MICROKERNEL(4, 1)
+RPI_MICROKERNEL(1, 2)
+RPI_MICROKERNEL(2, 2)
+RPI_MICROKERNEL(3, 2)
+RPI_MICROKERNEL(4, 2)
+typedef void (*RPI_FN(tile))(int, const rp_real *, size_t, size_t, const rp_real *, size_t, rp_real *, size_t, int);
+#define RPI_TILE(rows, v) RPI_JOIN(RPI_FN(tile), rows##x##v)
+static const RPI_FN(tile) RPI_FN(tiles)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {
+    {RPI_TILE(1, 1), RPI_TILE(2, 1), RPI_TILE(3, 1), RPI_TILE(4, 1)},
+    {RPI_TILE(1, 2), RPI_TILE(2, 2), RPI_TILE(3, 2), RPI_TILE(4, 2)},
+};
+
+/* C (+)= A B for m rows of A against all panels of B, whose rows k stay in L1. */
+static void RPI_FN(block)(int m, int n, int k, const rp_real *a, size_t a_row, size_t a_column, const rp_real *b, size_t ldb,
+                          rp_real *c, size_t ldc, int add) {
+    for (int j = 0; j < n; j += RPI_TILE_VECTORS * RPI_LANES) {
+        int vectors = (n - j) / RPI_LANES < RPI_TILE_VECTORS ? (n - j) / RPI_LANES : RPI_TILE_VECTORS;
+        for (int i = 0; i < m; i += RPI_TILE_ROWS) {
+            int rows = m - i < RPI_TILE_ROWS ? m - i : RPI_TILE_ROWS;
+            RPI_FN(tiles)[vectors - 1][rows - 1](k, a + (size_t)i * a_row, a_row, a_column, b + j, ldb, c + (size_t)i * ldc + j, ldc, add);
+        }
+    }
+}
+
+/* |A| of one block, its contiguous direction kept. */
+static void RPI_FN(pack_magnitudes)(const rp_real *a, size_t a_row, size_t a_column, int m, int k, rp_real *out) {
+    int outer = a_column == 1 ? m : k, inner = a_column == 1 ? k : m;
+    size_t stride = a_column == 1 ? a_row : a_column;
+    for (int i = 0; i < outer; i++)
+        for (int p = 0; p < inner; p += RPI_LANES) {
+            int some = inner - p;
+            RPI_FN(store_some)(out + (size_t)i * (size_t)inner + p, RPI_ABS(RPI_FN(load_some)(a + (size_t)i * stride + p, some)), some);
+        }
+}
+
+static void RPI_FN(product)(const rpi_product *q) {
+    for (int p = 0; p < q->k; p += RPI_K_BLOCK)
+        for (int i = 0; i < q->m; i += RPI_M_BLOCK) {
+            int k = q->k - p < RPI_K_BLOCK ? q->k - p : RPI_K_BLOCK, m = q->m - i < RPI_M_BLOCK ? q->m - i : RPI_M_BLOCK;
+            const rp_real *a = q->a + (size_t)i * q->a_row + (size_t)p * q->a_column;
+            size_t from = (size_t)p * q->ldb, to = (size_t)i * q->ldc, row = q->a_row, column = q->a_column;
+            if (q->b) RPI_FN(block)(m, q->n, k, a, row, column, q->b + from, q->ldb, q->c + to, q->ldc, 1);
+            if (!q->b2) continue;
+            if (!q->plain) {
+                RPI_FN(pack_magnitudes)(a, row, column, m, k, q->a_packed);
+                a = q->a_packed;
+                if (column == 1) row = (size_t)k;
+                else column = (size_t)m;
+            }
+            RPI_FN(block)(m, q->n, k, a, row, column, q->b2 + from, q->ldb, q->c2 + to, q->ldc, 1);
+        }
+}
+
+static void RPI_FN(transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n) {
+    for (int r = 0; r < rows; r += 16)
+        for (int c = 0; c < columns; c++)
+            for (int i = r; i < rows && i < r + 16; i++) out[(size_t)c * ldo + (size_t)i] = in[(size_t)i * ldi + (size_t)c];
+    for (int c = 0; c < columns; c++)
+        for (int i = rows; i < n; i++) out[(size_t)c * ldo + (size_t)i] = out[(size_t)c * ldo + (size_t)rows - 1];
+}
+
+static void RPI_FN(scale)(int n, rp_real scale, rp_real *x) {
+    for (int i = 0; i < n; i += RPI_LANES) RPI_FN(store_some)(x + i, RPI_ALL(scale) * RPI_FN(load_some)(x + i, n - i), n - i);
+}
+
+/* The weights' part: a panel of y is transposed once (its magnitudes beside it), then serves all rows. */
+static void RPI_FN(outer_weights)(const rpi_outer *o) {
+    rp_real *magnitudes = o->panel + (size_t)o->count * RPI_PANEL, *tile2 = o->tile + RPI_TILE_ROWS * RPI_PANEL;
+    for (int j = 0; j < o->n; j += RPI_PANEL) {
+        int width = o->n - j < RPI_PANEL ? o->n - j : RPI_PANEL, padded = (width + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
+        RPI_FN(transpose)(o->y + (size_t)j * o->ld, o->ld, width, o->count, o->panel, RPI_PANEL, padded);
+        if (o->v)
+            for (int i = 0; i < o->count * RPI_PANEL; i += RPI_PANEL)
+                for (int p = i; p < i + padded; p += RPI_LANES) RPI_STORE(magnitudes + p, RPI_ABS(RPI_LOAD(o->panel + p)));
+        for (int i = 0; i < o->m; i += RPI_TILE_ROWS) {
+            int rows = o->m - i < RPI_TILE_ROWS ? o->m - i : RPI_TILE_ROWS;
+            size_t from = (size_t)i * o->ld;
+            if (o->d) RPI_FN(block)(rows, padded, o->count, o->d + from, o->ld, 1, o->panel, RPI_PANEL, o->tile, RPI_PANEL, 0);
+            if (o->v) RPI_FN(block)(rows, padded, o->count, o->v + from, o->ld, 1, magnitudes, RPI_PANEL, tile2, RPI_PANEL, 0);
+            for (int r = 0; r < rows; r++) {
+                rp_real *gradient = o->d ? o->tile + r * RPI_PANEL : NULL, *curvature = o->v ? tile2 + r * RPI_PANEL : NULL;
+                if (gradient) RPI_FN(scale)(width, o->scale, gradient);
+                if (curvature) RPI_FN(scale)(width, o->scale2, curvature);
+                o->sink->take(o->sink, o->weights + (size_t)(i + r) * (size_t)o->n + (size_t)j, width, gradient, curvature);
+            }
+        }
+    }
+}
+
+static void RPI_FN(row_sums)(int rows, int count, rp_real scale, const rp_real *in, size_t ld, rp_real *out) {
+    for (int i = 0; i < rows; i++) {
+        rp_real sum = 0;
+        for (int s = 0; s < count; s++) sum += in[(size_t)i * ld + (size_t)s];
+        out[i] = scale * sum;
+    }
+}
+
+static void RPI_FN(outer)(const rpi_outer *o) {
+    rp_real *tile2 = o->tile + RPI_TILE_ROWS * RPI_PANEL;
+    RPI_FN(outer_weights)(o);
+    for (int i = 0; o->bias && i < o->m; i += RPI_PANEL) {
+        int rows = o->m - i < RPI_PANEL ? o->m - i : RPI_PANEL;
+        if (o->d) RPI_FN(row_sums)(rows, o->count, o->scale, o->d + (size_t)i * o->ld, o->ld, o->tile);
+        if (o->v) RPI_FN(row_sums)(rows, o->count, o->scale2, o->v + (size_t)i * o->ld, o->ld, tile2);
+        o->sink->take(o->sink, o->biases + (size_t)i, rows, o->d ? o->tile : NULL, o->v ? tile2 : NULL);
+    }
+}
+
+static void RPI_FN(column_magnitudes)(int rows, int n, const rp_real *in, size_t ld, rp_real *out) {
+    for (int s = 0; s < n; s += RPI_LANES) {
+        rpi_v sum = RPI_ALL(0);
+        for (int i = 0; i < rows; i++) sum += RPI_ABS(RPI_LOAD(in + (size_t)i * ld + s));
+        RPI_STORE(out + s, sum);
+    }
+}
+
+static rpi_int RPI_FN(peak)(int rows, int n, const rp_real *in, size_t ld) {
+    rpi_i most = RPI_FN(all_int)(0), magnitude = RPI_FN(all_int)(RPI_MAGNITUDE);
+    rpi_int lanes[RPI_LANES], peak = 0;
+    for (int i = 0; i < rows; i++)
+        for (int s = 0; s < n; s += RPI_LANES) {
+            rpi_i x = RPI_BITS(RPI_LOAD(in + (size_t)i * ld + s)) & magnitude, larger = RPI_GREATER(x, most);
+            most = (x & larger) | (most & ~larger);
+        }
+    memcpy(lanes, &most, sizeof lanes);
+    for (int i = 0; i < RPI_LANES; i++) peak = lanes[i] > peak ? lanes[i] : peak;
+    return peak;
+}
+
+static void RPI_FN(activate_twin)(int n, rp_real *u, const rp_real *slope, rp_real *second) {
+    for (int i = 0; i < n; i += RPI_LANES) {
+        rpi_v total = RPI_LOAD(u + i);
+        if (second) RPI_STORE(second + i, total * RPI_LOAD(second + i));
+        RPI_STORE(u + i, total * RPI_ABS(RPI_LOAD(slope + i)));
+    }
+}
+
+static void RPI_FN(activate_back)(int n, rp_real *d, rp_real *v, const rp_real *slope, const rp_real *second, int plain) {
+    for (int i = 0; i < n; i += RPI_LANES) {
+        rpi_v s = RPI_LOAD(slope + i), derivative = d ? RPI_LOAD(d + i) : s;
+        if (v && plain) RPI_STORE(v + i, s * RPI_LOAD(v + i));
+        else if (v && second) RPI_STORE(v + i, RPI_ABS(RPI_ABS(s) * RPI_LOAD(v + i) + RPI_LOAD(second + i) * derivative));
+        else if (v) RPI_STORE(v + i, RPI_ABS(s) * RPI_LOAD(v + i));
+        if (d) RPI_STORE(d + i, s * derivative);
+    }
+}
+
+/* The methods, each on one vector: g in, the step out. */
+RPI_INLINE rpi_v RPI_FN(mean)(rpi_v *state, rpi_v x, rp_real beta) {
+    rpi_v next = RPI_ALL(beta) * *state + RPI_ALL(1 - beta) * x;
+    return *state = RPI_FN(finite_or)(next, *state);
+}
+RPI_INLINE rpi_v RPI_FN(step_partitioning)(const rpi_update *u, rpi_v g, rpi_v h, rpi_v *first, rpi_v *second) {
+    if (first) g = RPI_FN(mean)(first, g, u->momentum) * RPI_ALL(u->correct1);
+    if (second) h = RPI_FN(mean)(second, h, u->average) * RPI_ALL(u->correct2);
+    return g / (h + RPI_ALL(u->damping));
+}
+RPI_INLINE rpi_v RPI_FN(step_sgd)(const rpi_update *u, rpi_v g, rpi_v *first) {
+    if (!first) return g;
+    *first = RPI_FN(finite_or)(RPI_ALL(u->momentum) * *first + g, *first);
+    return u->nesterov ? g + RPI_ALL(u->momentum) * *first : *first;
+}
+RPI_INLINE rpi_v RPI_FN(step_adam)(const rpi_update *u, rpi_v g, rpi_v *first, rpi_v *second) {
+    rpi_v m = RPI_FN(mean)(first, g, u->beta1), s = RPI_FN(mean)(second, g * g, u->beta2);
+    return RPI_ALL(u->correct1) * m / (RPI_FN(root)(s * RPI_ALL(u->correct2)) + RPI_ALL(u->epsilon));
+}
+RPI_INLINE rpi_v RPI_FN(step_adagrad)(const rpi_update *u, rpi_v g, rpi_v *first) {
+    *first = RPI_FN(finite_or)(*first + g * g, *first);
+    return g / (RPI_FN(root)(*first) + RPI_ALL(u->epsilon));
+}
+RPI_INLINE rpi_v RPI_FN(step_adadelta)(const rpi_update *u, rpi_v g, rpi_v *first, rpi_v *second) {
+    rpi_v epsilon = RPI_ALL(u->epsilon), s = RPI_FN(mean)(first, g * g, u->rho);
+    rpi_v x = RPI_FN(root)(*second + epsilon) / RPI_FN(root)(s + epsilon) * g;
+    RPI_FN(mean)(second, x * x, u->rho);
+    return x;
+}
+
+static void RPI_FN(update)(const rpi_update *u, int n, rp_real *g, const rp_real *h, const rp_real *w, rp_real *first, rp_real *second) {
+    for (int i = 0; i < n; i += RPI_LANES) {
+        int some = n - i;
+        rpi_v x = RPI_FN(load_some)(w + i, some), gradient = RPI_FN(load_some)(g + i, some) + RPI_ALL(u->weight_decay) * x, step;
+        rpi_v state1 = RPI_ALL(0), state2 = state1;
+        rpi_v *one = first ? &state1 : NULL, *two = second ? &state2 : NULL;
+        if (first) state1 = RPI_FN(load_some)(first + i, some);
+        if (second) state2 = RPI_FN(load_some)(second + i, some);
+        switch (u->method) {
+        case RP_PARTITIONING:
+            step = RPI_FN(step_partitioning)(u, gradient, RPI_FN(load_some)(h + i, some) + RPI_ALL(u->weight_decay), one, two);
+            break;
+        case RP_SGD: step = RPI_FN(step_sgd)(u, gradient, one); break;
+        case RP_ADAM: step = RPI_FN(step_adam)(u, gradient, &state1, &state2); break;
+        case RP_ADAGRAD: step = RPI_FN(step_adagrad)(u, gradient, &state1); break;
+        default: step = RPI_FN(step_adadelta)(u, gradient, &state1, &state2); break;
+        }
+        if (first) RPI_FN(store_some)(first + i, state1, some);
+        if (second) RPI_FN(store_some)(second + i, state2, some);
+        RPI_FN(store_some)(g + i, RPI_ALL(-u->rate) * step - RPI_ALL(u->shrink) * x, some);
+    }
+}
+
+static void RPI_FN(move)(int n, rp_real alpha, const rp_real *step, rp_real *w) {
+    for (int i = 0; i < n; i += RPI_LANES) {
+        rpi_v x = RPI_FN(load_some)(w + i, n - i);
+        RPI_FN(store_some)(w + i, RPI_FN(finite_or)(x + RPI_ALL(alpha) * RPI_FN(load_some)(step + i, n - i), x), n - i);
+    }
+}
+
+static const rpi_kernels RPI_FN(kernels) = {
+    "portable",
+    RPI_LANES,
+    RPI_FN(product),
+    RPI_FN(outer),
+    RPI_FN(transpose),
+    RPI_FN(column_magnitudes),
+    RPI_FN(peak),
+    RPI_FN(activate_twin),
+    RPI_FN(activate_back),
+    RPI_FN(update),
+    RPI_FN(move),
+};
+
+#undef rpi_v
+#undef rpi_i
+#endif /* RPI_PASS */
+
+/* >>licence
+   This software is available under two licences, choose whichever you prefer.
+
+   ALTERNATIVE A - MIT License
+   Copyright (c) 2026 the rp.h authors
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation
+   files (the "Software"), to deal in the Software without restriction, including without limitation the rights to use, copy,
+   modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
+   Software is furnished to do so, subject to the following conditions: The above copyright notice and this permission notice
+   shall be included in all copies or substantial portions of the Software.
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+   WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+   COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE,
+   ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+   ALTERNATIVE B - Public Domain (www.unlicense.org)
+   This is free and unencumbered software released into the public domain. Anyone is free to copy, modify, publish, use,
+   compile, sell, or distribute this software, either in source code form or as a compiled binary, for any purpose, commercial
+   or non-commercial, and by any means. In jurisdictions that recognize copyright laws, the author or authors of this software
+   dedicate any and all copyright interest in the software to the public domain. We make this dedication for the benefit of the
+   public at large and to the detriment of our heirs and successors. We intend this dedication to be an overt act of
+   relinquishment in perpetuity of all present and future rights to this software under copyright law.
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+   WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS BE LIABLE
+   FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+   CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+*/
