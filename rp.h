@@ -444,6 +444,19 @@ RP_API size_t rp_state_memory(const rp_net *net);       /* of them, optimizer st
 #ifdef RPI_ASAN
 #include <sanitizer/asan_interface.h>
 #endif
+#if defined(__GNUC__) /* and clang: vector extensions, and functions for another instruction set than the file's */
+#define RPI_VECTORS
+#define RPI_INLINE static inline __attribute__((always_inline, unused))
+#if !defined(RP_NO_SIMD) && !defined(RP_DOUBLE) && (defined(__x86_64__) || defined(__i386__))
+#define RPI_X86
+#include <immintrin.h>
+#elif !defined(RP_NO_SIMD) && !defined(RP_DOUBLE) && defined(__aarch64__)
+#define RPI_NEON
+#include <arm_neon.h>
+#endif
+#else
+#define RPI_INLINE static inline
+#endif
 
 #ifdef RP_DOUBLE
 typedef int64_t rpi_int; /* as wide as rp_real */
@@ -664,9 +677,6 @@ static int rpi_permute(uint64_t seed, int count, int i) {
     return (int)x;
 }
 
-/* >>isa */
-static int rpi_isa_available(rp_isa_kind isa) { return isa == RP_ISA_AUTO || isa == RP_ISA_PORTABLE; }
-
 /* >>kernels
    What is written once per instruction set; only pointers and sizes cross. A value of the net is a matrix [features][ld]: a row
    per feature, the batch along it, so that weights are broadcast against vectors of samples and never packed. ld is an odd
@@ -674,33 +684,41 @@ static int rpi_isa_available(rp_isa_kind isa) { return isa == RP_ISA_AUTO || isa
    vector length. Columns from the batch's size on repeat the last sample in values and are zero in derivatives. */
 #define RPI_K_BLOCK 256   /* inner dimension of a product's block: so many rows of B, one panel wide, stay in L1 */
 #define RPI_M_BLOCK 96    /* rows of A in a block: its magnitudes are packed and stay in L2 */
-#define RPI_PANEL 64      /* columns of a gradient's panel */
-#define RPI_TILE_ROWS 4   /* most rows of a tile in registers */
-#define RPI_LANES_MOST 16 /* most lanes of any vector */
+#define RPI_PANEL 64      /* columns of a gradient's panel: at least the widest tile's */
+#define RPI_ROWS_MOST 8   /* most rows of a tile in registers, of any instruction set */
 
-/* C += A B, and C2 += |A| B2 in the same pass over A. A[i][p] = a[i * a_row + p * a_column]. B is [k][ldb], C is [m][ldc].
-   a_packed: scratch for RPI_M_BLOCK * RPI_K_BLOCK reals, used for |A|; plain: C2 += A B2 instead. */
+/* C = bias + A B (bias[i] in row i), and C2 = column + |A| B2 (column[s] in column s) in the same pass over A.
+   A[i][p] = a[i * a_row + p * a_column]; B is [k][ldb], C is [m][ldc]. */
 typedef struct rpi_product {
     int m, n, k;
     const rp_real *a;
     size_t a_row, a_column;
-    const rp_real *b, *b2;   /* b NULL: only the second product; b2 NULL: only the first */
+    const rp_real *b, *b2;         /* b NULL: only the second product; b2 NULL: only the first */
     rp_real *c, *c2;
     size_t ldb, ldc;
-    int plain;
-    rp_real *a_packed;
+    const rp_real *bias, *column;  /* NULL: 0 */
+    int plain;                     /* C2 = column + A B2 instead */
+    rp_real *a_packed;             /* scratch: RPI_M_BLOCK * RPI_K_BLOCK, for |A| */
 } rpi_product;
 
-/* Where a finished piece of gradient and curvature goes: n parameters from `offset` on. Both may be overwritten. */
+/* A finished piece of gradient (times scale) and curvature (times scale2; each may be NULL): `rows` rows, ld apart, of n
+   parameters from `offset` on, stride apart. */
+typedef struct rpi_piece {
+    size_t offset, stride, ld;
+    int rows, n;
+    const rp_real *gradient, *curvature;
+    rp_real scale, scale2;
+} rpi_piece;
+
+/* Where the pieces go. */
 typedef struct rpi_sink rpi_sink;
 struct rpi_sink {
-    void (*take)(const rpi_sink *sink, size_t offset, int n, rp_real *gradient, rp_real *curvature);
-    const struct rpi_kernels *kernels;
+    void (*take)(const rpi_sink *sink, const rpi_piece *piece);
     rp_real *parameters, *gradient, *curvature, *first, *second; /* flat */
     const struct rpi_update *update;
 };
 
-/* gradient[i][j] = scale sum_s d[i][s] y[j][s], curvature[i][j] = scale2 sum_s v[i][s] |y[j][s]|, row by row into the sink, at
+/* gradient[i][j] = scale sum_s d[i][s] y[j][s], curvature[i][j] = scale2 sum_s v[i][s] |y[j][s]| into the sink, at
    weights + i * n + j; then the sums for y = 1 at biases + i. d or v may be NULL. */
 typedef struct rpi_outer {
     int m, n, count;
@@ -710,98 +728,21 @@ typedef struct rpi_outer {
     size_t weights, biases;
     int bias;
     rp_real *panel;          /* scratch: 2 * count * RPI_PANEL */
-    rp_real *tile;           /* scratch: 2 * RPI_TILE_ROWS * RPI_PANEL */
+    rp_real *tile;           /* scratch: 2 * RPI_ROWS_MOST * RPI_PANEL */
     const rpi_sink *sink;
 } rpi_outer;
 
-/* One step of an optimizer with its constants worked out; the formulas are at rp_optimizer. */
-typedef struct rpi_update {
-    rp_method method;
-    rp_real rate, weight_decay, shrink, momentum, average, damping, beta1, beta2, rho, epsilon;
-    rp_real correct1, correct2; /* 1 / (1 - beta^t): bias correction */
-    int nesterov, correct_gradient;
-} rpi_update;
+/* An activation over [rows][ld], in place: y holds z and becomes sigma(z); slope (unless NULL) receives sigma'(z). With u:
+   second (NULL where it is always 0) = sigma''(z) u, u = |sigma'(z)| u. */
+typedef struct rpi_activate {
+    rp_activation_kind kind;
+    rp_real alpha;
+    int rows, n;
+    size_t ld;
+    rp_real *y, *slope, *second, *u;
+} rpi_activate;
 
-typedef struct rpi_activation rpi_activation;
-typedef struct rpi_kernels {
-    const char *name;
-    int lanes;
-    void (*product)(const rpi_product *product);
-    void (*outer)(const rpi_outer *outer);
-    /* out[columns][ldo] = in[rows][ldi] transposed; columns of out from `rows` to `n` repeat the last */
-    void (*transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n);
-    void (*column_magnitudes)(int rows, int n, const rp_real *in, size_t ld, rp_real *out); /* out[s] = sum_i |in[i][s]| */
-    rpi_int (*peak)(int rows, int n, const rp_real *in, size_t ld); /* largest |x| as bits: above RPI_EXPONENT - 1 if not finite */
-    /* at an activation, forward: y = sigma(y), slope = sigma', second = sigma'' (slope, second may be NULL) */
-    void (*activate_twin)(int n, rp_real *u, const rp_real *slope, rp_real *second); /* second *= u, u *= |slope|; second may be NULL */
-    /* backward: v = | |slope| v + second d | (v, second may be NULL; not outer bars but plain slope v if `plain`), d = slope d */
-    void (*activate_back)(int n, rp_real *d, rp_real *v, const rp_real *slope, const rp_real *second, int plain);
-    void (*update)(const rpi_update *update, int n, rp_real *g, const rp_real *h, const rp_real *w, rp_real *first, rp_real *second); /* g becomes the step */
-    void (*move)(int n, rp_real alpha, const rp_real *step, rp_real *w); /* w += alpha step, where the result is finite */
-} rpi_kernels;
-
-#define RPI_JOIN2(a, b) a##_##b
-#define RPI_JOIN(a, b) RPI_JOIN2(a, b)
-#define RPI_FN(name) RPI_JOIN(RPI_JOIN(rpi, RPI_PASS), name)
-#if defined(__GNUC__)
-#define RPI_VECTORS /* GNU vector extensions */
-#define RPI_INLINE static inline __attribute__((always_inline, unused))
-#else
-#define RPI_INLINE static inline
-#endif
-
-#define RPI_PASS portable
-#include RP_SELF_FILE
-#undef RPI_PASS
-
-static const rpi_kernels *rpi_choose_kernels(void) { return &rpi_portable_kernels; }
-
-/* >>activations
-   In place: y holds z and becomes sigma(z); slope and second (each may be NULL) receive sigma' and sigma''. Comparisons are
-   turned so that what is not a number stays so. */
-struct rpi_activation {
-    const char *name;
-    int curved; /* sigma'' is not zero everywhere */
-    void (*forward)(int n, rp_real alpha, rp_real *y, rp_real *slope, rp_real *second);
-};
-
-#define RPI_ACTIVATION(name, statements) \
-    static void rpi_##name(int n, rp_real alpha, rp_real *y, rp_real *slope, rp_real *second) { \
-        (void)alpha; \
-        for (int i = 0; i < n; i++) { \
-            const rp_real z = y[i]; \
-            rp_real first = 1, curve = 0; \
-            statements; \
-            if (slope) slope[i] = first; \
-            if (second) second[i] = curve; \
-        } \
-    }
-RPI_ACTIVATION(identity, (void)z)
-RPI_ACTIVATION(relu, y[i] = z <= 0 ? 0 : z; first = (rp_real)(z > 0))
-RPI_ACTIVATION(leaky_relu, y[i] = z <= 0 ? alpha * z : z; first = z <= 0 ? alpha : 1)
-RPI_ACTIVATION(tanh, const rp_real t = RPI_MATH(tanh)(z); y[i] = t; first = (1 - t) * (1 + t); curve = -2 * t * first)
-/* e = exp(-|z|), p = 1/(1 + exp(-z)), q = p (1 - p), without overflow or cancellation */
-#define RPI_LOGISTIC \
-    const rp_real e = RPI_MATH(exp)(-RPI_MATH(fabs)(z)), p = (z < 0 ? e : 1) / (1 + e), q = e / ((1 + e) * (1 + e)); \
-    const rp_real odd = (z < 0 ? 1 - e : e - 1) / (1 + e) /* 1 - 2 p */
-RPI_ACTIVATION(sigmoid, RPI_LOGISTIC; y[i] = p; first = q; curve = q * odd)
-RPI_ACTIVATION(softplus, RPI_LOGISTIC; (void)odd; y[i] = (z < 0 ? 0 : z) + RPI_MATH(log1p)(e); first = p; curve = q)
-RPI_ACTIVATION(elu, if (z <= 0) { y[i] = alpha * RPI_MATH(expm1)(z); first = curve = alpha * RPI_MATH(exp)(z); })
-#define RPI_NORMAL \
-    const rp_real below = (rp_real)0.5 * RPI_MATH(erfc)(z * (rp_real)-0.70710678118654752); \
-    const rp_real density = (rp_real)0.39894228040143268 * RPI_MATH(exp)((rp_real)-0.5 * z * z)
-RPI_ACTIVATION(gelu, RPI_NORMAL; y[i] = z * below; first = below + z * density; curve = density * (2 - z * z))
-RPI_ACTIVATION(silu, RPI_LOGISTIC; y[i] = z * p; first = p + z * q; curve = q * (2 + z * odd))
-
-static const rpi_activation rpi_activations[] = { /* in the order of rp_activation_kind */
-    {"identity", 0, rpi_identity}, {"relu", 0, rpi_relu},         {"leaky_relu", 0, rpi_leaky_relu},
-    {"tanh", 1, rpi_tanh},         {"sigmoid", 1, rpi_sigmoid},   {"softplus", 1, rpi_softplus},
-    {"elu", 1, rpi_elu},           {"gelu", 1, rpi_gelu},         {"silu", 1, rpi_silu},
-};
-#define RPI_ACTIVATIONS ((int)(sizeof rpi_activations / sizeof *rpi_activations))
-
-/* >>losses
-   y, d, h are [outputs][ld]. d holds the targets t and becomes the derivative; h (may be NULL) receives the second derivative
+/* A loss over [outputs][ld]: d holds the targets t and becomes the derivative; h (unless NULL) receives the second derivative
    (softmax: sum(t) p, whose sum over the outputs is sum(t)); loss[s] receives the sample's loss. */
 typedef struct rpi_loss_call {
     int outputs, count;
@@ -812,60 +753,156 @@ typedef struct rpi_loss_call {
     double *loss;
 } rpi_loss_call;
 
+/* One step of an optimizer with its constants worked out; the formulas are at rp_optimizer. */
+typedef struct rpi_update {
+    rp_method method;
+    rp_real rate, weight_decay, shrink, momentum, average, damping, beta1, beta2, rho, epsilon;
+    rp_real correct1, correct2; /* 1 / (1 - beta^t): bias correction */
+    int nesterov;
+} rpi_update;
+
+typedef struct rpi_kernels {
+    const char *name;
+    int lanes;
+    void (*product)(const rpi_product *product);
+    void (*outer)(const rpi_outer *outer);
+    /* out[columns][ldo] = in[rows][ldi] transposed; columns of out from `rows` to `n` repeat the last */
+    void (*transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n);
+    void (*column_magnitudes)(int rows, int n, const rp_real *in, size_t ld, rp_real *out); /* out[s] = sum_i |in[i][s]| */
+    rpi_int (*peak)(int rows, int n, const rp_real *in, size_t ld); /* largest |x| as bits: RPI_EXPONENT or more if not finite */
+    void (*activate)(const rpi_activate *activate);
+    /* v = | |slope| v + second d |, or slope v if plain; d = slope d. d or v may be NULL */
+    void (*activate_back)(const rpi_activate *activate, rp_real *d, rp_real *v, int plain);
+    void (*loss)(rp_loss_kind kind, const rpi_loss_call *call);
+    /* one step of n parameters from gradient scale g and curvature scale2 h (NULL if the method needs none): into `to`, or, if
+       that is NULL, taken where the result is finite */
+    void (*update)(const rpi_update *update, int n, const rp_real *g, rp_real scale, const rp_real *h, rp_real scale2, rp_real *w,
+                   rp_real *first, rp_real *second, rp_real *to);
+    void (*move)(int n, rp_real alpha, const rp_real *step, rp_real *w); /* w += alpha step, where the result is finite */
+    /* for rpi_sink: train on the piece (with the sink's curvature, if it has one), keep it, or add up the curvature */
+    void (*take_step)(const rpi_sink *sink, const rpi_piece *piece);
+    void (*take_arrays)(const rpi_sink *sink, const rpi_piece *piece);
+    void (*take_sum)(const rpi_sink *sink, const rpi_piece *piece);
+} rpi_kernels;
+
+#define RPI_JOIN2(a, b) a##_##b
+#define RPI_JOIN(a, b) RPI_JOIN2(a, b)
+#define RPI_FN(name) RPI_JOIN(RPI_JOIN(rpi, RPI_PASS), name)
+
+#define RPI_PASS portable
+#define RPI_ISA_NAME "portable"
+#define RPI_VECTOR_BYTES 16
+#include RP_SELF_FILE
+#undef RPI_PASS
+#undef RPI_ISA_NAME
+#undef RPI_VECTOR_BYTES
+
+#ifdef RPI_X86
+#define RPI_PASS avx2
+#define RPI_ISA_NAME "avx2"
+#define RPI_VECTOR_BYTES 32
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#include RP_SELF_FILE
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef RPI_PASS
+#undef RPI_ISA_NAME
+#undef RPI_VECTOR_BYTES
+
+#define RPI_PASS avx512
+#define RPI_ISA_NAME "avx512"
+#define RPI_VECTOR_BYTES 64
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx2,fma")
+#endif
+#include RP_SELF_FILE
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef RPI_PASS
+#undef RPI_ISA_NAME
+#undef RPI_VECTOR_BYTES
+#endif
+
+static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512", "neon"}; /* in the order of rp_isa_kind */
+
+/* >>isa
+   A set is taken only if the processor has every extension that its pass is compiled for, and the system saves its registers. */
+#ifdef RPI_X86
+#include <cpuid.h>
+static uint64_t rpi_saved_registers(void) { /* XCR0 */
+    uint32_t low, high;
+    __asm__ volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(low), "=d"(high) : "c"(0)); /* xgetbv, which old assemblers do not know */
+    return (uint64_t)high << 32 | low;
+}
+static rp_isa_kind rpi_best_isa(void) {
+    enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, AVX2 = 1 << 5, AVX512F = 1 << 16 };
+    unsigned a, b, c, d, first;
+    uint64_t saved;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return RP_ISA_PORTABLE;
+    first = c;
+    if ((first & (FMA | OSXSAVE | AVX)) != (FMA | OSXSAVE | AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return RP_ISA_PORTABLE;
+    saved = rpi_saved_registers();
+    if ((saved & 6) != 6 || !(b & AVX2)) return RP_ISA_PORTABLE;         /* SSE and AVX state */
+    return (saved & 0xE6) == 0xE6 && (b & AVX512F) ? RP_ISA_AVX512 : RP_ISA_AVX2; /* and masks and both halves of the ZMM registers */
+}
+#else
+static rp_isa_kind rpi_best_isa(void) { return RP_ISA_PORTABLE; }
+#endif
+
+/* AUTO becomes what the environment's RP_ISA names, or the best. Returns whether this build and machine have it. */
+static int rpi_resolve_isa(rp_isa_kind *isa) {
+    rp_isa_kind best = rpi_best_isa();
+#ifndef RP_NO_ENVIRONMENT
+    const char *wanted = *isa == RP_ISA_AUTO ? getenv("RP_ISA") : NULL;
+    for (int i = RP_ISA_PORTABLE; wanted && i <= RP_ISA_NEON; i++)
+        if (!strcmp(wanted, rpi_isa_names[i])) *isa = (rp_isa_kind)i;
+#endif
+    if (*isa == RP_ISA_AUTO) *isa = best;
+    return *isa == RP_ISA_PORTABLE || *isa == best || (*isa == RP_ISA_AVX2 && best == RP_ISA_AVX512);
+}
+
+static const rpi_kernels *rpi_kernels_of(rp_isa_kind isa) {
+#ifdef RPI_X86
+    if (isa == RP_ISA_AVX512) return &rpi_avx512_kernels;
+    if (isa == RP_ISA_AVX2) return &rpi_avx2_kernels;
+#endif
+    (void)isa;
+    return &rpi_portable_kernels;
+}
+
+/* >>activations
+   Their formulas are in the template: sigma, sigma', sigma''. */
+typedef struct rpi_activation {
+    const char *name;
+    int curved; /* sigma'' is not zero everywhere */
+} rpi_activation;
+static const rpi_activation rpi_activations[] = { /* in the order of rp_activation_kind */
+    {"identity", 0}, {"relu", 0}, {"leaky_relu", 0}, {"tanh", 1}, {"sigmoid", 1}, {"softplus", 1}, {"elu", 1}, {"gelu", 1}, {"silu", 1},
+};
+#define RPI_ACTIVATIONS ((int)(sizeof rpi_activations / sizeof *rpi_activations))
+
+/* >>losses
+   Their formulas are in the template: value, gradient, Hessian. */
 typedef struct rpi_loss {
     const char *name;
     int separable; /* the Hessian by the outputs is diagonal */
-    void (*evaluate)(const rpi_loss_call *call);
 } rpi_loss;
-
-#define RPI_SEPARABLE_LOSS(name, statements) \
-    static void rpi_##name(const rpi_loss_call *call) { \
-        memset(call->loss, 0, (size_t)call->count * sizeof *call->loss); \
-        for (int i = 0; i < call->outputs; i++) \
-            for (int s = 0; s < call->count; s++) { \
-                const size_t at = (size_t)i * call->ld + (size_t)s; \
-                const rp_real y = call->y[at], t = call->d[at]; \
-                rp_real loss, d, h = 1; \
-                statements; \
-                call->loss[s] += (double)loss; \
-                call->d[at] = d; \
-                if (call->h) call->h[at] = h; \
-            } \
-    }
-RPI_SEPARABLE_LOSS(squared_error, d = y - t; loss = (rp_real)0.5 * d * d)
-RPI_SEPARABLE_LOSS(binary_cross_entropy, const rp_real z = y; RPI_LOGISTIC; (void)odd; h = q; d = p - t;
-                   loss = (y < 0 ? 0 : y) - t * y + RPI_MATH(log1p)(e))
-/* h is the least parabola above the loss that touches it at y */
-RPI_SEPARABLE_LOSS(huber, const rp_real r = y - t; const rp_real size = RPI_MATH(fabs)(r); const rp_real delta = call->delta;
-                   h = size > delta ? delta / size : 1; d = h * r;
-                   loss = size > delta ? delta * (size - (rp_real)0.5 * delta) : (rp_real)0.5 * r * r)
-RPI_SEPARABLE_LOSS(poisson, h = RPI_MATH(exp)(y); d = h - t; loss = h - t * y)
-
-static void rpi_softmax_cross_entropy(const rpi_loss_call *call) {
-    for (int s = 0; s < call->count; s++) {
-        const rp_real *y = call->y + s;
-        rp_real *d = call->d + s, most = y[0], sum = 0, total = 0, log_sum;
-        const size_t ld = call->ld, end = (size_t)call->outputs * ld;
-        double loss = 0;
-        for (size_t i = ld; i < end; i += ld) most = y[i] > most ? y[i] : most;
-        for (size_t i = 0; i < end; i += ld) sum += RPI_MATH(exp)(y[i] - most), total += d[i];
-        log_sum = most + RPI_MATH(log)(sum);
-        for (size_t i = 0; i < end; i += ld) {
-            rp_real p = total * (RPI_MATH(exp)(y[i] - most) / sum);
-            loss += (double)(d[i] * (log_sum - y[i]));
-            d[i] = p - d[i];
-            if (call->h) call->h[i + (size_t)s] = p;
-        }
-        call->loss[s] = loss;
-    }
-}
-
 static const rpi_loss rpi_losses[] = { /* in the order of rp_loss_kind */
-    {"squared error", 1, rpi_squared_error},
-    {"softmax cross-entropy", 0, rpi_softmax_cross_entropy},
-    {"binary cross-entropy", 1, rpi_binary_cross_entropy},
-    {"Huber loss", 1, rpi_huber},
-    {"Poisson loss", 1, rpi_poisson},
+    {"squared error", 1}, {"softmax cross-entropy", 0}, {"binary cross-entropy", 1}, {"Huber loss", 1}, {"Poisson loss", 1},
 };
 #define RPI_LOSSES ((int)(sizeof rpi_losses / sizeof *rpi_losses))
 
@@ -884,7 +921,7 @@ typedef struct rpi_layer {
 typedef struct rpi_map rpi_map;
 typedef struct rpi_step {
     const rpi_map *map;
-    const rpi_activation *activation;
+    rp_activation_kind activation;
     rp_real alpha;
     int layer;                             /* that has the parameters */
     int inputs, outputs, bias, fan_in;
@@ -919,10 +956,12 @@ struct rpi_map {
     void (*reach)(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, rp_real *total);
 };
 
-static void rpi_fill_rows(int rows, int n, size_t ld, const rp_real *each_row, const rp_real *each_column, rp_real *out) {
-    for (int i = 0; i < rows; i++)
-        for (int s = 0; s < n; s++)
-            out[(size_t)i * ld + (size_t)s] = each_row ? each_row[i] : each_column ? each_column[s] : 0;
+/* Every row of `out` becomes `row`, or 0. */
+static void rpi_fill_rows(int rows, int n, size_t ld, const rp_real *row, rp_real *out) {
+    for (int i = 0; i < rows; i++, out += ld) {
+        if (row) memcpy(out, row, (size_t)n * sizeof *out);
+        else memset(out, 0, (size_t)n * sizeof *out);
+    }
 }
 
 static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
@@ -933,11 +972,11 @@ static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp
     product.a = p + step->weights, product.a_row = (size_t)step->inputs, product.a_column = 1;
     product.b = x, product.c = y, product.b2 = u, product.c2 = u2;
     product.ldb = product.ldc = b->ld, product.a_packed = b->a_packed;
-    rpi_fill_rows(step->outputs, n, b->ld, step->bias ? p + step->biases : NULL, NULL, y);
+    product.bias = step->bias ? p + step->biases : NULL, product.column = b->column;
     if (u2) {
         b->kernels->column_magnitudes(step->inputs, n, x, b->ld, b->column);
         for (int s = 0; s < n; s++) b->column[s] = own * (b->column[s] + (rp_real)step->bias);
-        rpi_fill_rows(step->outputs, n, b->ld, NULL, b->column, u2);
+        if (!u) rpi_fill_rows(step->outputs, n, b->ld, b->column, u2);
     }
     b->kernels->product(&product);
 }
@@ -950,8 +989,6 @@ static void rpi_dense_transposed(const rpi_buffers *b, const rpi_step *step, con
     product.a = p + step->weights, product.a_row = 1, product.a_column = (size_t)step->inputs;
     product.b = d, product.c = d_in, product.b2 = v, product.c2 = v_in, product.plain = plain;
     product.ldb = product.ldc = b->ld, product.a_packed = b->a_packed;
-    if (d) rpi_fill_rows(step->inputs, n, b->ld, NULL, NULL, d_in);
-    if (v) rpi_fill_rows(step->inputs, n, b->ld, NULL, NULL, v_in);
     b->kernels->product(&product);
 }
 
@@ -983,7 +1020,7 @@ static void rpi_copy_apply(const rpi_buffers *b, const rpi_step *step, const rp_
     (void)p, (void)own;
     rpi_copy_rows(step->outputs, n, b->ld, x, y);
     if (u2 && u) rpi_copy_rows(step->outputs, n, b->ld, u, u2);
-    else if (u2) rpi_fill_rows(step->outputs, n, b->ld, NULL, NULL, u2);
+    else if (u2) rpi_fill_rows(step->outputs, n, b->ld, NULL, u2);
 }
 
 static void rpi_copy_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
@@ -1117,8 +1154,8 @@ RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config) {
         rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.%s is NULL; set allocate and release both, or neither", config->allocate ? "release" : "allocate"));
     else if ((int)config->isa < 0 || config->isa > RP_ISA_NEON)
         rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.isa is %d, which is no rp_isa_kind", (int)config->isa));
-    else if (!rpi_isa_available(config->isa))
-        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: config.isa is %d, an instruction set that this build or this machine has not", (int)config->isa));
+    else if (!rpi_resolve_isa(&net->config.isa))
+        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: the instruction set %s (config.isa or the environment's RP_ISA) is not in this build or not on this machine", rpi_isa_names[net->config.isa]));
     else if (config->threads < 0)
         rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.threads is %d; it may be 0 or more", config->threads));
     else if (config->threads > 1)
@@ -1262,13 +1299,13 @@ static int rpi_lower(const rp_net *net, rpi_step *steps) {
         if (!step) continue;
         if (!joins) {
             step->map = layer->dense ? &rpi_dense_map : &rpi_copy_map;
-            step->activation = &rpi_activations[RP_IDENTITY];
+            step->activation = RP_IDENTITY;
             step->layer = i;
             step->inputs = step->fan_in = rpi_features(layer->in), step->outputs = rpi_features(layer->out);
             step->bias = layer->bias, step->weights = layer->weights, step->biases = layer->biases;
             step->in = count - 1, step->out = count;
         }
-        if (!layer->dense) step->activation = &rpi_activations[layer->activation], step->alpha = layer->alpha;
+        if (!layer->dense) step->activation = layer->activation, step->alpha = layer->alpha;
     }
     return count;
 }
@@ -1341,13 +1378,12 @@ static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffer
     }
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        int shaped = step->activation != &rpi_activations[RP_IDENTITY];
-        rp_real *slope = shaped ? rpi_claim_rows(arena, (size_t)step->outputs, b->ld) : NULL;
-        rp_real *second = step->activation->curved ? rpi_claim_rows(arena, (size_t)step->outputs, b->ld) : NULL;
+        rp_real *slope = step->activation ? rpi_claim_rows(arena, (size_t)step->outputs, b->ld) : NULL;
+        rp_real *second = rpi_activations[step->activation].curved ? rpi_claim_rows(arena, (size_t)step->outputs, b->ld) : NULL;
         if (arena->base) b->slope[i] = slope, b->second[i] = second;
     }
     b->panel = rpi_claim_reals(arena, 2 * RPI_PANEL * (size_t)b->batch);
-    b->tile = rpi_claim_reals(arena, 2 * RPI_PANEL * RPI_TILE_ROWS);
+    b->tile = rpi_claim_reals(arena, 2 * RPI_PANEL * RPI_ROWS_MOST);
     b->a_packed = rpi_claim_reals(arena, RPI_M_BLOCK * RPI_K_BLOCK);
     b->column = rpi_claim_reals(arena, 2 * b->ld);
     b->total = rpi_claim_reals(arena, b->ld);
@@ -1424,7 +1460,7 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
     if (!net->layer_count) return rpi_fail(net, RP_ERR_SHAPE, "rp_net_build: the net has no layer");
     net->batch = batch;
     net->inputs = rpi_features(net->input), net->outputs = rpi_features(net->output);
-    net->buffers.kernels = rpi_choose_kernels();
+    net->buffers.kernels = rpi_kernels_of(net->config.isa);
     net->buffers.batch = batch, net->buffers.ld = rpi_leading(batch);
     net->step_count = rpi_lower(net, NULL);
     status = rpi_place_parameters(net);
@@ -1556,20 +1592,26 @@ static rp_real rpi_scale(const rp_net *net, const rpi_step *step, const rp_rule 
     return rule->scale == RP_SCALE_FAN_IN ? (rp_real)(1 / sqrt((double)step->fan_in + 1)) : 1;
 }
 
+static rpi_activate rpi_activate_step(const rpi_buffers *b, int i, const rpi_step *step, int n) {
+    rpi_activate activate;
+    activate.kind = step->activation, activate.alpha = step->alpha;
+    activate.rows = step->outputs, activate.n = n, activate.ld = b->ld;
+    activate.y = b->y[step->out], activate.slope = b->slope[i], activate.second = b->second[i], activate.u = NULL;
+    return activate;
+}
+
 /* y of every slot from slot 0 on; keep: slopes for a backward pass; with the paths rule u too (Equation 11). */
 static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, int keep, const rp_rule *rule) {
     int twin = rule && rule->kind == RP_PATHS;
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        rp_real *y = b->y[step->out], *u = twin ? b->v[step->out] : NULL, *slope = keep ? b->slope[i] : NULL;
-        rp_real *second = twin ? b->second[i] : NULL;
-        step->map->apply(b, step, net->parameters, n, b->y[step->in], y, twin && net->live[step->in] ? b->v[step->in] : NULL, u,
+        rp_real *u = twin ? b->v[step->out] : NULL;
+        rpi_activate activate = rpi_activate_step(b, i, step, n);
+        step->map->apply(b, step, net->parameters, n, b->y[step->in], b->y[step->out], twin && net->live[step->in] ? b->v[step->in] : NULL, u,
                          twin ? rpi_scale(net, step, rule) : 0);
-        if (step->activation == &rpi_activations[RP_IDENTITY]) continue;
-        for (size_t at = 0; at < (size_t)step->outputs * b->ld; at += b->ld) {
-            step->activation->forward(n, step->alpha, y + at, slope ? slope + at : NULL, second ? second + at : NULL);
-            if (twin) b->kernels->activate_twin(n, u + at, slope + at, second ? second + at : NULL);
-        }
+        activate.u = u;
+        if (!keep) activate.slope = NULL;
+        if (step->activation) b->kernels->activate(&activate);
     }
 }
 
@@ -1578,10 +1620,10 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, int keep
 static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int with_d, int with_v, int plain) {
     for (int i = net->step_count - 1; i >= 0; i--) {
         const rpi_step *step = &net->steps[i];
-        rp_real *d = with_d ? b->d[step->out] : NULL, *v = with_v ? b->v[step->out] : NULL, *slope = b->slope[i], *second = b->second[i];
+        rp_real *d = with_d ? b->d[step->out] : NULL, *v = with_v ? b->v[step->out] : NULL;
+        rpi_activate activate = rpi_activate_step(b, i, step, n);
         if (!net->live[step->out]) continue;
-        for (size_t at = 0; slope && at < (size_t)step->outputs * b->ld; at += b->ld)
-            b->kernels->activate_back(n, d ? d + at : NULL, v ? v + at : NULL, slope + at, second && !plain ? second + at : NULL, plain);
+        if (step->activation) b->kernels->activate_back(&activate, d, v, plain);
         if (net->live[step->in])
             step->map->transposed(b, step, net->parameters, n, d, b->d[step->in], v, b->v[step->in], plain);
     }
@@ -1597,16 +1639,6 @@ static int rpi_all_finite(const rp_real *x, size_t count) {
     for (size_t i = 0; i < count; i++)
         if (!rpi_finite(x[i])) return 0;
     return 1;
-}
-
-/* What happens to a finished piece of gradient and curvature: kept, or added up. */
-static void rpi_take_arrays(const rpi_sink *sink, size_t offset, int n, rp_real *gradient, rp_real *curvature) {
-    if (gradient) memcpy(sink->gradient + offset, gradient, (size_t)n * sizeof *gradient);
-    if (curvature) memcpy(sink->curvature + offset, curvature, (size_t)n * sizeof *curvature);
-}
-static void rpi_take_sum(const rpi_sink *sink, size_t offset, int n, rp_real *gradient, rp_real *curvature) {
-    (void)gradient;
-    for (int i = 0; i < n; i++) sink->curvature[offset + (size_t)i] += curvature[i];
 }
 
 /* Before anything is changed: values are finite, and S max|d| max|y|, which bounds every sum of a gradient, is too; the same
@@ -1720,7 +1752,7 @@ static void rpi_sweep_output(const rp_net *net, const rp_rule *rule, int count, 
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count);
     rp_real *e = b->v[net->step_count];
-    rpi_fill_rows(net->outputs, n, b->ld, NULL, NULL, e);
+    rpi_fill_rows(net->outputs, n, b->ld, NULL, e);
     for (int s = 0; s < count; s++) e[(size_t)k * b->ld + (size_t)s] = 1;
     rpi_sweep_back(net, b, n, 0, 1, 1);
     rpi_reach(net, rule, n);
@@ -1734,7 +1766,7 @@ static rp_status rpi_jacobian(rp_net *net, const char *who, const rp_rule *rule,
     rp_real *flow = net->row_output;
     rpi_sink sink;
     memset(&sink, 0, sizeof sink);
-    sink.take = rpi_take_sum, sink.curvature = net->direction;
+    sink.take = b->kernels->take_sum, sink.curvature = net->direction;
     memset(net->direction, 0, net->parameter_count * sizeof *net->direction);
     net->has_direction = 0;
     for (int k = 0; mixes && k < net->outputs; k++) {
@@ -1817,7 +1849,7 @@ static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const r
     rpi_load_targets(net, b, data);
     call.outputs = net->outputs, call.count = data->count, call.ld = b->ld, call.delta = net->huber_delta;
     call.y = b->y[net->step_count], call.d = b->d[net->step_count], call.h = h, call.loss = net->sample_loss;
-    rpi_losses[net->loss].evaluate(&call);
+    b->kernels->loss(net->loss, &call);
     for (int s = 0; s < data->count; s++) sum += (data->weights ? (double)data->weights[s] : 1) * net->sample_loss[s];
     return sum;
 }
@@ -1879,7 +1911,7 @@ static void rpi_fill_arrays(rp_net *net, int count, const rp_rule *rule) {
     int second = rule && rule->kind != RP_JACOBIAN;
     rpi_sink sink;
     memset(&sink, 0, sizeof sink);
-    sink.take = rpi_take_arrays, sink.gradient = net->gradient, sink.curvature = net->curvature;
+    sink.take = net->buffers.kernels->take_arrays, sink.gradient = net->gradient, sink.curvature = net->curvature;
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
         size_t size = layer->weight_count + (layer->bias ? (size_t)rpi_features(layer->out) : 0);
@@ -2069,13 +2101,6 @@ static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
 }
 
 /* >>steps */
-static void rpi_take_step(const rpi_sink *sink, size_t offset, int n, rp_real *gradient, rp_real *curvature) {
-    if (sink->curvature) curvature = sink->curvature + offset; /* the Jacobian rule's, already added up */
-    sink->kernels->update(sink->update, n, gradient, curvature, sink->parameters + offset, sink->first ? sink->first + offset : NULL,
-                          sink->second ? sink->second + offset : NULL);
-    sink->kernels->move(n, 1, gradient, sink->parameters + offset);
-}
-
 /* The arrays' part of a step: from gradient and curvature into the direction array, for all parameters that are trained. */
 static void rpi_direction(rp_net *net, const rp_optimizer *o, const rp_real *curvature) {
     rpi_update update = rpi_next_update(net, o);
@@ -2086,9 +2111,8 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o, const rp_real *cur
         if (layer->frozen) memset(net->direction + at, 0, (end - at) * sizeof(rp_real));
         for (; !layer->frozen && at < end; at += RPI_LARGEST) {
             int n = end - at < RPI_LARGEST ? (int)(end - at) : RPI_LARGEST;
-            memcpy(net->direction + at, net->gradient + at, (size_t)n * sizeof(rp_real));
-            net->buffers.kernels->update(&update, n, net->direction + at, curvature ? curvature + at : NULL, net->parameters + at,
-                                         net->first ? net->first + at : NULL, net->second ? net->second + at : NULL);
+            net->buffers.kernels->update(&update, n, net->gradient + at, 1, curvature ? curvature + at : NULL, 1, net->parameters + at,
+                                         net->first ? net->first + at : NULL, net->second ? net->second + at : NULL, net->direction + at);
         }
     }
     net->has_direction = 3;
@@ -2148,7 +2172,7 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     if (status) return status;
     jacobian = rule && rule->kind == RP_JACOBIAN;
     update = rpi_next_update(net, o);
-    sink.take = rpi_take_step, sink.kernels = net->buffers.kernels, sink.update = &update;
+    sink.take = net->buffers.kernels->take_step, sink.update = &update;
     sink.parameters = net->parameters, sink.first = net->first, sink.second = net->second;
     sink.gradient = NULL, sink.curvature = jacobian ? net->direction : NULL;
     rpi_collect(net, &net->buffers, batch->count, 1, rule && !jacobian, rule, &sink);
@@ -2596,12 +2620,12 @@ RP_API void rp_idx_free(rp_idx *idx) {
 #else /* RPI_PASS */
 /* >>template
    The kernels, compiled once for each instruction set. rpi_v is a vector of RPI_LANES reals (one real without the GNU vector
-   extensions), rpi_i the integers of the same width. */
+   extensions), rpi_i the integers of the same width; a mask is an rpi_i of zeros and minus ones. */
 #ifdef RPI_VECTORS
-#define RPI_LANES ((int)(16 / sizeof(rp_real)))
-typedef rp_real RPI_FN(vector) __attribute__((vector_size(16)));
-typedef rp_real RPI_FN(unaligned) __attribute__((vector_size(16), aligned(sizeof(rp_real)), may_alias));
-typedef rpi_int RPI_FN(integer) __attribute__((vector_size(16)));
+#define RPI_LANES ((int)(RPI_VECTOR_BYTES / sizeof(rp_real)))
+typedef rp_real RPI_FN(vector) __attribute__((vector_size(RPI_VECTOR_BYTES)));
+typedef rp_real RPI_FN(unaligned) __attribute__((vector_size(RPI_VECTOR_BYTES), aligned(sizeof(rp_real)), may_alias));
+typedef rpi_int RPI_FN(integer) __attribute__((vector_size(RPI_VECTOR_BYTES)));
 #define rpi_v RPI_FN(vector)
 #define rpi_i RPI_FN(integer)
 #define RPI_BITS(x) ((rpi_i)(x))
@@ -2610,26 +2634,6 @@ typedef rpi_int RPI_FN(integer) __attribute__((vector_size(16)));
 #define RPI_EQUAL(a, b) ((rpi_i)((a) == (b)))
 RPI_INLINE rpi_v RPI_FN(load)(const rp_real *p) { return *(const RPI_FN(unaligned) *)p; }
 RPI_INLINE void RPI_FN(store)(rp_real *p, rpi_v x) { *(RPI_FN(unaligned) *)p = x; }
-RPI_INLINE rpi_v RPI_FN(all)(rp_real x) {
-#ifdef RP_DOUBLE
-    rpi_v v = {x, x};
-#else
-    rpi_v v = {x, x, x, x};
-#endif
-    return v;
-}
-RPI_INLINE rpi_i RPI_FN(all_int)(rpi_int x) {
-#ifdef RP_DOUBLE
-    rpi_i v = {x, x};
-#else
-    rpi_i v = {x, x, x, x};
-#endif
-    return v;
-}
-RPI_INLINE rpi_v RPI_FN(root)(rpi_v x) {
-    for (int i = 0; i < RPI_LANES; i++) x[i] = RPI_MATH(sqrt)(x[i]);
-    return x;
-}
 #else
 #define RPI_LANES 1
 #define rpi_v rp_real
@@ -2645,31 +2649,81 @@ RPI_INLINE rp_real RPI_FN(reals)(rpi_int bits) {
 }
 RPI_INLINE rpi_v RPI_FN(load)(const rp_real *p) { return *p; }
 RPI_INLINE void RPI_FN(store)(rp_real *p, rpi_v x) { *p = x; }
-RPI_INLINE rpi_v RPI_FN(all)(rp_real x) { return x; }
-RPI_INLINE rpi_i RPI_FN(all_int)(rpi_int x) { return x; }
-RPI_INLINE rpi_v RPI_FN(root)(rpi_v x) { return RPI_MATH(sqrt)(x); }
 #endif
 #define RPI_LOAD RPI_FN(load)
 #define RPI_STORE RPI_FN(store)
 #define RPI_ALL RPI_FN(all)
+#define RPI_ALL_INT RPI_FN(all_int)
+#define RPI_FMA RPI_FN(fma)   /* a b + c */
+#define RPI_ROOT RPI_FN(root)
+#define RPI_LOAD_SOME RPI_FN(load_some)   /* the first n lanes; the others are 0 and stay unwritten */
+#define RPI_STORE_SOME RPI_FN(store_some)
 
-RPI_INLINE rpi_v RPI_FN(magnitude)(rpi_v x) { return RPI_REALS(RPI_BITS(x) & RPI_FN(all_int)(RPI_MAGNITUDE)); }
-#define RPI_ABS RPI_FN(magnitude)
-
-/* `wanted` where it is finite, elsewhere `otherwise` */
-RPI_INLINE rpi_v RPI_FN(finite_or)(rpi_v wanted, rpi_v otherwise) {
-    rpi_i exponent = RPI_FN(all_int)(RPI_EXPONENT), bad = RPI_EQUAL(RPI_BITS(wanted) & exponent, exponent);
-    return RPI_REALS((RPI_BITS(otherwise) & bad) | (RPI_BITS(wanted) & ~bad));
+#if RPI_VECTOR_BYTES == 64
+#define RPI_TILE_ROWS 6
+#define RPI_TILE_VECTORS 4
+RPI_INLINE rpi_v RPI_ALL(rp_real x) { return _mm512_set1_ps(x); }
+RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) { return (rpi_i)_mm512_set1_epi32(x); }
+RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return _mm512_fmadd_ps(a, b, c); }
+/* the plain forms of these two make GCC 12 warn of its own header */
+RPI_INLINE rpi_v RPI_ROOT(rpi_v x) { return _mm512_maskz_sqrt_ps(0xFFFF, x); }
+RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) { return _mm512_maskz_cvtepi32_ps(0xFFFF, (__m512i)x); }
+RPI_INLINE __mmask16 RPI_FN(some)(int n) { return (__mmask16)(n >= 16 ? 0xFFFF : (1u << n) - 1); }
+RPI_INLINE rpi_v RPI_LOAD_SOME(const rp_real *p, int n) { return _mm512_maskz_loadu_ps(RPI_FN(some)(n), p); }
+RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) { _mm512_mask_storeu_ps(p, RPI_FN(some)(n), x); }
+#elif RPI_VECTOR_BYTES == 32
+#define RPI_TILE_ROWS 6
+#define RPI_TILE_VECTORS 2
+RPI_INLINE rpi_v RPI_ALL(rp_real x) { return _mm256_set1_ps(x); }
+RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) { return (rpi_i)_mm256_set1_epi32(x); }
+RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return _mm256_fmadd_ps(a, b, c); }
+RPI_INLINE rpi_v RPI_ROOT(rpi_v x) { return _mm256_sqrt_ps(x); }
+RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) { return _mm256_cvtepi32_ps((__m256i)x); }
+RPI_INLINE __m256i RPI_FN(some)(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+RPI_INLINE rpi_v RPI_LOAD_SOME(const rp_real *p, int n) { return _mm256_maskload_ps(p, RPI_FN(some)(n)); }
+RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) { _mm256_maskstore_ps(p, RPI_FN(some)(n), x); }
+#else
+#if defined(__aarch64__) && defined(RPI_VECTORS)
+#define RPI_TILE_ROWS 6 /* 32 registers */
+#define RPI_TILE_VECTORS 4
+#else
+#define RPI_TILE_ROWS 4
+#define RPI_TILE_VECTORS 2
+#endif
+RPI_INLINE rpi_v RPI_ALL(rp_real x) {
+#if !defined(RPI_VECTORS)
+    return x;
+#elif defined(RP_DOUBLE)
+    rpi_v v = {x, x};
+    return v;
+#else
+    rpi_v v = {x, x, x, x};
+    return v;
+#endif
 }
-
-/* The first `n` lanes; the others are 0 and stay unwritten. */
-RPI_INLINE rpi_v RPI_FN(load_some)(const rp_real *p, int n) {
+RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) {
+#if !defined(RPI_VECTORS)
+    return x;
+#elif defined(RP_DOUBLE)
+    rpi_i v = {x, x};
+    return v;
+#else
+    rpi_i v = {x, x, x, x};
+    return v;
+#endif
+}
+#if defined(__aarch64__) && defined(RPI_VECTORS) && !defined(RP_DOUBLE)
+RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return (rpi_v)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+#else
+RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return a * b + c; }
+#endif
+RPI_INLINE rpi_v RPI_LOAD_SOME(const rp_real *p, int n) {
     rp_real some[RPI_LANES] = {0};
     if (n >= RPI_LANES) return RPI_LOAD(p);
     for (int i = 0; i < n; i++) some[i] = p[i];
     return RPI_LOAD(some);
 }
-RPI_INLINE void RPI_FN(store_some)(rp_real *p, rpi_v x, int n) {
+RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) {
     rp_real some[RPI_LANES];
     if (n >= RPI_LANES) {
         RPI_STORE(p, x);
@@ -2678,16 +2732,128 @@ RPI_INLINE void RPI_FN(store_some)(rp_real *p, rpi_v x, int n) {
     RPI_STORE(some, x);
     for (int i = 0; i < n; i++) p[i] = some[i];
 }
+RPI_INLINE rpi_v RPI_ROOT(rpi_v x) {
+    rp_real lanes[RPI_LANES];
+    RPI_STORE(lanes, x);
+    for (int i = 0; i < RPI_LANES; i++) lanes[i] = RPI_MATH(sqrt)(lanes[i]);
+    return RPI_LOAD(lanes);
+}
+#ifndef RP_DOUBLE
+RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) {
+    rpi_int from[RPI_LANES];
+    rp_real lanes[RPI_LANES];
+    memcpy(from, &x, sizeof from);
+    for (int i = 0; i < RPI_LANES; i++) lanes[i] = (rp_real)from[i];
+    return RPI_LOAD(lanes);
+}
+#endif
+#endif
 
-/* The one microkernel: C (+)= A B for a tile of `rows` rows by `vectors` vectors held in registers. */
+RPI_INLINE rpi_v RPI_FN(magnitude)(rpi_v x) { return RPI_REALS(RPI_BITS(x) & RPI_ALL_INT(RPI_MAGNITUDE)); }
+#define RPI_ABS RPI_FN(magnitude)
+RPI_INLINE rpi_v RPI_FN(select)(rpi_i mask, rpi_v yes, rpi_v no) { return RPI_REALS((RPI_BITS(yes) & mask) | (RPI_BITS(no) & ~mask)); }
+#define RPI_SELECT RPI_FN(select)
+
+/* `wanted` where it is finite, elsewhere `otherwise` */
+RPI_INLINE rpi_v RPI_FN(finite_or)(rpi_v wanted, rpi_v otherwise) {
+    rpi_i exponent = RPI_ALL_INT(RPI_EXPONENT);
+    return RPI_SELECT(RPI_EQUAL(RPI_BITS(wanted) & exponent, exponent), otherwise, wanted);
+}
+
+/* A function of the C library, lane by lane. */
+#define RPI_LANEWISE(name) \
+    RPI_INLINE rpi_v RPI_JOIN(RPI_FN(lanes), name)(rpi_v x) { \
+        rp_real lanes[RPI_LANES]; \
+        RPI_STORE(lanes, x); \
+        for (int i = 0; i < RPI_LANES; i++) lanes[i] = RPI_MATH(name)(lanes[i]); \
+        return RPI_LOAD(lanes); \
+    }
+RPI_LANEWISE(erfc)
+RPI_LANEWISE(log)
+
+#ifdef RP_DOUBLE
+RPI_LANEWISE(exp)
+RPI_LANEWISE(expm1)
+RPI_LANEWISE(log1p)
+RPI_LANEWISE(tanh)
+#define RPI_EXP RPI_JOIN(RPI_FN(lanes), exp)
+#define RPI_EXPM1 RPI_JOIN(RPI_FN(lanes), expm1)
+#define RPI_LOG1P RPI_JOIN(RPI_FN(lanes), log1p)
+#define RPI_TANH RPI_JOIN(RPI_FN(lanes), tanh)
+#else
+#define RPI_EXP RPI_FN(exp)
+#define RPI_EXPM1 RPI_FN(expm1)
+#define RPI_LOG1P RPI_FN(log1p)
+#define RPI_TANH RPI_FN(tanh)
+#define RPI_POWER2(n) RPI_REALS(((n) + RPI_ALL_INT(127)) << 23)
+
+/* x = n log 2 + r; *q = exp(r) - 1 by the polynomial of Cephes; *low, *high: 2^n in two factors, as one may over- or underflow. */
+RPI_INLINE void RPI_FN(exp_parts)(rpi_v x, rpi_v *q, rpi_v *low, rpi_v *high) {
+    const rpi_v magic = RPI_ALL(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
+    rpi_v r, p;
+    rpi_i n, half;
+    x = RPI_SELECT(RPI_GREATER(x, RPI_ALL(89)), RPI_ALL(89), x);
+    x = RPI_SELECT(RPI_GREATER(RPI_ALL(-105), x), RPI_ALL(-105), x);
+    n = RPI_BITS(RPI_FMA(x, RPI_ALL(1.44269504088896341f), magic)) - RPI_BITS(magic);
+    r = RPI_FMA(RPI_FN(to_real)(n), RPI_ALL(-0.693359375f), x);
+    r = RPI_FMA(RPI_FN(to_real)(n), RPI_ALL(2.12194440e-4f), r);
+    p = RPI_FMA(RPI_ALL(1.9875691500e-4f), r, RPI_ALL(1.3981999507e-3f));
+    p = RPI_FMA(p, r, RPI_ALL(8.3334519073e-3f));
+    p = RPI_FMA(p, r, RPI_ALL(4.1665795894e-2f));
+    p = RPI_FMA(p, r, RPI_ALL(1.6666665459e-1f));
+    p = RPI_FMA(p, r, RPI_ALL(5.0000001201e-1f));
+    *q = RPI_FMA(p, r * r, r);
+    half = n >> 1;
+    *low = RPI_POWER2(half), *high = RPI_POWER2(n - half);
+}
+RPI_INLINE rpi_v RPI_EXP(rpi_v x) {
+    rpi_v q, low, high;
+    RPI_FN(exp_parts)(x, &q, &low, &high);
+    return (RPI_ALL(1) + q) * low * high;
+}
+RPI_INLINE rpi_v RPI_EXPM1(rpi_v x) { /* x <= 0 */
+    rpi_v q, low, high, power;
+    RPI_FN(exp_parts)(x, &q, &low, &high);
+    power = low * high;
+    return RPI_FMA(q, power, power - RPI_ALL(1));
+}
+/* 0 <= x <= 1: 2 artanh(x / (2 + x)), by its series */
+RPI_INLINE rpi_v RPI_LOG1P(rpi_v x) {
+    rpi_v t = x / (RPI_ALL(2) + x), s = t * t, p;
+    p = RPI_FMA(RPI_ALL(2.0f / 15), s, RPI_ALL(2.0f / 13));
+    p = RPI_FMA(p, s, RPI_ALL(2.0f / 11));
+    p = RPI_FMA(p, s, RPI_ALL(2.0f / 9));
+    p = RPI_FMA(p, s, RPI_ALL(2.0f / 7));
+    p = RPI_FMA(p, s, RPI_ALL(2.0f / 5));
+    p = RPI_FMA(p, s, RPI_ALL(2.0f / 3));
+    return RPI_FMA(p * s, t, t + t);
+}
+/* Cephes: a polynomial near 0; elsewhere (1 - e) / (1 + e), e = exp(-2|x|) */
+RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
+    rpi_v size = RPI_ABS(x), e = RPI_EXP(RPI_ALL(-2) * size), z = x * x, p, far = (RPI_ALL(1) - e) / (RPI_ALL(1) + e);
+    p = RPI_FMA(RPI_ALL(-5.70498872745e-3f), z, RPI_ALL(2.06390887954e-2f));
+    p = RPI_FMA(p, z, RPI_ALL(-5.37397155531e-2f));
+    p = RPI_FMA(p, z, RPI_ALL(1.33314422036e-1f));
+    p = RPI_FMA(p, z, RPI_ALL(-3.33332819422e-1f));
+    far = RPI_REALS(RPI_BITS(far) | (RPI_BITS(x) & ~RPI_ALL_INT(RPI_MAGNITUDE)));
+    return RPI_SELECT(RPI_GREATER(RPI_ALL(0.625f), size), RPI_FMA(p * z, x, x), far);
+}
+#endif
+
+/* The one microkernel: C = start + A B for a tile of `rows` rows by `v` vectors held in registers. start: a column of one
+   value per row if `per_row`, otherwise rows start_row apart. */
 #define RPI_ROWS_1(X, v) X(0, v)
 #define RPI_ROWS_2(X, v) RPI_ROWS_1(X, v) X(1, v)
 #define RPI_ROWS_3(X, v) RPI_ROWS_2(X, v) X(2, v)
 #define RPI_ROWS_4(X, v) RPI_ROWS_3(X, v) X(3, v)
+#define RPI_ROWS_5(X, v) RPI_ROWS_4(X, v) X(4, v)
+#define RPI_ROWS_6(X, v) RPI_ROWS_5(X, v) X(5, v)
 #define RPI_VECTORS_1(X, i) X(i, 0)
 #define RPI_VECTORS_2(X, i) RPI_VECTORS_1(X, i) X(i, 1)
-#define RPI_BEGIN(i, j) rpi_v c##i##j = add ? RPI_LOAD(c + i * ldc + j * RPI_LANES) : RPI_ALL(0);
-#define RPI_TERM(i, j) c##i##j += a##i * b##j;
+#define RPI_VECTORS_3(X, i) RPI_VECTORS_2(X, i) X(i, 2)
+#define RPI_VECTORS_4(X, i) RPI_VECTORS_3(X, i) X(i, 3)
+#define RPI_BEGIN(i, j) rpi_v c##i##j = per_row ? RPI_ALL(start[i]) : RPI_LOAD(start + i * start_row + j * RPI_LANES);
+#define RPI_TERM(i, j) c##i##j = RPI_FMA(a##i, b##j, c##i##j);
 #define RPI_END(i, j) RPI_STORE(c + i * ldc + j * RPI_LANES, c##i##j);
 #define RPI_READ_B(i, j) const rpi_v b##j = RPI_LOAD(b + j * RPI_LANES);
 #define RPI_BEGIN_ROW(i, v) RPI_VECTORS_##v(RPI_BEGIN, i)
@@ -2695,7 +2861,7 @@ RPI_INLINE void RPI_FN(store_some)(rp_real *p, rpi_v x, int n) {
 #define RPI_END_ROW(i, v) RPI_VECTORS_##v(RPI_END, i)
 #define RPI_MICROKERNEL(rows, v) \
     static void RPI_JOIN(RPI_FN(tile), rows##x##v)(int k, const rp_real *a, size_t a_row, size_t a_column, const rp_real *b, \
-                                                   size_t ldb, rp_real *c, size_t ldc, int add) { \
+                                                   size_t ldb, rp_real *c, size_t ldc, const rp_real *start, size_t start_row, int per_row) { \
         RPI_ROWS_##rows(RPI_BEGIN_ROW, v) \
         for (; k > 0; k--, a += a_column, b += ldb) { \
             RPI_VECTORS_##v(RPI_READ_B, 0) \
@@ -2703,31 +2869,40 @@ RPI_INLINE void RPI_FN(store_some)(rp_real *p, rpi_v x, int n) {
         } \
         RPI_ROWS_##rows(RPI_END_ROW, v) \
     }
-#define RPI_TILE_VECTORS 2
-RPI_MICROKERNEL(1, 1)
-RPI_MICROKERNEL(2, 1)
-RPI_MICROKERNEL(3, 1)
-RPI_MICROKERNEL(4, 1)
-RPI_MICROKERNEL(1, 2)
-RPI_MICROKERNEL(2, 2)
-RPI_MICROKERNEL(3, 2)
-RPI_MICROKERNEL(4, 2)
-typedef void (*RPI_FN(tile))(int, const rp_real *, size_t, size_t, const rp_real *, size_t, rp_real *, size_t, int);
+typedef void (*RPI_FN(tile))(int, const rp_real *, size_t, size_t, const rp_real *, size_t, rp_real *, size_t, const rp_real *, size_t, int);
 #define RPI_TILE(rows, v) RPI_JOIN(RPI_FN(tile), rows##x##v)
-static const RPI_FN(tile) RPI_FN(tiles)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {
-    {RPI_TILE(1, 1), RPI_TILE(2, 1), RPI_TILE(3, 1), RPI_TILE(4, 1)},
-    {RPI_TILE(1, 2), RPI_TILE(2, 2), RPI_TILE(3, 2), RPI_TILE(4, 2)},
-};
+#if RPI_TILE_ROWS == 6
+#define RPI_MICROKERNELS(v) RPI_MICROKERNEL(1, v) RPI_MICROKERNEL(2, v) RPI_MICROKERNEL(3, v) RPI_MICROKERNEL(4, v) RPI_MICROKERNEL(5, v) RPI_MICROKERNEL(6, v)
+#define RPI_TILES(v) {RPI_TILE(1, v), RPI_TILE(2, v), RPI_TILE(3, v), RPI_TILE(4, v), RPI_TILE(5, v), RPI_TILE(6, v)}
+#else
+#define RPI_MICROKERNELS(v) RPI_MICROKERNEL(1, v) RPI_MICROKERNEL(2, v) RPI_MICROKERNEL(3, v) RPI_MICROKERNEL(4, v)
+#define RPI_TILES(v) {RPI_TILE(1, v), RPI_TILE(2, v), RPI_TILE(3, v), RPI_TILE(4, v)}
+#endif
+RPI_MICROKERNELS(1)
+RPI_MICROKERNELS(2)
+#if RPI_TILE_VECTORS == 4
+RPI_MICROKERNELS(3)
+RPI_MICROKERNELS(4)
+static const RPI_FN(tile) RPI_FN(tiles)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_TILES(1), RPI_TILES(2), RPI_TILES(3), RPI_TILES(4)};
+#else
+static const RPI_FN(tile) RPI_FN(tiles)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_TILES(1), RPI_TILES(2)};
+#endif
 
-/* C (+)= A B for m rows of A against all panels of B, whose rows k stay in L1. */
-static void RPI_FN(block)(int m, int n, int k, const rp_real *a, size_t a_row, size_t a_column, const rp_real *b, size_t ldb,
-                          rp_real *c, size_t ldc, int add) {
-    for (int j = 0; j < n; j += RPI_TILE_VECTORS * RPI_LANES) {
-        int vectors = (n - j) / RPI_LANES < RPI_TILE_VECTORS ? (n - j) / RPI_LANES : RPI_TILE_VECTORS;
+/* One block of A against all columns of B. start: NULL for 0; per_row: one value for each row; start_row 0: one for each column;
+   C itself to add to it. Rows of B stay in L1 over a panel as wide as a tile. */
+static void RPI_FN(block)(int m, int n, int k, const rp_real *a, size_t a_row, size_t a_column, const rp_real *b, size_t ldb, rp_real *c,
+                          size_t ldc, const rp_real *start, size_t start_row, int per_row) {
+    static const rp_real zeros[RPI_TILE_VECTORS * RPI_LANES] = {0};
+    int left = n / RPI_LANES, panels = (left + RPI_TILE_VECTORS - 1) / RPI_TILE_VECTORS;
+    for (int j = 0; left; panels--) {
+        int vectors = (left + panels - 1) / panels; /* panels as even as can be */
         for (int i = 0; i < m; i += RPI_TILE_ROWS) {
             int rows = m - i < RPI_TILE_ROWS ? m - i : RPI_TILE_ROWS;
-            RPI_FN(tiles)[vectors - 1][rows - 1](k, a + (size_t)i * a_row, a_row, a_column, b + j, ldb, c + (size_t)i * ldc + j, ldc, add);
+            const rp_real *from = !start ? zeros : per_row ? start + i : start + (size_t)i * start_row + j;
+            RPI_FN(tiles)[vectors - 1][rows - 1](k, a + (size_t)i * a_row, a_row, a_column, b + j, ldb, c + (size_t)i * ldc + j, ldc, from,
+                                                 start ? start_row : 0, start && per_row);
         }
+        left -= vectors, j += vectors * RPI_LANES;
     }
 }
 
@@ -2736,10 +2911,8 @@ static void RPI_FN(pack_magnitudes)(const rp_real *a, size_t a_row, size_t a_col
     int outer = a_column == 1 ? m : k, inner = a_column == 1 ? k : m;
     size_t stride = a_column == 1 ? a_row : a_column;
     for (int i = 0; i < outer; i++)
-        for (int p = 0; p < inner; p += RPI_LANES) {
-            int some = inner - p;
-            RPI_FN(store_some)(out + (size_t)i * (size_t)inner + p, RPI_ABS(RPI_FN(load_some)(a + (size_t)i * stride + p, some)), some);
-        }
+        for (int p = 0; p < inner; p += RPI_LANES)
+            RPI_STORE_SOME(out + (size_t)i * (size_t)inner + p, RPI_ABS(RPI_LOAD_SOME(a + (size_t)i * stride + p, inner - p)), inner - p);
 }
 
 static void RPI_FN(product)(const rpi_product *q) {
@@ -2747,8 +2920,10 @@ static void RPI_FN(product)(const rpi_product *q) {
         for (int i = 0; i < q->m; i += RPI_M_BLOCK) {
             int k = q->k - p < RPI_K_BLOCK ? q->k - p : RPI_K_BLOCK, m = q->m - i < RPI_M_BLOCK ? q->m - i : RPI_M_BLOCK;
             const rp_real *a = q->a + (size_t)i * q->a_row + (size_t)p * q->a_column;
-            size_t from = (size_t)p * q->ldb, to = (size_t)i * q->ldc, row = q->a_row, column = q->a_column;
-            if (q->b) RPI_FN(block)(m, q->n, k, a, row, column, q->b + from, q->ldb, q->c + to, q->ldc, 1);
+            size_t from = (size_t)p * q->ldb, row = q->a_row, column = q->a_column;
+            rp_real *c = q->c + (size_t)i * q->ldc, *c2 = q->c2 + (size_t)i * q->ldc;
+            if (q->b)
+                RPI_FN(block)(m, q->n, k, a, row, column, q->b + from, q->ldb, c, q->ldc, p ? c : q->bias ? q->bias + i : NULL, q->ldc, !p);
             if (!q->b2) continue;
             if (!q->plain) {
                 RPI_FN(pack_magnitudes)(a, row, column, m, k, q->a_packed);
@@ -2756,62 +2931,101 @@ static void RPI_FN(product)(const rpi_product *q) {
                 if (column == 1) row = (size_t)k;
                 else column = (size_t)m;
             }
-            RPI_FN(block)(m, q->n, k, a, row, column, q->b2 + from, q->ldb, q->c2 + to, q->ldc, 1);
+            RPI_FN(block)(m, q->n, k, a, row, column, q->b2 + from, q->ldb, c2, q->ldc, p ? c2 : q->column, p ? q->ldc : 0, 0);
         }
 }
 
-static void RPI_FN(transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n) {
-    for (int r = 0; r < rows; r += 16)
-        for (int c = 0; c < columns; c++)
-            for (int i = r; i < rows && i < r + 16; i++) out[(size_t)c * ldo + (size_t)i] = in[(size_t)i * ldi + (size_t)c];
-    for (int c = 0; c < columns; c++)
-        for (int i = rows; i < n; i++) out[(size_t)c * ldo + (size_t)i] = out[(size_t)c * ldo + (size_t)rows - 1];
+/* out[i][r] = in[r][i] for a square of RPI_SQUARE */
+#if defined(RPI_X86) && RPI_VECTOR_BYTES >= 32
+#define RPI_SQUARE 8
+RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, size_t ldi, rp_real *out, size_t ldo) {
+    __m256 r[8], t[8];
+    for (int i = 0; i < 4; i++) { /* rows i and i + 4 side by side: their left halves in r[i], their right ones in r[i + 4] */
+        __m256 upper = _mm256_loadu_ps(in + (size_t)i * ldi), lower = _mm256_loadu_ps(in + (size_t)(i + 4) * ldi);
+        r[i] = _mm256_permute2f128_ps(upper, lower, 0x20);
+        r[i + 4] = _mm256_permute2f128_ps(upper, lower, 0x31);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+        t[i + 2] = _mm256_unpacklo_ps(r[i + 2], r[i + 3]), t[i + 3] = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
+        _mm256_storeu_ps(out + (size_t)i * ldo, _mm256_shuffle_ps(t[i], t[i + 2], 0x44));
+        _mm256_storeu_ps(out + (size_t)(i + 1) * ldo, _mm256_shuffle_ps(t[i], t[i + 2], 0xEE));
+        _mm256_storeu_ps(out + (size_t)(i + 2) * ldo, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44));
+        _mm256_storeu_ps(out + (size_t)(i + 3) * ldo, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE));
+    }
 }
+#else
+#define RPI_SQUARE 4
+RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, size_t ldi, rp_real *out, size_t ldo) {
+    for (size_t i = 0; i < 4; i++) {
+        rp_real a = in[i], b = in[ldi + i], c = in[2 * ldi + i], d = in[3 * ldi + i], *to = out + i * ldo;
+        to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+    }
+}
+#endif
 
-static void RPI_FN(scale)(int n, rp_real scale, rp_real *x) {
-    for (int i = 0; i < n; i += RPI_LANES) RPI_FN(store_some)(x + i, RPI_ALL(scale) * RPI_FN(load_some)(x + i, n - i), n - i);
+static void RPI_FN(transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n) {
+    int whole = columns / RPI_SQUARE * RPI_SQUARE, r = 0;
+    for (; r + RPI_SQUARE <= rows; r += RPI_SQUARE) {
+        const rp_real *from = in + (size_t)r * ldi;
+        for (int c = 0; c < whole; c += RPI_SQUARE) RPI_FN(transpose_square)(from + c, ldi, out + (size_t)c * ldo + r, ldo);
+        for (int c = whole; c < columns; c++)
+            for (int i = 0; i < RPI_SQUARE; i++) out[(size_t)c * ldo + (size_t)(r + i)] = from[(size_t)i * ldi + (size_t)c];
+    }
+    for (int c = 0; c < columns && r < n; c++) {
+        rp_real *to = out + (size_t)c * ldo;
+        for (int i = r; i < n; i++) to[i] = in[(size_t)(i < rows ? i : rows - 1) * ldi + (size_t)c];
+    }
 }
 
 /* The weights' part: a panel of y is transposed once (its magnitudes beside it), then serves all rows. */
 static void RPI_FN(outer_weights)(const rpi_outer *o) {
-    rp_real *magnitudes = o->panel + (size_t)o->count * RPI_PANEL, *tile2 = o->tile + RPI_TILE_ROWS * RPI_PANEL;
+    rp_real *magnitudes = o->panel + (size_t)o->count * RPI_PANEL, *tile2 = o->tile + RPI_ROWS_MOST * RPI_PANEL;
+    rpi_piece piece;
+    piece.ld = RPI_PANEL, piece.stride = (size_t)o->n;
+    piece.gradient = o->d ? o->tile : NULL, piece.curvature = o->v ? tile2 : NULL;
+    piece.scale = o->scale, piece.scale2 = o->scale2;
     for (int j = 0; j < o->n; j += RPI_PANEL) {
         int width = o->n - j < RPI_PANEL ? o->n - j : RPI_PANEL, padded = (width + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
         RPI_FN(transpose)(o->y + (size_t)j * o->ld, o->ld, width, o->count, o->panel, RPI_PANEL, padded);
         if (o->v)
             for (int i = 0; i < o->count * RPI_PANEL; i += RPI_PANEL)
                 for (int p = i; p < i + padded; p += RPI_LANES) RPI_STORE(magnitudes + p, RPI_ABS(RPI_LOAD(o->panel + p)));
+        piece.n = width;
         for (int i = 0; i < o->m; i += RPI_TILE_ROWS) {
-            int rows = o->m - i < RPI_TILE_ROWS ? o->m - i : RPI_TILE_ROWS;
             size_t from = (size_t)i * o->ld;
-            if (o->d) RPI_FN(block)(rows, padded, o->count, o->d + from, o->ld, 1, o->panel, RPI_PANEL, o->tile, RPI_PANEL, 0);
-            if (o->v) RPI_FN(block)(rows, padded, o->count, o->v + from, o->ld, 1, magnitudes, RPI_PANEL, tile2, RPI_PANEL, 0);
-            for (int r = 0; r < rows; r++) {
-                rp_real *gradient = o->d ? o->tile + r * RPI_PANEL : NULL, *curvature = o->v ? tile2 + r * RPI_PANEL : NULL;
-                if (gradient) RPI_FN(scale)(width, o->scale, gradient);
-                if (curvature) RPI_FN(scale)(width, o->scale2, curvature);
-                o->sink->take(o->sink, o->weights + (size_t)(i + r) * (size_t)o->n + (size_t)j, width, gradient, curvature);
-            }
+            piece.rows = o->m - i < RPI_TILE_ROWS ? o->m - i : RPI_TILE_ROWS;
+            piece.offset = o->weights + (size_t)i * (size_t)o->n + (size_t)j;
+            if (o->d) RPI_FN(block)(piece.rows, padded, o->count, o->d + from, o->ld, 1, o->panel, RPI_PANEL, o->tile, RPI_PANEL, NULL, 0, 0);
+            if (o->v) RPI_FN(block)(piece.rows, padded, o->count, o->v + from, o->ld, 1, magnitudes, RPI_PANEL, tile2, RPI_PANEL, NULL, 0, 0);
+            o->sink->take(o->sink, &piece);
         }
     }
 }
 
-static void RPI_FN(row_sums)(int rows, int count, rp_real scale, const rp_real *in, size_t ld, rp_real *out) {
+static void RPI_FN(row_sums)(int rows, int count, const rp_real *in, size_t ld, rp_real *out) {
     for (int i = 0; i < rows; i++) {
-        rp_real sum = 0;
-        for (int s = 0; s < count; s++) sum += in[(size_t)i * ld + (size_t)s];
-        out[i] = scale * sum;
+        rp_real lanes[RPI_LANES], sum = 0;
+        rpi_v total = RPI_ALL(0);
+        for (int s = 0; s < count; s += RPI_LANES) total += RPI_LOAD_SOME(in + (size_t)i * ld + s, count - s);
+        RPI_STORE(lanes, total);
+        for (int lane = 0; lane < RPI_LANES; lane++) sum += lanes[lane];
+        out[i] = sum;
     }
 }
 
 static void RPI_FN(outer)(const rpi_outer *o) {
-    rp_real *tile2 = o->tile + RPI_TILE_ROWS * RPI_PANEL;
+    rp_real *tile2 = o->tile + RPI_ROWS_MOST * RPI_PANEL;
     RPI_FN(outer_weights)(o);
     for (int i = 0; o->bias && i < o->m; i += RPI_PANEL) {
-        int rows = o->m - i < RPI_PANEL ? o->m - i : RPI_PANEL;
-        if (o->d) RPI_FN(row_sums)(rows, o->count, o->scale, o->d + (size_t)i * o->ld, o->ld, o->tile);
-        if (o->v) RPI_FN(row_sums)(rows, o->count, o->scale2, o->v + (size_t)i * o->ld, o->ld, tile2);
-        o->sink->take(o->sink, o->biases + (size_t)i, rows, o->d ? o->tile : NULL, o->v ? tile2 : NULL);
+        rpi_piece piece;
+        piece.rows = 1, piece.n = o->m - i < RPI_PANEL ? o->m - i : RPI_PANEL, piece.ld = piece.stride = 0;
+        piece.offset = o->biases + (size_t)i;
+        piece.gradient = o->d ? o->tile : NULL, piece.curvature = o->v ? tile2 : NULL;
+        piece.scale = o->scale, piece.scale2 = o->scale2;
+        if (o->d) RPI_FN(row_sums)(piece.n, o->count, o->d + (size_t)i * o->ld, o->ld, o->tile);
+        if (o->v) RPI_FN(row_sums)(piece.n, o->count, o->v + (size_t)i * o->ld, o->ld, tile2);
+        o->sink->take(o->sink, &piece);
     }
 }
 
@@ -2824,7 +3038,7 @@ static void RPI_FN(column_magnitudes)(int rows, int n, const rp_real *in, size_t
 }
 
 static rpi_int RPI_FN(peak)(int rows, int n, const rp_real *in, size_t ld) {
-    rpi_i most = RPI_FN(all_int)(0), magnitude = RPI_FN(all_int)(RPI_MAGNITUDE);
+    rpi_i most = RPI_ALL_INT(0), magnitude = RPI_ALL_INT(RPI_MAGNITUDE);
     rpi_int lanes[RPI_LANES], peak = 0;
     for (int i = 0; i < rows; i++)
         for (int s = 0; s < n; s += RPI_LANES) {
@@ -2836,100 +3050,290 @@ static rpi_int RPI_FN(peak)(int rows, int n, const rp_real *in, size_t ld) {
     return peak;
 }
 
-static void RPI_FN(activate_twin)(int n, rp_real *u, const rp_real *slope, rp_real *second) {
+/* Activations: z in; out: the value, *first = sigma'(z), *second = sigma''(z). Comparisons are turned so that what is not a
+   number stays so. */
+RPI_INLINE rpi_v RPI_FN(relu)(rpi_v z, rp_real alpha, rpi_v *first) { /* and leaky ReLU */
+    rpi_i above = RPI_GREATER(z, RPI_ALL(0)), below = RPI_GREATER(RPI_ALL(0), z);
+    *first = RPI_SELECT(above, RPI_ALL(1), RPI_ALL(alpha));
+    return RPI_SELECT(below, RPI_ALL(alpha) * z, z);
+}
+/* *e = exp(-|z|), *p = 1 / (1 + exp(-z)), *q = p (1 - p), *odd = 1 - 2 p, without overflow or cancellation */
+RPI_INLINE void RPI_FN(logistic)(rpi_v z, rpi_v *e, rpi_v *p, rpi_v *q, rpi_v *odd) {
+    rpi_v one = RPI_ALL(1), x = RPI_EXP(-RPI_ABS(z)), sum = one + x;
+    rpi_i below = RPI_GREATER(RPI_ALL(0), z);
+    *e = x, *q = x / (sum * sum);
+    *p = RPI_SELECT(below, x, one) / sum;
+    *odd = RPI_SELECT(below, one - x, x - one) / sum;
+}
+RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    rpi_v y = z, e, p, q, odd, one = RPI_ALL(1), zero = RPI_ALL(0);
+    *first = one, *second = zero;
+    switch (kind) {
+    case RP_RELU: return RPI_FN(relu)(z, 0, first);
+    case RP_LEAKY_RELU: return RPI_FN(relu)(z, alpha, first);
+    case RP_TANH:
+        y = RPI_TANH(z), e = RPI_EXP(RPI_ALL(-2) * RPI_ABS(z));
+        *first = RPI_ALL(4) * e / ((one + e) * (one + e)); /* 1 - y^2 without cancellation */
+        *second = RPI_ALL(-2) * y * *first;
+        return y;
+    case RP_SIGMOID:
+        RPI_FN(logistic)(z, &e, &p, first, &odd);
+        *second = *first * odd;
+        return p;
+    case RP_SOFTPLUS:
+        RPI_FN(logistic)(z, &e, first, second, &odd);
+        return RPI_SELECT(RPI_GREATER(zero, z), zero, z) + RPI_LOG1P(e);
+    case RP_ELU:
+        p = RPI_SELECT(RPI_GREATER(z, zero), zero, z), q = RPI_ALL(alpha) * RPI_EXP(p);
+        *first = RPI_SELECT(RPI_GREATER(z, zero), one, q), *second = RPI_SELECT(RPI_GREATER(z, zero), zero, q);
+        return RPI_SELECT(RPI_GREATER(z, zero), z, RPI_ALL(alpha) * RPI_EXPM1(p));
+    case RP_GELU: /* p = Phi(z), q = Phi'(z) */
+        p = RPI_ALL((rp_real)0.5) * RPI_JOIN(RPI_FN(lanes), erfc)(z * RPI_ALL((rp_real)-0.70710678118654752));
+        q = RPI_ALL((rp_real)0.39894228040143268) * RPI_EXP(RPI_ALL((rp_real)-0.5) * z * z);
+        *first = p + z * q, *second = q * (RPI_ALL(2) - z * z);
+        return z * p;
+    case RP_SILU:
+        RPI_FN(logistic)(z, &e, &p, &q, &odd);
+        *first = p + z * q, *second = q * (RPI_ALL(2) + z * odd);
+        return z * p;
+    default: return y;
+    }
+}
+RPI_INLINE void RPI_FN(activate_row)(rp_activation_kind kind, int n, rp_real alpha, rp_real *y, rp_real *slope, rp_real *second, rp_real *u) {
     for (int i = 0; i < n; i += RPI_LANES) {
-        rpi_v total = RPI_LOAD(u + i);
-        if (second) RPI_STORE(second + i, total * RPI_LOAD(second + i));
-        RPI_STORE(u + i, total * RPI_ABS(RPI_LOAD(slope + i)));
+        rpi_v first, curve;
+        RPI_STORE(y + i, RPI_FN(activate_one)(kind, alpha, RPI_LOAD(y + i), &first, &curve));
+        if (slope) RPI_STORE(slope + i, first);
+        if (!u) continue;
+        if (second) RPI_STORE(second + i, curve * RPI_LOAD(u + i));
+        RPI_STORE(u + i, RPI_ABS(first) * RPI_LOAD(u + i));
+    }
+}
+static void RPI_FN(activate)(const rpi_activate *a) {
+    for (int i = 0; i < a->rows; i++) {
+        size_t at = (size_t)i * a->ld;
+        rp_real *y = a->y + at, *slope = a->slope ? a->slope + at : NULL, *second = a->second ? a->second + at : NULL, *u = a->u ? a->u + at : NULL;
+        switch (a->kind) { /* so that each kind has a loop of its own */
+#define RPI_CASE(kind) \
+    case kind: RPI_FN(activate_row)(kind, a->n, a->alpha, y, slope, second, u); break;
+            RPI_CASE(RP_RELU)
+            RPI_CASE(RP_LEAKY_RELU)
+            RPI_CASE(RP_TANH)
+            RPI_CASE(RP_SIGMOID)
+            RPI_CASE(RP_SOFTPLUS)
+            RPI_CASE(RP_ELU)
+            RPI_CASE(RP_GELU)
+            RPI_CASE(RP_SILU)
+        default: break;
+#undef RPI_CASE
+        }
     }
 }
 
-static void RPI_FN(activate_back)(int n, rp_real *d, rp_real *v, const rp_real *slope, const rp_real *second, int plain) {
-    for (int i = 0; i < n; i += RPI_LANES) {
-        rpi_v s = RPI_LOAD(slope + i), derivative = d ? RPI_LOAD(d + i) : s;
-        if (v && plain) RPI_STORE(v + i, s * RPI_LOAD(v + i));
-        else if (v && second) RPI_STORE(v + i, RPI_ABS(RPI_ABS(s) * RPI_LOAD(v + i) + RPI_LOAD(second + i) * derivative));
-        else if (v) RPI_STORE(v + i, RPI_ABS(s) * RPI_LOAD(v + i));
-        if (d) RPI_STORE(d + i, s * derivative);
+static void RPI_FN(activate_back)(const rpi_activate *a, rp_real *d, rp_real *v, int plain) {
+    for (int row = 0; row < a->rows; row++)
+        for (size_t i = (size_t)row * a->ld, end = i + (size_t)a->n; i < end; i += RPI_LANES) {
+            rpi_v s = RPI_LOAD(a->slope + i), derivative = d ? RPI_LOAD(d + i) : s;
+            if (v && plain) RPI_STORE(v + i, s * RPI_LOAD(v + i));
+            else if (v && a->second) RPI_STORE(v + i, RPI_ABS(RPI_ABS(s) * RPI_LOAD(v + i) + RPI_LOAD(a->second + i) * derivative));
+            else if (v) RPI_STORE(v + i, RPI_ABS(s) * RPI_LOAD(v + i));
+            if (d) RPI_STORE(d + i, s * derivative);
+        }
+}
+
+/* Losses. A separable one, for one output: the loss out; *d, *h its derivatives. */
+RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, rpi_v y, rpi_v t, rpi_v *d, rpi_v *h) {
+    rpi_v r = y - t, size = RPI_ABS(r), half = RPI_ALL((rp_real)0.5), zero = RPI_ALL(0), e, p, odd;
+    rpi_i far;
+    *h = RPI_ALL(1), *d = r;
+    switch (kind) {
+    case RP_BINARY_CROSS_ENTROPY:
+        RPI_FN(logistic)(y, &e, &p, h, &odd);
+        *d = p - t;
+        return RPI_SELECT(RPI_GREATER(zero, y), zero, y) - t * y + RPI_LOG1P(e);
+    case RP_HUBER: /* h is that of the least parabola above the loss that touches it at y */
+        far = RPI_GREATER(size, RPI_ALL(delta));
+        *h = RPI_SELECT(far, RPI_ALL(delta) / size, *h);
+        *d = *h * r;
+        return RPI_SELECT(far, RPI_ALL(delta) * (size - half * RPI_ALL(delta)), half * r * r);
+    case RP_POISSON:
+        *h = RPI_EXP(y), *d = *h - t;
+        return *h - t * y;
+    default: return half * r * r;
+    }
+}
+RPI_INLINE void RPI_FN(separable_loss)(rp_loss_kind kind, const rpi_loss_call *call) {
+    for (int s = 0; s < call->count; s += RPI_LANES) {
+        rp_real lanes[RPI_LANES];
+        double *loss = call->loss + s;
+        int some = call->count - s < RPI_LANES ? call->count - s : RPI_LANES;
+        for (int lane = 0; lane < some; lane++) loss[lane] = 0;
+        for (int i = 0; i < call->outputs;) {
+            rpi_v sum = RPI_ALL(0);
+            for (int end = call->outputs - i < 32 ? call->outputs : i + 32; i < end; i++) { /* few, then on in double */
+                size_t at = (size_t)i * call->ld + (size_t)s;
+                rpi_v d, h;
+                sum += RPI_FN(separable)(kind, call->delta, RPI_LOAD(call->y + at), RPI_LOAD(call->d + at), &d, &h);
+                RPI_STORE(call->d + at, d);
+                if (call->h) RPI_STORE(call->h + at, h);
+            }
+            RPI_STORE(lanes, sum);
+            for (int lane = 0; lane < some; lane++) loss[lane] += (double)lanes[lane];
+        }
+    }
+}
+static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
+    const size_t ld = call->ld, end = (size_t)call->outputs * ld;
+    for (int s = 0; s < call->count; s += RPI_LANES) {
+        const rp_real *y = call->y + s;
+        rp_real *d = call->d + s, *h = call->h ? call->h + s : NULL, lanes[RPI_LANES];
+        rpi_v most = RPI_LOAD(y), sum = RPI_ALL(0), total = sum, loss = sum, log_sum;
+        for (size_t i = ld; i < end; i += ld) most = RPI_SELECT(RPI_GREATER(most, RPI_LOAD(y + i)), most, RPI_LOAD(y + i));
+        for (size_t i = 0; i < end; i += ld) sum += RPI_EXP(RPI_LOAD(y + i) - most), total += RPI_LOAD(d + i);
+        log_sum = most + RPI_JOIN(RPI_FN(lanes), log)(sum);
+        for (size_t i = 0; i < end; i += ld) {
+            rpi_v t = RPI_LOAD(d + i), z = RPI_LOAD(y + i), p = total * (RPI_EXP(z - most) / sum);
+            loss += t * (log_sum - z);
+            RPI_STORE(d + i, p - t);
+            if (h) RPI_STORE(h + i, p);
+        }
+        RPI_STORE(lanes, loss);
+        for (int lane = 0; lane < RPI_LANES && s + lane < call->count; lane++) call->loss[s + lane] = (double)lanes[lane];
+    }
+}
+static void RPI_FN(loss)(rp_loss_kind kind, const rpi_loss_call *call) {
+    switch (kind) {
+    case RP_SOFTMAX_CROSS_ENTROPY: RPI_FN(softmax_cross_entropy)(call); break;
+    case RP_BINARY_CROSS_ENTROPY: RPI_FN(separable_loss)(RP_BINARY_CROSS_ENTROPY, call); break;
+    case RP_HUBER: RPI_FN(separable_loss)(RP_HUBER, call); break;
+    case RP_POISSON: RPI_FN(separable_loss)(RP_POISSON, call); break;
+    default: RPI_FN(separable_loss)(RP_SQUARED_ERROR, call); break;
     }
 }
 
-/* The methods, each on one vector: g in, the step out. */
+/* The methods, each on one vector of parameters w: the step out. */
 RPI_INLINE rpi_v RPI_FN(mean)(rpi_v *state, rpi_v x, rp_real beta) {
-    rpi_v next = RPI_ALL(beta) * *state + RPI_ALL(1 - beta) * x;
-    return *state = RPI_FN(finite_or)(next, *state);
+    return *state = RPI_FN(finite_or)(RPI_FMA(RPI_ALL(beta), *state, RPI_ALL(1 - beta) * x), *state);
 }
-RPI_INLINE rpi_v RPI_FN(step_partitioning)(const rpi_update *u, rpi_v g, rpi_v h, rpi_v *first, rpi_v *second) {
-    if (first) g = RPI_FN(mean)(first, g, u->momentum) * RPI_ALL(u->correct1);
-    if (second) h = RPI_FN(mean)(second, h, u->average) * RPI_ALL(u->correct2);
-    return g / (h + RPI_ALL(u->damping));
+RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, rp_method method, rpi_v g, rpi_v h, rpi_v w, rpi_v *first, rpi_v *second) {
+    rpi_v epsilon = RPI_ALL(u->epsilon), x;
+    g = RPI_FMA(RPI_ALL(u->weight_decay), w, g);
+    switch (method) {
+    case RP_PARTITIONING:
+        h += RPI_ALL(u->weight_decay);
+        if (first) g = RPI_FN(mean)(first, g, u->momentum) * RPI_ALL(u->correct1);
+        if (second) h = RPI_FN(mean)(second, h, u->average) * RPI_ALL(u->correct2);
+        x = g / (h + RPI_ALL(u->damping));
+        break;
+    case RP_SGD:
+        x = g;
+        if (first) x = *first = RPI_FN(finite_or)(RPI_FMA(RPI_ALL(u->momentum), *first, g), *first);
+        if (first && u->nesterov) x = RPI_FMA(RPI_ALL(u->momentum), x, g);
+        break;
+    case RP_ADAM:
+        x = RPI_FN(mean)(first, g, u->beta1) * RPI_ALL(u->correct1);
+        x = x / (RPI_ROOT(RPI_FN(mean)(second, g * g, u->beta2) * RPI_ALL(u->correct2)) + epsilon);
+        break;
+    case RP_ADAGRAD:
+        *first = RPI_FN(finite_or)(*first + g * g, *first);
+        x = g / (RPI_ROOT(*first) + epsilon);
+        break;
+    default:
+        x = RPI_ROOT((*second + epsilon) / (RPI_FN(mean)(first, g * g, u->rho) + epsilon)) * g;
+        RPI_FN(mean)(second, x * x, u->rho);
+    }
+    return RPI_ALL(-u->rate) * x - RPI_ALL(u->shrink) * w;
 }
-RPI_INLINE rpi_v RPI_FN(step_sgd)(const rpi_update *u, rpi_v g, rpi_v *first) {
-    if (!first) return g;
-    *first = RPI_FN(finite_or)(RPI_ALL(u->momentum) * *first + g, *first);
-    return u->nesterov ? g + RPI_ALL(u->momentum) * *first : *first;
-}
-RPI_INLINE rpi_v RPI_FN(step_adam)(const rpi_update *u, rpi_v g, rpi_v *first, rpi_v *second) {
-    rpi_v m = RPI_FN(mean)(first, g, u->beta1), s = RPI_FN(mean)(second, g * g, u->beta2);
-    return RPI_ALL(u->correct1) * m / (RPI_FN(root)(s * RPI_ALL(u->correct2)) + RPI_ALL(u->epsilon));
-}
-RPI_INLINE rpi_v RPI_FN(step_adagrad)(const rpi_update *u, rpi_v g, rpi_v *first) {
-    *first = RPI_FN(finite_or)(*first + g * g, *first);
-    return g / (RPI_FN(root)(*first) + RPI_ALL(u->epsilon));
-}
-RPI_INLINE rpi_v RPI_FN(step_adadelta)(const rpi_update *u, rpi_v g, rpi_v *first, rpi_v *second) {
-    rpi_v epsilon = RPI_ALL(u->epsilon), s = RPI_FN(mean)(first, g * g, u->rho);
-    rpi_v x = RPI_FN(root)(*second + epsilon) / RPI_FN(root)(s + epsilon) * g;
-    RPI_FN(mean)(second, x * x, u->rho);
-    return x;
-}
-
-static void RPI_FN(update)(const rpi_update *u, int n, rp_real *g, const rp_real *h, const rp_real *w, rp_real *first, rp_real *second) {
+/* To `to` if it is given, otherwise taken: w += step, where the result is finite. */
+RPI_INLINE void RPI_FN(update_row)(const rpi_update *u, rp_method method, int n, const rp_real *g, rp_real scale, const rp_real *h, rp_real scale2,
+                                   rp_real *w, rp_real *first, rp_real *second, rp_real *to) {
     for (int i = 0; i < n; i += RPI_LANES) {
         int some = n - i;
-        rpi_v x = RPI_FN(load_some)(w + i, some), gradient = RPI_FN(load_some)(g + i, some) + RPI_ALL(u->weight_decay) * x, step;
-        rpi_v state1 = RPI_ALL(0), state2 = state1;
-        rpi_v *one = first ? &state1 : NULL, *two = second ? &state2 : NULL;
-        if (first) state1 = RPI_FN(load_some)(first + i, some);
-        if (second) state2 = RPI_FN(load_some)(second + i, some);
-        switch (u->method) {
-        case RP_PARTITIONING:
-            step = RPI_FN(step_partitioning)(u, gradient, RPI_FN(load_some)(h + i, some) + RPI_ALL(u->weight_decay), one, two);
-            break;
-        case RP_SGD: step = RPI_FN(step_sgd)(u, gradient, one); break;
-        case RP_ADAM: step = RPI_FN(step_adam)(u, gradient, &state1, &state2); break;
-        case RP_ADAGRAD: step = RPI_FN(step_adagrad)(u, gradient, &state1); break;
-        default: step = RPI_FN(step_adadelta)(u, gradient, &state1, &state2); break;
+        rpi_v x = RPI_LOAD_SOME(w + i, some), step, state1 = RPI_ALL(0), state2 = state1;
+        if (first) state1 = RPI_LOAD_SOME(first + i, some);
+        if (second) state2 = RPI_LOAD_SOME(second + i, some);
+        step = RPI_FN(step)(u, method, RPI_ALL(scale) * RPI_LOAD_SOME(g + i, some), h ? RPI_ALL(scale2) * RPI_LOAD_SOME(h + i, some) : x, x,
+                            first ? &state1 : NULL, second ? &state2 : NULL);
+        if (first) RPI_STORE_SOME(first + i, state1, some);
+        if (second) RPI_STORE_SOME(second + i, state2, some);
+        if (to) RPI_STORE_SOME(to + i, step, some);
+        else RPI_STORE_SOME(w + i, RPI_FN(finite_or)(x + step, x), some);
+    }
+}
+static void RPI_FN(update)(const rpi_update *u, int n, const rp_real *g, rp_real scale, const rp_real *h, rp_real scale2, rp_real *w, rp_real *first,
+                           rp_real *second, rp_real *to) {
+    switch (u->method) { /* so that each method has a loop of its own */
+#define RPI_CASE(method) \
+    case method: RPI_FN(update_row)(u, method, n, g, scale, h, scale2, w, first, second, to); break;
+        RPI_CASE(RP_PARTITIONING)
+        RPI_CASE(RP_SGD)
+        RPI_CASE(RP_ADAM)
+        RPI_CASE(RP_ADAGRAD)
+        RPI_CASE(RP_ADADELTA)
+#undef RPI_CASE
+    }
+}
+static void RPI_FN(take_step)(const rpi_sink *sink, const rpi_piece *piece) {
+    for (int r = 0; r < piece->rows; r++) {
+        size_t at = piece->offset + (size_t)r * piece->stride, from = (size_t)r * piece->ld;
+        RPI_FN(update)(sink->update, piece->n, piece->gradient + from, piece->scale,
+                       sink->curvature ? sink->curvature + at : piece->curvature ? piece->curvature + from : NULL, sink->curvature ? 1 : piece->scale2,
+                       sink->parameters + at, sink->first ? sink->first + at : NULL, sink->second ? sink->second + at : NULL, NULL);
+    }
+}
+static void RPI_FN(take_arrays)(const rpi_sink *sink, const rpi_piece *piece) {
+    for (int r = 0; r < piece->rows; r++) {
+        rp_real *gradient = sink->gradient + piece->offset + (size_t)r * piece->stride, *curvature = sink->curvature + piece->offset + (size_t)r * piece->stride;
+        for (int i = 0, from = r * (int)piece->ld; i < piece->n; i += RPI_LANES, from += RPI_LANES) {
+            if (piece->gradient) RPI_STORE_SOME(gradient + i, RPI_ALL(piece->scale) * RPI_LOAD(piece->gradient + from), piece->n - i);
+            if (piece->curvature) RPI_STORE_SOME(curvature + i, RPI_ALL(piece->scale2) * RPI_LOAD(piece->curvature + from), piece->n - i);
         }
-        if (first) RPI_FN(store_some)(first + i, state1, some);
-        if (second) RPI_FN(store_some)(second + i, state2, some);
-        RPI_FN(store_some)(g + i, RPI_ALL(-u->rate) * step - RPI_ALL(u->shrink) * x, some);
+    }
+}
+static void RPI_FN(take_sum)(const rpi_sink *sink, const rpi_piece *piece) {
+    for (int r = 0; r < piece->rows; r++) {
+        rp_real *sum = sink->curvature + piece->offset + (size_t)r * piece->stride;
+        for (int i = 0; i < piece->n; i++) sum[i] += piece->scale2 * piece->curvature[(size_t)r * piece->ld + (size_t)i];
     }
 }
 
 static void RPI_FN(move)(int n, rp_real alpha, const rp_real *step, rp_real *w) {
     for (int i = 0; i < n; i += RPI_LANES) {
-        rpi_v x = RPI_FN(load_some)(w + i, n - i);
-        RPI_FN(store_some)(w + i, RPI_FN(finite_or)(x + RPI_ALL(alpha) * RPI_FN(load_some)(step + i, n - i), x), n - i);
+        rpi_v x = RPI_LOAD_SOME(w + i, n - i);
+        RPI_STORE_SOME(w + i, RPI_FN(finite_or)(RPI_FMA(RPI_ALL(alpha), RPI_LOAD_SOME(step + i, n - i), x), x), n - i);
     }
 }
 
 static const rpi_kernels RPI_FN(kernels) = {
-    "portable",
+    RPI_ISA_NAME,
     RPI_LANES,
     RPI_FN(product),
     RPI_FN(outer),
     RPI_FN(transpose),
     RPI_FN(column_magnitudes),
     RPI_FN(peak),
-    RPI_FN(activate_twin),
+    RPI_FN(activate),
     RPI_FN(activate_back),
+    RPI_FN(loss),
     RPI_FN(update),
     RPI_FN(move),
+    RPI_FN(take_step),
+    RPI_FN(take_arrays),
+    RPI_FN(take_sum),
 };
 
 #undef rpi_v
 #undef rpi_i
+#undef RPI_LANES
+#undef RPI_BITS
+#undef RPI_REALS
+#undef RPI_GREATER
+#undef RPI_EQUAL
+#undef RPI_TILE_ROWS
+#undef RPI_TILE_VECTORS
+#undef RPI_SQUARE
+#undef RPI_MICROKERNELS
+#undef RPI_TILES
 #endif /* RPI_PASS */
 
 /* >>licence
