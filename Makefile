@@ -1,5 +1,6 @@
 # rp.h needs no build. This builds and runs its examples, tests and benchmarks; `make help` lists what there is.
 CFLAGS = -O2
+CPPFLAGS = -I.
 LDLIBS = -lm
 BUILD = build
 ARGS = # of the program that `make run` starts
@@ -12,7 +13,7 @@ BENCHES = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
 PAIRS = $(patsubst %_a.c,$(BUILD)/%,$(wildcard tests/*_a.c))
 PROGRAMS = $(TESTS) $(TESTS:=_double) $(PAIRS)
-QUICK = $(addprefix $(BUILD)/tests/test_,misuse idx fit) $(PAIRS)
+QUICK = $(filter %_misuse %_idx %_fit,$(TESTS)) $(PAIRS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -28,7 +29,7 @@ bench: $(BENCHES) ## build the benchmarks and print how to run them
 	@printf 'run %s\n' $^
 all: $(EXAMPLES) $(BENCHES) $(PROGRAMS) ## build everything
 format: ## format the code with clang-format
-	clang-format -i $(HEADERS) $(SOURCES)
+	clang-format -i $(filter-out tests/torch_numbers.h,$(HEADERS)) $(SOURCES)
 clean: ## remove what was built
 	rm -rf $(BUILD)
 .PHONY: help run test test-quick test-all examples bench all format clean
@@ -38,8 +39,8 @@ $(DIRECTORIES):
 	mkdir -p $@
 $(BUILD)/tests/%: LDLIBS += -lpthread
 $(BUILD)/%: %.c $(HEADERS) | $(DIRECTORIES)
-	$(CC) $(CFLAGS) $< -o $@ $(LDLIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $< -o $@ $(LDLIBS)
 $(BUILD)/%_double: %.c $(HEADERS) | $(DIRECTORIES)
-	$(CC) $(CFLAGS) -DRP_DOUBLE $< -o $@ $(LDLIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DRP_DOUBLE $< -o $@ $(LDLIBS)
 $(BUILD)/%: %_a.c %_b.c $(HEADERS) | $(DIRECTORIES)
-	$(CC) $(CFLAGS) $*_a.c $*_b.c -o $@ $(LDLIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $*_a.c $*_b.c -o $@ $(LDLIBS)

@@ -769,6 +769,9 @@ typedef struct rpi_kernels {
     /* out[columns][ldo] = in[rows][ldi] transposed; columns of out from `rows` to `n` repeat the last */
     void (*transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n);
     void (*column_magnitudes)(int rows, int n, const rp_real *in, size_t ld, rp_real *out); /* out[s] = sum_i |in[i][s]| */
+    /* x[i][s] = factor[i * stride + s] x[i][s], or |x[i][s]| if magnitudes */
+    void (*weigh)(int rows, int n, rp_real *x, size_t ld, const rp_real *factor, size_t stride, int magnitudes);
+    void (*signs)(int rows, int n, const rp_real *h, rp_real *e, size_t ld, uint64_t *random); /* e = sqrt(h) or -sqrt(h), at random */
     rpi_int (*peak)(int rows, int n, const rp_real *in, size_t ld); /* largest |x| as bits: RPI_EXPONENT or more if not finite */
     void (*activate)(const rpi_activate *activate);
     /* v = | |slope| v + second d |, or slope v if plain; d = slope d. d or v may be NULL */
@@ -1679,14 +1682,15 @@ static void rpi_collect(const rp_net *net, const rpi_buffers *b, int count, int 
 
 /* v = bound's Hessian times u at the output, in place, for each sample (Equations 44 to 46). */
 static void rpi_flow_at_output(const rp_net *net, const rp_rule *rule, int separable, int count, rp_real *u) {
-    size_t ld = net->buffers.ld, end = (size_t)net->outputs * ld;
+    const rpi_buffers *b = &net->buffers;
+    size_t ld = b->ld, end = (size_t)net->outputs * ld;
+    if (separable || rule->bound == RP_BOUND_TIGHT) {
+        b->kernels->weigh(net->outputs, rpi_columns(b, count), u, ld, net->h, ld, 0);
+        return;
+    }
     for (int s = 0; s < count; s++) {
         const rp_real *h = net->h + s;
         rp_real *v = u + s, total = 0, sum = 0;
-        if (separable || rule->bound == RP_BOUND_TIGHT) {
-            for (size_t i = 0; i < end; i += ld) v[i] *= h[i];
-            continue;
-        }
         for (size_t i = 0; i < end; i += ld) total += h[i];
         for (size_t i = 0; i < end; i += ld) {
             rp_real left = total - h[i], root = left > 0 ? RPI_MATH(sqrt)(h[i] * (left / total)) : 0; /* sqrt(sum(t) p (1 - p)) */
@@ -1697,21 +1701,12 @@ static void rpi_flow_at_output(const rp_net *net, const rp_rule *rule, int separ
     }
 }
 
-/* Each sample's r with E[r r'] = H_f (the sampled rule). */
-static void rpi_draw_at_output(rp_net *net, int separable, int count, rp_real *e) {
+/* r with E[r r'] = H_f for every sample (the sampled rule): for softmax, sqrt(sum(t)) (p - onehot(k)) with k drawn from p. */
+static void rpi_draw_classes(rp_net *net, int count, rp_real *e) {
     size_t ld = net->buffers.ld, end = (size_t)net->outputs * ld;
     for (int s = 0; s < count; s++) {
         const rp_real *h = net->h + s;
         rp_real total = 0, root, at;
-        uint64_t bits = 0;
-        if (separable) {
-            for (size_t i = 0, k = 0; i < end; i += ld, k++, bits >>= 1) {
-                if (k % 64 == 0) bits = rpi_random(&net->random);
-                root = RPI_MATH(sqrt)(h[i]);
-                e[i + (size_t)s] = bits & 1 ? root : -root;
-            }
-            continue;
-        }
         for (size_t i = 0; i < end; i += ld) total += h[i];
         root = total > 0 ? 1 / RPI_MATH(sqrt)(total) : 0;
         at = (rp_real)rpi_uniform(&net->random) * total;
@@ -1740,10 +1735,8 @@ static void rpi_weigh(const rp_net *net, const rp_rule *rule, int n, const rp_re
         const rpi_step *step = &net->steps[i];
         rp_real c = rpi_scale(net, step, rule);
         if (c == 0) continue;
-        for (int row = 0; row < step->outputs; row++) {
-            rp_real *v = b->v[step->out] + (size_t)row * b->ld;
-            for (int s = 0; s < n; s++) v[s] = weight[s] * RPI_MATH(fabs)(v[s]) / c;
-        }
+        for (int s = 0; s < n; s++) b->column[s] = weight[s] / c;
+        b->kernels->weigh(step->outputs, n, b->v[step->out], b->ld, b->column, 0, 1);
     }
 }
 
@@ -1875,7 +1868,10 @@ static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, cons
     rpi_weigh_rows(net, count, weights, b->d[net->step_count]);
     if (rule) rpi_weigh_rows(net, count, weights, net->h);
     if (second && rule->kind == RP_PATHS) rpi_flow_at_output(net, rule, separable, count, v);
-    if (second && rule->kind == RP_SAMPLED) rpi_draw_at_output(net, separable, count, v);
+    if (second && rule->kind == RP_SAMPLED) {
+        if (separable) b->kernels->signs(net->outputs, n, net->h, v, b->ld, &net->random);
+        else rpi_draw_classes(net, count, v);
+    }
     if (second) rpi_weigh_rows(net, count, NULL, v);
     rpi_sweep_back(net, b, n, 1, second, second && rule->kind == RP_SAMPLED);
     if (second && rule->kind == RP_SAMPLED) {
@@ -3037,6 +3033,30 @@ static void RPI_FN(column_magnitudes)(int rows, int n, const rp_real *in, size_t
     }
 }
 
+static void RPI_FN(weigh)(int rows, int n, rp_real *x, size_t ld, const rp_real *factor, size_t stride, int magnitudes) {
+    for (int i = 0; i < rows; i++, x += ld, factor += stride)
+        for (int s = 0; s < n; s += RPI_LANES) {
+            rpi_v value = RPI_LOAD(x + s);
+            RPI_STORE(x + s, RPI_LOAD(factor + s) * (magnitudes ? RPI_ABS(value) : value));
+        }
+}
+
+/* Sample s takes bit s % 64 of a random number, whatever the vectors' length. */
+static void RPI_FN(signs)(int rows, int n, const rp_real *h, rp_real *e, size_t ld, uint64_t *random) {
+    rpi_int bit[RPI_LANES];
+    rpi_i lane;
+    for (int i = 0; i < RPI_LANES; i++) bit[i] = (rpi_int)1 << i;
+    memcpy(&lane, bit, sizeof lane);
+    for (int i = 0; i < rows; i++, h += ld, e += ld) {
+        uint64_t bits = 0;
+        for (int s = 0; s < n; s += RPI_LANES) {
+            rpi_v root = RPI_ROOT(RPI_LOAD(h + s));
+            bits = s % 64 ? bits >> RPI_LANES : rpi_random(random);
+            RPI_STORE(e + s, RPI_SELECT(RPI_EQUAL(RPI_ALL_INT((rpi_int)(bits & 0xFFFF)) & lane, lane), root, -root));
+        }
+    }
+}
+
 static rpi_int RPI_FN(peak)(int rows, int n, const rp_real *in, size_t ld) {
     rpi_i most = RPI_ALL_INT(0), magnitude = RPI_ALL_INT(RPI_MAGNITUDE);
     rpi_int lanes[RPI_LANES], peak = 0;
@@ -3311,6 +3331,8 @@ static const rpi_kernels RPI_FN(kernels) = {
     RPI_FN(outer),
     RPI_FN(transpose),
     RPI_FN(column_magnitudes),
+    RPI_FN(weigh),
+    RPI_FN(signs),
     RPI_FN(peak),
     RPI_FN(activate),
     RPI_FN(activate_back),

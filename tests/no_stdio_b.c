@@ -1,7 +1,10 @@
 #include <stddef.h>
 
 /* A heap that only grows: enough for this program. */
-static union { double alignment; char bytes[1 << 20]; } heap;
+static union {
+    double alignment;
+    char bytes[1 << 20];
+} heap;
 static size_t heap_used;
 int no_stdio_taken, no_stdio_returned;
 

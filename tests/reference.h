@@ -6,8 +6,8 @@
 #include "test.h"
 
 enum {
-    REF_LAYERS = 40,
-    REF_WIDTH = 160
+    REF_LAYERS = 30,
+    REF_WIDTH = 520
 };
 
 typedef struct ref_layer {

@@ -1,16 +1,21 @@
 #!/bin/sh
 # tests/run.sh PROGRAM...: runs test programs, each of which ends with the line `N passed, N failed[, N skipped]`.
 # Prints a line for each, the output of those that fail, and last the sum. RUN: a command to run them with.
+# Each runs in an empty directory, where it may write.
 set -u
 passed=0 failed=0 skipped=0
-log=$(mktemp) || exit 1
-trap 'rm -f "$log"' EXIT
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+log=$scratch/log
 now() { date +%s.%N | sed 's/\.N$//'; } # whole seconds where date does not know %N
 
 for program; do
+    case $program in /*) path=$program ;; *) path=$PWD/$program ;; esac
+    mkdir "$scratch/empty"
     start=$(now)
-    ${RUN:-} "$program" >"$log" 2>&1
+    (cd "$scratch/empty" && exec ${RUN:-} "$path") >"$log" 2>&1
     status=$?
+    rm -rf "$scratch/empty"
     seconds=$(awk "BEGIN { printf \"%.2f\", $(now) - $start }")
     line=$(tail -n 1 "$log" | grep -E '^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$')
     IFS=' ,' read -r p _ f _ s _ <<END

@@ -256,12 +256,13 @@ static void test_paths(const char *path) {
     rp_idx_free(&idx);
     for (int i = 0; i < 1100; i++) rp_labels(path, 4, &idx); /* more than a process may have open, were they left open */
     CHECK(rp_labels(path, 4, &idx) == RP_ERR_LABEL && idx.error[0], "'%s'", idx.error);
-    for (labels.size = 0; labels.size < 9; labels.size++) {
+    const size_t whole = labels.size;
+    for (labels.size = 0; labels.size < whole; labels.size++) {
         write_file(path, &labels);
         rp_status status = rp_labels(path, 5, &idx);
         CHECK(status == RP_ERR_TRUNCATED || (labels.size < 4 && status == RP_ERR_MAGIC), "%d: %d", (int)labels.size, status);
     }
-    labels.size = 10;
+    labels.size = whole + 1;
     write_file(path, &labels);
     CHECK(rp_labels(path, 5, &idx) == RP_ERR_TRAILING, "'%s'", idx.error);
     remove(path);

@@ -5,12 +5,12 @@
 #include "reference.h"
 
 /* Largest error allowed, relative to the largest entry of the layer's array. In single precision an error of one
-   rounding, 6e-8, grows along up to a dozen layers, and where terms of opposite sign cancel: p - t, and sigma' v with
-   sigma'' d u. */
+   rounding, 6e-8, grows along up to a dozen layers, and where terms of opposite sign cancel: p - t, or sigma' v with
+   sigma'' d u. Over 5000 nets the worst was 1e-4, and 999 of 1000 arrays stayed below 4e-5 (double: 4e-13, 3e-14). */
 #ifdef RP_DOUBLE
-static const double tolerance = 1e-10, kink = 1e-9, twenty_steps = 1e-8;
+static const double tolerance = 1e-10, kink = 1e-9;
 #else
-static const double tolerance = 1e-3, kink = 3e-6, twenty_steps = 1e-3;
+static const double tolerance = 3e-4, kink = 3e-6;
 #endif
 
 /* What a random net may be: sizes are upper limits. */
@@ -54,7 +54,8 @@ static double larger(double a, double b) { return a <= b || b != b ? b : a; } /*
 static int chance(test_random *random, double probability) { return test_uniform(random, 0, 1) < probability; }
 
 static int random_width(test_random *random, int most) {
-    static const int edges[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129};
+    static const int edges[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49,
+                                63, 64, 65, 95, 96, 97, 127, 128, 129, 255, 256, 257, 511, 512, 513};
     int edge = edges[test_int(random, 0, (int)(sizeof edges / sizeof *edges) - 1)];
     return edge <= most ? edge : test_int(random, 1, most);
 }
@@ -69,13 +70,15 @@ static void random_activation(test_random *random, activation_choice choice, ref
 
 static ref_net random_net(test_random *random, const net_recipe *recipe, rp_rule_kind kind) {
     rp_loss_kind loss = (rp_loss_kind)test_int(random, RP_SQUARED_ERROR, RP_POISSON);
-    ref_net net = ref_net_new(random_width(random, recipe->width), loss, rounded(test_uniform(random, 0.3, 2)));
+    int inputs = random_width(random, recipe->width);
+    ref_net net = ref_net_new(inputs, loss, rounded(test_uniform(random, 0.3, 2)));
     int outputs = recipe->outputs;
     if (kind == RP_SAMPLED && loss != RP_SOFTMAX_CROSS_ENTROPY && outputs > 5) outputs = 5; /* 2^5 sign vectors */
     if (chance(random, 0.1)) random_activation(random, recipe->activations, &net);
     for (int more = test_int(random, 1, recipe->dense); more > 0; more--) {
         int units = random_width(random, more > 1 ? recipe->width : outputs);
-        ref_dense(&net, units, chance(random, 0.8), chance(random, 0.1));
+        int bias = chance(random, 0.8), frozen = chance(random, 0.1);
+        ref_dense(&net, units, bias, frozen);
         for (double p = more > 1 ? 0.85 : 0.25; chance(random, p) && net.layers + more < REF_LAYERS; p = 0.1)
             random_activation(random, recipe->activations, &net);
     }
@@ -168,8 +171,8 @@ static int sweeps(const ref_net *net, rp_rule_kind kind) {
     return kind == RP_SAMPLED ? ref_draws(net) : 1;
 }
 
-/* Is rounding likely to matter more than the formulas: a value so near a kink that it could fall on its other side, or
-   outputs that exp() turns into numbers of very different sizes? */
+/* Is rounding likely to matter more than the formulas: a value so near a kink that it could fall on its other side, a
+   tanh layer so saturated that 1 - y^2 is mostly rounding, outputs that exp() takes far apart? */
 static int ill_conditioned(const trial *t) {
     const ref_net *net = &t->reference;
     double largest_output = net->loss == RP_SQUARED_ERROR || net->loss == RP_HUBER ? 1e3 : 5;
@@ -178,13 +181,16 @@ static int ill_conditioned(const trial *t) {
         ref_forward(net, RP_SCALE_ONE, t->exact.inputs + b * net->inputs, &s);
         for (int l = 0; l < net->layers; l++) {
             rp_activation_kind kind = net->layer[l].activation;
-            double largest = 0;
-            for (int i = 0; i < net->layer[l].in; i++) largest = fmax(largest, fabs(s.y[l][i]));
+            int kinked = kind == RP_RELU || kind == RP_LEAKY_RELU || kind == RP_ELU;
+            double largest = 0, smallest = 1e300;
+            if (net->layer[l].dense) continue;
             for (int i = 0; i < net->layer[l].in; i++) {
-                double distance = fabs(s.y[l][i]);
-                int kinked = kind == RP_RELU || kind == RP_LEAKY_RELU || kind == RP_ELU;
-                if (!net->layer[l].dense && kinked && distance > 0 && distance < kink * largest) return 1;
+                double z = fabs(s.y[l][i]);
+                largest = fmax(largest, z);
+                if (z > 0) smallest = fmin(smallest, z);
             }
+            if (kinked && smallest < kink * largest) return 1;
+            if (kind == RP_TANH && smallest > 3) return 1;
         }
         for (int i = 0; i < net->outputs; i++)
             if (fabs(s.y[net->layers][i]) > largest_output) return 1;
@@ -206,7 +212,7 @@ static trial *trial_draw(uint64_t seed, const net_recipe *recipe, rp_rule rule) 
     t->rule = rule;
     t->reference = random_net(random, recipe, rule.kind);
     int in = t->reference.inputs, out = t->reference.outputs, parameters = t->reference.parameters;
-    double affordable = 3e6 / ((double)parameters * sweeps(&t->reference, rule.kind));
+    double affordable = 1e6 / ((double)parameters * sweeps(&t->reference, rule.kind));
     int count = random_width(random, (int)fmax(1, fmin(affordable, recipe->count)));
     double scale = chance(random, 0.5) ? 1 : test_uniform(random, 1, 3);
     t->batch = chance(random, 0.5) ? count : count + test_int(random, 1, 20);
@@ -307,14 +313,15 @@ static void compare(trial *t) {
 
 static void test_random_nets(void) {
     static const net_recipe recipes[] = {
-        {3, 20, 10, 30, ANY},
+        {3, 20, 10, 300, ANY},
         {12, 20, 10, 20, ANY},
         {3, 150, 150, 129, ANY},
         {5, 3, 2, 1, ANY},
         {12, 2, 1, 9, ANY},
+        {3, 520, 30, 65, ANY},
     };
-    for (int n = 0; n < 480; n++) {
-        trial *t = trial_new((uint64_t)n, &recipes[n % 5], nth_rule(3, n));
+    for (int n = 0; n < 900; n++) {
+        trial *t = trial_new((uint64_t)n, &recipes[n % 6], nth_rule(3, n / 6));
         compare(t);
         trial_free(t);
     }
@@ -504,9 +511,9 @@ static void test_sampled_mean(void) {
 static rp_optimizer random_optimizer(trial *t) {
     static const rp_real decays[] = {0, (rp_real)0.95, 1};
     test_random *random = &t->random;
-    rp_optimizer optimizer = rp_sgd((rp_real)0.05);
+    rp_optimizer optimizer = rp_sgd((rp_real)0.01);
     switch ((rp_method)test_int(random, RP_PARTITIONING, RP_ADADELTA)) {
-    case RP_PARTITIONING: optimizer = rp_partitioning_rate((rp_real)test_uniform(random, 0.5, 2)); break;
+    case RP_PARTITIONING: optimizer = rp_partitioning_rate((rp_real)test_uniform(random, 0.1, 0.5)); break;
     case RP_SGD: break;
     case RP_ADAM: optimizer = rp_adam((rp_real)0.01); break;
     case RP_ADAGRAD: optimizer = rp_adagrad((rp_real)0.02); break;
@@ -517,10 +524,11 @@ static rp_optimizer random_optimizer(trial *t) {
     optimizer.decay_steps = test_int(random, 0, 7);
     if (chance(random, 0.5)) optimizer.weight_decay = (rp_real)0.01;
     if (chance(random, 0.5)) optimizer.decoupled = 1;
-    if (optimizer.method == RP_PARTITIONING && chance(random, 0.5)) optimizer.curvature_average = (rp_real)0.9;
-    if (optimizer.method == RP_PARTITIONING && chance(random, 0.5)) optimizer.damping = (rp_real)0.01;
-    if (optimizer.method <= RP_SGD && chance(random, 0.5)) optimizer.momentum = (rp_real)0.9;
-    if (optimizer.method == RP_SGD && optimizer.momentum > 0 && chance(random, 0.5)) optimizer.nesterov = 1;
+    int partitioning = optimizer.method == RP_PARTITIONING, sgd = optimizer.method == RP_SGD;
+    if ((partitioning || sgd) && chance(random, 0.5)) optimizer.momentum = (rp_real)0.9;
+    if (sgd && optimizer.momentum > 0 && chance(random, 0.5)) optimizer.nesterov = 1;
+    if (partitioning && chance(random, 0.5)) optimizer.curvature_average = (rp_real)0.9;
+    if (partitioning && optimizer.momentum > 0) optimizer.damping = 1; /* against earlier gradients over no curvature */
     return optimizer;
 }
 
@@ -547,13 +555,13 @@ static void train(trial *t, const rp_optimizer *optimizer, const char *text) {
         ref_update(net, optimizer, gradient, rule_used ? curvature : NULL, &state);
         rp_status status = rp_train(ways[0], optimizer, &t->data, &loss);
         CHECK(status == RP_OK, "%s; %s", rp_error(ways[0]), text);
-        CHECK(fabs((double)loss - expected) <= twenty_steps * fmax(1, expected),
+        CHECK(fabs((double)loss - expected) <= tolerance * fmax(1, expected),
               "step %d: loss %g instead of %g; %s; %s", step, (double)loss, expected, text, t->text);
-        rp_backward(ways[1], &t->data, rule, NULL);
+        for (int w = 1; w < WAYS; w++)
+            CHECK(rp_backward(ways[w], &t->data, rule, NULL) == RP_OK, "%s; %s", rp_error(ways[w]), text);
         CHECK(rp_update(ways[1], optimizer) == RP_OK, "%s; %s", rp_error(ways[1]), text);
-        rp_backward(ways[2], &t->data, rule, NULL);
-        CHECK(rp_direction(ways[2], optimizer) == RP_OK && rp_move(ways[2], 1) == RP_OK, "%s; %s", rp_error(ways[2]),
-              text);
+        CHECK(rp_direction(ways[2], optimizer) == RP_OK, "%s; %s", rp_error(ways[2]), text);
+        CHECK(rp_move(ways[2], 1) == RP_OK, "%s; %s", rp_error(ways[2]), text);
     }
     for (int w = 0; w < WAYS; w++) {
         double error = 0, largest = 0, moved = 0;
@@ -564,7 +572,7 @@ static void train(trial *t, const rp_optimizer *optimizer, const char *text) {
             if (scales[p] <= 0) moved = larger(fabs(now - start[p]), moved);
         }
         CHECK(moved <= 0, "way %d moves a frozen parameter by %g; %s; %s", w, moved, text, t->text);
-        CHECK(error <= twenty_steps * largest, "way %d is off by %g, largest %g; %s; %s", w, error, largest, text,
+        CHECK(error <= tolerance * largest, "way %d is off by %g, largest %g; %s; %s", w, error, largest, text,
               t->text);
         rp_net_free(ways[w]);
     }
@@ -603,7 +611,7 @@ static void test_own_loss(void) {
             gradient[p] = (double)rp_gradient(t->net)[p], curvature[p] = (double)rp_curvature(t->net)[p];
         CHECK(rp_forward(t->net, t->inputs, t->data.count) == RP_OK, "%s; %s", rp_error(t->net), t->text);
         for (int b = 0; b < t->data.count; b++) {
-            double y[REF_WIDTH], slope[REF_WIDTH], second[REF_WIDTH];
+            double y[REF_WIDTH] = {0}, slope[REF_WIDTH], second[REF_WIDTH];
             for (int i = 0; i < outputs; i++) y[i] = (double)rp_output(t->net)[b * outputs + i];
             ref_loss_gradient(net, y, t->exact.targets + b * outputs, slope);
             ref_loss_second(net, RP_BOUND_TIGHT, y, t->exact.targets + b * outputs, second);
