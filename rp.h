@@ -64,6 +64,9 @@
        RP_STATIC             every function is static: several copies may live in one program
        RP_DOUBLE             rp_real is double (portable kernels), for those who check or study
        RP_MALLOC(size) and RP_FREE(pointer), both or neither: where memory comes from (default: malloc, free)
+       RP_THREADS            config.threads may be more than 1: POSIX threads (link with -lpthread where libc lacks them) or Win32's
+       RP_NO_SIMD            the portable kernels only, whatever the machine has
+       RP_NO_ENVIRONMENT     getenv is not called: the variable RP_ISA (portable, avx2, avx512, neon) is not looked at
        RP_NO_STDIO           no <stdio.h>: no function takes a path; those that read from memory remain
        RP_SELF_FILE          the name under which this file can include itself (default "rp.h"), should you rename it */
 #include <stddef.h>
@@ -162,7 +165,8 @@ typedef struct rp_config {
     void (*release)(void *user, void *pointer);  /* NULL: RP_FREE. Never called with a NULL pointer */
     void *user;
     rp_isa_kind isa;                             /* instruction set; RP_ISA_AUTO takes the best that the machine has */
-    int threads;                                 /* that work on one call; 0 and 1: the caller's own */
+    int threads;                                 /* that work on one call, the caller's included; 0: 1. More need RP_THREADS. The
+                                                    results have the same bits for any number; small pieces of work stay on one */
     int inference_only;                          /* no memory for training: rp_predict and rp_evaluate only */
 } rp_config;
 
@@ -721,7 +725,7 @@ struct rpi_sink {
 /* gradient[i][j] = scale sum_s d[i][s] y[j][s], curvature[i][j] = scale2 sum_s v[i][s] |y[j][s]| into the sink, at
    weights + i * n + j; then the sums for y = 1 at biases + i. d or v may be NULL. */
 typedef struct rpi_outer {
-    int m, n, count;
+    int m, n, count, from, end;    /* columns from..end - 1; from is a multiple of RPI_PANEL */
     const rp_real *d, *v, *y;
     size_t ld;
     rp_real scale, scale2;
@@ -765,6 +769,8 @@ typedef struct rpi_kernels {
     const char *name;
     int lanes;
     void (*product)(const rpi_product *product);
+    void (*matrix_vector)(const rpi_product *product); /* of one column, and its first product only */
+    int rows;                                          /* of a tile: the grain in which rows are split */
     void (*outer)(const rpi_outer *outer);
     /* out[columns][ldo] = in[rows][ldi] transposed; columns of out from `rows` to `n` repeat the last */
     void (*transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n);
@@ -840,6 +846,18 @@ typedef struct rpi_kernels {
 #undef RPI_VECTOR_BYTES
 #endif
 
+#ifdef RPI_NEON
+#define RPI_PASS neon
+#define RPI_ISA_NAME "neon"
+#define RPI_VECTOR_BYTES 16
+#define RPI_NEON_PASS
+#include RP_SELF_FILE
+#undef RPI_PASS
+#undef RPI_ISA_NAME
+#undef RPI_VECTOR_BYTES
+#undef RPI_NEON_PASS
+#endif
+
 static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512", "neon"}; /* in the order of rp_isa_kind */
 
 /* >>isa
@@ -862,6 +880,8 @@ static rp_isa_kind rpi_best_isa(void) {
     if ((saved & 6) != 6 || !(b & AVX2)) return RP_ISA_PORTABLE;         /* SSE and AVX state */
     return (saved & 0xE6) == 0xE6 && (b & AVX512F) ? RP_ISA_AVX512 : RP_ISA_AVX2; /* and masks and both halves of the ZMM registers */
 }
+#elif defined(RPI_NEON)
+static rp_isa_kind rpi_best_isa(void) { return RP_ISA_NEON; }
 #else
 static rp_isa_kind rpi_best_isa(void) { return RP_ISA_PORTABLE; }
 #endif
@@ -883,8 +903,174 @@ static const rpi_kernels *rpi_kernels_of(rp_isa_kind isa) {
     if (isa == RP_ISA_AVX512) return &rpi_avx512_kernels;
     if (isa == RP_ISA_AVX2) return &rpi_avx2_kernels;
 #endif
+#ifdef RPI_NEON
+    if (isa == RP_ISA_NEON) return &rpi_neon_kernels;
+#endif
     (void)isa;
     return &rpi_portable_kernels;
+}
+
+/* >>threads-inside
+   A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are chosen so
+   that no sum is split between two of them; the bits do not depend on their number. */
+#define RPI_GRAIN (1 << 18) /* multiply-adds that are worth a part of their own: measured, some 5 us on one AVX-512 core */
+typedef void (*rpi_work)(const void *context, int part, int parts);
+
+#ifdef RP_THREADS
+#if defined(_WIN32)
+#include <windows.h>
+typedef HANDLE rpi_thread;
+typedef CRITICAL_SECTION rpi_mutex;
+typedef CONDITION_VARIABLE rpi_condition;
+#define RPI_THREAD_RESULT DWORD WINAPI
+#define rpi_mutex_init(m) InitializeCriticalSection(m)
+#define rpi_mutex_free(m) DeleteCriticalSection(m)
+#define rpi_lock(m) EnterCriticalSection(m)
+#define rpi_unlock(m) LeaveCriticalSection(m)
+#define rpi_condition_init(c) InitializeConditionVariable(c)
+#define rpi_condition_free(c) ((void)(c))
+#define rpi_wait(c, m) SleepConditionVariableCS(c, m, INFINITE)
+#define rpi_wake_all(c) WakeAllConditionVariable(c)
+#define rpi_yield() SwitchToThread()
+#define rpi_thread_new(t, f, x) ((*(t) = CreateThread(NULL, 0, f, x, 0, NULL)) != NULL)
+#define rpi_thread_join(t) (WaitForSingleObject(t, INFINITE), CloseHandle(t))
+#else
+#include <pthread.h>
+#include <sched.h>
+typedef pthread_t rpi_thread;
+typedef pthread_mutex_t rpi_mutex;
+typedef pthread_cond_t rpi_condition;
+#define RPI_THREAD_RESULT void *
+#define rpi_mutex_init(m) pthread_mutex_init(m, NULL)
+#define rpi_mutex_free(m) pthread_mutex_destroy(m)
+#define rpi_lock(m) pthread_mutex_lock(m)
+#define rpi_unlock(m) pthread_mutex_unlock(m)
+#define rpi_condition_init(c) pthread_cond_init(c, NULL)
+#define rpi_condition_free(c) pthread_cond_destroy(c)
+#define rpi_wait(c, m) pthread_cond_wait(c, m)
+#define rpi_wake_all(c) pthread_cond_broadcast(c)
+#define rpi_yield() sched_yield()
+#define rpi_thread_new(t, f, x) (pthread_create(t, NULL, f, x) == 0)
+#define rpi_thread_join(t) pthread_join(t, NULL)
+#endif
+#if defined(__GNUC__)
+#define rpi_get(p) __atomic_load_n(p, __ATOMIC_SEQ_CST)
+#define rpi_add(p, x) __atomic_fetch_add(p, x, __ATOMIC_SEQ_CST)
+#else
+#define rpi_get(p) InterlockedExchangeAdd((volatile LONG *)(p), 0)
+#define rpi_add(p, x) InterlockedExchangeAdd((volatile LONG *)(p), x)
+#endif
+#define RPI_SPINS 4000 /* looks before a waiting helper sleeps: some 20 us, longer than most gaps within a step */
+
+typedef struct rpi_team rpi_team;
+typedef struct rpi_helper {
+    rpi_team *team;
+    int part;
+    rpi_thread thread;
+} rpi_helper;
+struct rpi_team {
+    int size, started;        /* threads with the caller; helpers that run */
+    rpi_work work;            /* NULL: helpers are to end */
+    const void *context;
+    int parts;
+    int round, busy, asleep;  /* atomic: pieces of work given out; helpers at work; helpers asleep */
+    rpi_mutex mutex;
+    rpi_condition condition;
+    rpi_helper *helpers;
+};
+
+static RPI_THREAD_RESULT rpi_help(void *argument) {
+    rpi_helper *helper = (rpi_helper *)argument;
+    rpi_team *team = helper->team;
+    for (int seen = 0;;) {
+        for (int spin = 0; spin < RPI_SPINS && rpi_get(&team->round) == seen; spin++)
+            if (spin % 64 == 63) rpi_yield();
+        if (rpi_get(&team->round) == seen) {
+            rpi_lock(&team->mutex);
+            rpi_add(&team->asleep, 1);
+            while (rpi_get(&team->round) == seen) rpi_wait(&team->condition, &team->mutex);
+            rpi_add(&team->asleep, -1);
+            rpi_unlock(&team->mutex);
+        }
+        seen++;
+        if (!team->work) return 0;
+        if (helper->part < team->parts) team->work(team->context, helper->part, team->parts);
+        rpi_add(&team->busy, -1);
+    }
+}
+
+static void rpi_call(rpi_team *team, int parts, rpi_work work, const void *context) {
+    team->work = work, team->context = context, team->parts = parts;
+    rpi_add(&team->busy, team->started);
+    rpi_add(&team->round, 1);
+    if (!rpi_get(&team->asleep)) return;
+    rpi_lock(&team->mutex);
+    rpi_wake_all(&team->condition);
+    rpi_unlock(&team->mutex);
+}
+
+static void rpi_share(rpi_team *team, int parts, rpi_work work, const void *context) {
+    if (!team || parts < 2) {
+        work(context, 0, 1);
+        return;
+    }
+    rpi_call(team, parts, work, context);
+    work(context, 0, parts);
+    for (int spin = 1; rpi_get(&team->busy); spin++)
+        if (spin % 64 == 0) rpi_yield();
+}
+
+static void rpi_team_free(const rpi_memory *memory, rpi_team *team) {
+    if (!team) return;
+    rpi_call(team, 0, NULL, NULL);
+    for (int i = 0; i < team->started; i++) rpi_thread_join(team->helpers[i].thread);
+    rpi_condition_free(&team->condition);
+    rpi_mutex_free(&team->mutex);
+    memory->release(memory->user, team);
+}
+
+static rpi_team *rpi_team_new(const rpi_memory *memory, int size) {
+    size_t bytes = sizeof(rpi_team) + (size_t)size * sizeof(rpi_helper);
+    rpi_team *team = (rpi_team *)memory->allocate(memory->user, bytes);
+    if (!team) return NULL;
+    memset(team, 0, bytes);
+    team->size = size, team->helpers = (rpi_helper *)(team + 1);
+    rpi_mutex_init(&team->mutex);
+    rpi_condition_init(&team->condition);
+    for (; team->started < size - 1; team->started++) {
+        rpi_helper *helper = &team->helpers[team->started];
+        helper->team = team, helper->part = team->started + 1;
+        if (rpi_thread_new(&helper->thread, rpi_help, helper)) continue;
+        rpi_team_free(memory, team);
+        return NULL;
+    }
+    return team;
+}
+static int rpi_team_size(const rpi_team *team) { return team ? team->size : 1; }
+#else
+typedef void rpi_team;
+static void rpi_share(rpi_team *team, int parts, rpi_work work, const void *context) {
+    (void)team, (void)parts;
+    work(context, 0, 1);
+}
+static void rpi_team_free(const rpi_memory *memory, rpi_team *team) { (void)memory, (void)team; }
+static int rpi_team_size(const rpi_team *team) {
+    (void)team;
+    return 1;
+}
+#endif
+
+/* Parts that `work` multiply-adds are worth, at most one for each grain of `extent`. */
+static int rpi_parts(const rpi_team *team, double work, int extent, int grain) {
+    int most = rpi_team_size(team), grains = (extent + grain - 1) / grain;
+    if (work < (double)RPI_GRAIN * most) most = (int)(work / RPI_GRAIN);
+    return most < grains ? most : grains;
+}
+
+/* Where part `part` of `parts` begins, in whole grains. */
+static int rpi_begin(int extent, int grain, int part, int parts) {
+    int64_t grains = (extent + grain - 1) / grain, at = grains * part / parts * grain;
+    return at < extent ? (int)at : extent;
 }
 
 /* >>activations
@@ -941,7 +1127,9 @@ typedef struct rpi_buffers {
     rp_real **d;                /* each slot: derivative; without training only the last */
     rp_real **v;                /* each slot: u on the way forward, then v; in the other rules the swept vector e */
     rp_real **slope, **second;  /* each step: sigma' and sigma'' (times u in the paths rule), NULL where they are constant */
-    rp_real *a_packed, *panel, *tile, *column, *total;
+    rp_real *a_packed, *panel, *tile; /* for each thread */
+    rp_real *column, *total;
+    rpi_team *team;             /* NULL: the caller alone */
 } rpi_buffers;
 
 /* An affine map's primitives. p: flat parameters, or any other vector in their place. */
@@ -959,12 +1147,77 @@ struct rpi_map {
     void (*reach)(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, rp_real *total);
 };
 
+typedef struct rpi_product_work {
+    const rpi_buffers *b;
+    rpi_product product;
+} rpi_product_work;
+typedef struct rpi_outer_work {
+    const rpi_buffers *b;
+    rpi_outer outer;
+} rpi_outer_work;
+typedef struct rpi_activate_work {
+    const rpi_buffers *b;
+    rpi_activate activate;
+    int back, plain; /* back: activate_back on d and v */
+    rp_real *d, *v;
+} rpi_activate_work;
+
 /* Every row of `out` becomes `row`, or 0. */
 static void rpi_fill_rows(int rows, int n, size_t ld, const rp_real *row, rp_real *out) {
     for (int i = 0; i < rows; i++, out += ld) {
         if (row) memcpy(out, row, (size_t)n * sizeof *out);
         else memset(out, 0, (size_t)n * sizeof *out);
     }
+}
+
+/* The kernels on a team: each part takes rows of C, columns of the gradient, or rows of units. */
+static void rpi_product_part(const void *context, int part, int parts) {
+    const rpi_buffers *b = ((const rpi_product_work *)context)->b;
+    rpi_product q = ((const rpi_product_work *)context)->product;
+    int from = rpi_begin(q.m, b->kernels->rows, part, parts), end = rpi_begin(q.m, b->kernels->rows, part + 1, parts);
+    q.m = end - from, q.a += (size_t)from * q.a_row, q.a_packed = b->a_packed + (size_t)part * RPI_M_BLOCK * RPI_K_BLOCK;
+    if (q.b) q.c += (size_t)from * q.ldc;
+    if (q.b2) q.c2 += (size_t)from * q.ldc;
+    if (q.bias) q.bias += from;
+    b->kernels->product(&q);
+}
+static void rpi_product_run(const rpi_buffers *b, const rpi_product *q) {
+    rpi_product_work work;
+    work.b = b, work.product = *q;
+    rpi_share(b->team, rpi_parts(b->team, (double)q->m * q->n * q->k, q->m, b->kernels->rows), rpi_product_part, &work);
+}
+
+static void rpi_outer_part(const void *context, int part, int parts) {
+    const rpi_buffers *b = ((const rpi_outer_work *)context)->b;
+    rpi_outer o = ((const rpi_outer_work *)context)->outer;
+    o.panel = b->panel + (size_t)part * 2 * RPI_PANEL * (size_t)b->batch;
+    o.tile = b->tile + (size_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST;
+    o.from = rpi_begin(o.n, RPI_PANEL, part, parts), o.end = rpi_begin(o.n, RPI_PANEL, part + 1, parts);
+    o.bias = o.bias && part == 0;
+    b->kernels->outer(&o);
+}
+static void rpi_outer_run(const rpi_buffers *b, const rpi_outer *o) {
+    rpi_outer_work work;
+    work.b = b, work.outer = *o;
+    rpi_share(b->team, rpi_parts(b->team, (double)o->m * o->n * o->count, o->n, RPI_PANEL), rpi_outer_part, &work);
+}
+
+static void rpi_activate_part(const void *context, int part, int parts) {
+    const rpi_activate_work *work = (const rpi_activate_work *)context;
+    rpi_activate a = work->activate;
+    int from = rpi_begin(a.rows, 1, part, parts);
+    size_t at = (size_t)from * a.ld;
+    a.rows = rpi_begin(a.rows, 1, part + 1, parts) - from;
+    a.y += at;
+    if (a.slope) a.slope += at;
+    if (a.second) a.second += at;
+    if (a.u) a.u += at;
+    if (work->back) work->b->kernels->activate_back(&a, work->d ? work->d + at : NULL, work->v ? work->v + at : NULL, work->plain);
+    else work->b->kernels->activate(&a);
+}
+static void rpi_activate_run(const rpi_activate_work *work) {
+    double worth = 32.0 * work->activate.rows * work->activate.n; /* an exponential costs as much as some 32 multiply-adds */
+    rpi_share(work->b->team, rpi_parts(work->b->team, worth, work->activate.rows, 1), rpi_activate_part, work);
 }
 
 static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
@@ -981,7 +1234,11 @@ static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp
         for (int s = 0; s < n; s++) b->column[s] = own * (b->column[s] + (rp_real)step->bias);
         if (!u) rpi_fill_rows(step->outputs, n, b->ld, b->column, u2);
     }
-    b->kernels->product(&product);
+    if (b->ld == 1) {
+        b->kernels->matrix_vector(&product);
+        return;
+    }
+    rpi_product_run(b, &product);
 }
 
 static void rpi_dense_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
@@ -992,7 +1249,7 @@ static void rpi_dense_transposed(const rpi_buffers *b, const rpi_step *step, con
     product.a = p + step->weights, product.a_row = 1, product.a_column = (size_t)step->inputs;
     product.b = d, product.c = d_in, product.b2 = v, product.c2 = v_in, product.plain = plain;
     product.ldb = product.ldc = b->ld, product.a_packed = b->a_packed;
-    b->kernels->product(&product);
+    rpi_product_run(b, &product);
 }
 
 static void rpi_dense_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, const rp_real *v,
@@ -1004,7 +1261,7 @@ static void rpi_dense_outer(const rpi_buffers *b, const rpi_step *step, int coun
     outer.scale = scale, outer.scale2 = scale2;
     outer.weights = step->weights, outer.biases = step->biases, outer.bias = step->bias;
     outer.panel = b->panel, outer.tile = b->tile, outer.sink = sink;
-    b->kernels->outer(&outer);
+    rpi_outer_run(b, &outer);
 }
 
 static void rpi_dense_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, rp_real *total) {
@@ -1161,8 +1418,10 @@ RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config) {
         rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: the instruction set %s (config.isa or the environment's RP_ISA) is not in this build or not on this machine", rpi_isa_names[net->config.isa]));
     else if (config->threads < 0)
         rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.threads is %d; it may be 0 or more", config->threads));
+#ifndef RP_THREADS
     else if (config->threads > 1)
-        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: config.threads is %d; this build works on the caller's thread only", config->threads));
+        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: config.threads is %d, but this build has none; define RP_THREADS", config->threads));
+#endif
     return net;
 }
 
@@ -1170,6 +1429,7 @@ RP_API void rp_net_free(rp_net *net) {
     rpi_memory memory;
     if (!net) return;
     memory = net->memory;
+    rpi_team_free(&memory, net->buffers.team);
     rpi_block_free(&memory, &net->state);
     rpi_block_free(&memory, &net->arrays);
     rpi_block_free(&memory, &net->tape);
@@ -1373,6 +1633,7 @@ static rp_real *rpi_claim_rows(rpi_arena *arena, size_t rows, size_t ld) {
 }
 
 static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffers *b) {
+    size_t threads = (size_t)(net->config.threads > 1 ? net->config.threads : 1);
     rpi_lay_out_pointers(net, arena, b);
     for (int slot = 0; slot <= net->step_count; slot++) {
         rp_real *y = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld), *d = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
@@ -1385,9 +1646,9 @@ static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffer
         rp_real *second = rpi_activations[step->activation].curved ? rpi_claim_rows(arena, (size_t)step->outputs, b->ld) : NULL;
         if (arena->base) b->slope[i] = slope, b->second[i] = second;
     }
-    b->panel = rpi_claim_reals(arena, 2 * RPI_PANEL * (size_t)b->batch);
-    b->tile = rpi_claim_reals(arena, 2 * RPI_PANEL * RPI_ROWS_MOST);
-    b->a_packed = rpi_claim_reals(arena, RPI_M_BLOCK * RPI_K_BLOCK);
+    b->panel = rpi_claim_rows(arena, 2 * RPI_PANEL * threads, (size_t)b->batch);
+    b->tile = rpi_claim_rows(arena, 2 * RPI_PANEL * threads, RPI_ROWS_MOST);
+    b->a_packed = rpi_claim_rows(arena, RPI_M_BLOCK * threads, RPI_K_BLOCK);
     b->column = rpi_claim_reals(arena, 2 * b->ld);
     b->total = rpi_claim_reals(arena, b->ld);
 }
@@ -1444,6 +1705,17 @@ static rp_status rpi_build_block(rp_net *net, rpi_block *block, void (*lay_out)(
     return RP_OK;
 }
 
+static rp_status rpi_build_team(rp_net *net) {
+#ifdef RP_THREADS
+    if (net->config.threads > 1) {
+        net->buffers.team = rpi_team_new(&net->memory, net->config.threads);
+        if (!net->buffers.team) return rpi_fail(net, RP_ERR_MEMORY, "rp_net_build: no memory for %d threads", net->config.threads);
+    }
+#endif
+    (void)net;
+    return RP_OK;
+}
+
 static void rpi_draw_parameters(rp_net *net, uint64_t seed) {
     net->random = rpi_mix(seed);
     for (int i = 0; i < net->step_count; i++) {
@@ -1469,7 +1741,9 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
     status = rpi_place_parameters(net);
     if (!status) status = rpi_build_block(net, &net->tape, rpi_lay_out_tape);
     if (!status) status = rpi_build_block(net, &net->arrays, rpi_lay_out_arrays);
+    if (!status) status = rpi_build_team(net);
     if (status) {
+        rpi_block_free(&net->memory, &net->arrays);
         rpi_block_free(&net->memory, &net->tape);
         net->parameter_count = 0;
         return status;
@@ -1595,12 +1869,16 @@ static rp_real rpi_scale(const rp_net *net, const rpi_step *step, const rp_rule 
     return rule->scale == RP_SCALE_FAN_IN ? (rp_real)(1 / sqrt((double)step->fan_in + 1)) : 1;
 }
 
-static rpi_activate rpi_activate_step(const rpi_buffers *b, int i, const rpi_step *step, int n) {
-    rpi_activate activate;
-    activate.kind = step->activation, activate.alpha = step->alpha;
-    activate.rows = step->outputs, activate.n = n, activate.ld = b->ld;
-    activate.y = b->y[step->out], activate.slope = b->slope[i], activate.second = b->second[i], activate.u = NULL;
-    return activate;
+static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rpi_step *step, int n) {
+    rpi_activate_work work;
+    rpi_activate *a = &work.activate;
+    memset(&work, 0, sizeof work);
+    work.b = b;
+    a->kind = step->activation, a->alpha = step->alpha;
+    a->rows = step->outputs, a->n = n, a->ld = b->ld;
+    if (b->ld == 1) a->rows = 1, a->n = step->outputs; /* one sample: its units are contiguous */
+    a->y = b->y[step->out], a->slope = b->slope[i], a->second = b->second[i];
+    return work;
 }
 
 /* y of every slot from slot 0 on; keep: slopes for a backward pass; with the paths rule u too (Equation 11). */
@@ -1609,12 +1887,12 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, int keep
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         rp_real *u = twin ? b->v[step->out] : NULL;
-        rpi_activate activate = rpi_activate_step(b, i, step, n);
+        rpi_activate_work work = rpi_activate_step(b, i, step, n);
         step->map->apply(b, step, net->parameters, n, b->y[step->in], b->y[step->out], twin && net->live[step->in] ? b->v[step->in] : NULL, u,
                          twin ? rpi_scale(net, step, rule) : 0);
-        activate.u = u;
-        if (!keep) activate.slope = NULL;
-        if (step->activation) b->kernels->activate(&activate);
+        work.activate.u = u;
+        if (!keep) work.activate.slope = NULL;
+        if (step->activation) rpi_activate_run(&work);
     }
 }
 
@@ -1624,9 +1902,10 @@ static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int w
     for (int i = net->step_count - 1; i >= 0; i--) {
         const rpi_step *step = &net->steps[i];
         rp_real *d = with_d ? b->d[step->out] : NULL, *v = with_v ? b->v[step->out] : NULL;
-        rpi_activate activate = rpi_activate_step(b, i, step, n);
+        rpi_activate_work work = rpi_activate_step(b, i, step, n);
+        work.back = 1, work.plain = plain, work.d = d, work.v = v;
         if (!net->live[step->out]) continue;
-        if (step->activation) b->kernels->activate_back(&activate, d, v, plain);
+        if (step->activation) rpi_activate_run(&work);
         if (net->live[step->in])
             step->map->transposed(b, step, net->parameters, n, d, b->d[step->in], v, b->v[step->in], plain);
     }
@@ -2181,13 +2460,26 @@ RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_d
 }
 
 /* >>predict */
+/* A single sample is kept as contiguous vectors (ld 1), for which an affine map is a matrix-vector product. */
+static void rpi_predict_one(const rp_net *net, const rpi_buffers *batch, const rp_real *x, rp_real *out) {
+    rpi_buffers b = *batch;
+    b.ld = 1;
+    memcpy(b.y[0], x, (size_t)net->inputs * sizeof *x);
+    rpi_forward(net, &b, 1, 0, NULL);
+    memcpy(out, b.y[net->step_count], (size_t)net->outputs * sizeof *out);
+}
+
 static void rpi_predict_batches(const rp_net *net, const rpi_buffers *b, const rp_real *x, int count, rp_real *out) {
-    for (int at = 0, some; at < count; at += some) {
-        some = count - at < b->batch ? count - at : b->batch;
-        rpi_load_rows(b, x + (size_t)at * (size_t)net->inputs, some, net->inputs, b->y[0]);
+    size_t inputs = (size_t)net->inputs, outputs = (size_t)net->outputs;
+    for (int some; count > 0; count -= some, x += (size_t)some * inputs, out += (size_t)some * outputs) {
+        some = count < b->batch ? count : b->batch;
+        if (some == 1) {
+            rpi_predict_one(net, b, x, out);
+            continue;
+        }
+        rpi_load_rows(b, x, some, net->inputs, b->y[0]);
         rpi_forward(net, b, rpi_columns(b, some), 0, NULL);
-        b->kernels->transpose(b->y[net->step_count], b->ld, net->outputs, some, out + (size_t)at * (size_t)net->outputs, (size_t)net->outputs,
-                              net->outputs);
+        b->kernels->transpose(b->y[net->step_count], b->ld, net->outputs, some, out, outputs, net->outputs);
     }
 }
 
@@ -2679,7 +2971,7 @@ RPI_INLINE __m256i RPI_FN(some)(int n) { return _mm256_cmpgt_epi32(_mm256_set1_e
 RPI_INLINE rpi_v RPI_LOAD_SOME(const rp_real *p, int n) { return _mm256_maskload_ps(p, RPI_FN(some)(n)); }
 RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) { _mm256_maskstore_ps(p, RPI_FN(some)(n), x); }
 #else
-#if defined(__aarch64__) && defined(RPI_VECTORS)
+#ifdef RPI_NEON_PASS
 #define RPI_TILE_ROWS 6 /* 32 registers */
 #define RPI_TILE_VECTORS 4
 #else
@@ -2708,7 +3000,7 @@ RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) {
     return v;
 #endif
 }
-#if defined(__aarch64__) && defined(RPI_VECTORS) && !defined(RP_DOUBLE)
+#ifdef RPI_NEON_PASS
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return (rpi_v)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 #else
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return a * b + c; }
@@ -2911,6 +3203,28 @@ static void RPI_FN(pack_magnitudes)(const rp_real *a, size_t a_row, size_t a_col
             RPI_STORE_SOME(out + (size_t)i * (size_t)inner + p, RPI_ABS(RPI_LOAD_SOME(a + (size_t)i * stride + p, inner - p)), inner - p);
 }
 
+/* c = bias + A b, where b, c and the rows of A are contiguous: limited by the reading of A, so four rows share each read of b. */
+static void RPI_FN(matrix_vector)(const rpi_product *q) {
+    for (int i = 0; i < q->m; i += 4) {
+        const rp_real *row[4];
+        rpi_v sum0 = RPI_ALL(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+        rp_real lanes[4][RPI_LANES];
+        for (int r = 0; r < 4; r++) row[r] = q->a + (size_t)(i + r < q->m ? i + r : q->m - 1) * q->a_row;
+        for (int p = 0; p < q->k; p += RPI_LANES) {
+            int some = q->k - p;
+            rpi_v x = RPI_LOAD_SOME(q->b + p, some);
+            sum0 = RPI_FMA(RPI_LOAD_SOME(row[0] + p, some), x, sum0), sum1 = RPI_FMA(RPI_LOAD_SOME(row[1] + p, some), x, sum1);
+            sum2 = RPI_FMA(RPI_LOAD_SOME(row[2] + p, some), x, sum2), sum3 = RPI_FMA(RPI_LOAD_SOME(row[3] + p, some), x, sum3);
+        }
+        RPI_STORE(lanes[0], sum0), RPI_STORE(lanes[1], sum1), RPI_STORE(lanes[2], sum2), RPI_STORE(lanes[3], sum3);
+        for (int r = 0; r < 4 && i + r < q->m; r++) {
+            rp_real sum = q->bias ? q->bias[i + r] : 0;
+            for (int lane = 0; lane < RPI_LANES; lane++) sum += lanes[r][lane];
+            q->c[i + r] = sum;
+        }
+    }
+}
+
 static void RPI_FN(product)(const rpi_product *q) {
     for (int p = 0; p < q->k; p += RPI_K_BLOCK)
         for (int i = 0; i < q->m; i += RPI_M_BLOCK) {
@@ -2981,8 +3295,8 @@ static void RPI_FN(outer_weights)(const rpi_outer *o) {
     piece.ld = RPI_PANEL, piece.stride = (size_t)o->n;
     piece.gradient = o->d ? o->tile : NULL, piece.curvature = o->v ? tile2 : NULL;
     piece.scale = o->scale, piece.scale2 = o->scale2;
-    for (int j = 0; j < o->n; j += RPI_PANEL) {
-        int width = o->n - j < RPI_PANEL ? o->n - j : RPI_PANEL, padded = (width + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
+    for (int j = o->from; j < o->end; j += RPI_PANEL) {
+        int width = o->end - j < RPI_PANEL ? o->end - j : RPI_PANEL, padded = (width + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
         RPI_FN(transpose)(o->y + (size_t)j * o->ld, o->ld, width, o->count, o->panel, RPI_PANEL, padded);
         if (o->v)
             for (int i = 0; i < o->count * RPI_PANEL; i += RPI_PANEL)
@@ -3328,6 +3642,8 @@ static const rpi_kernels RPI_FN(kernels) = {
     RPI_ISA_NAME,
     RPI_LANES,
     RPI_FN(product),
+    RPI_FN(matrix_vector),
+    RPI_TILE_ROWS,
     RPI_FN(outer),
     RPI_FN(transpose),
     RPI_FN(column_magnitudes),

@@ -110,7 +110,8 @@ static rp_status run(const task *t, const method *m, const images *set, uint64_t
     if (status) printf("%s\n", rp_error(net));
     else
         printf("train %8.4f  validation %8.4f  accuracy %6s  %5.2f ms a step\n", (double)report.loss,
-               (double)score->loss, accuracy_text((double)score->accuracy, accuracy), 1e3 * seconds / (double)report.steps);
+               (double)score->loss, accuracy_text((double)score->accuracy, accuracy),
+               1e3 * seconds / (double)report.steps);
     fflush(stdout);
     rp_net_free(net);
     return status;

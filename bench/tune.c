@@ -197,9 +197,9 @@ static int pick(int index, rp_optimizer *optimizer) {
 static void print_row(const setting *s, int tasks) {
     static const char *const rules[] = {"paths", "Jacobian", "sampled"};
     const rp_optimizer *o = &s->optimizer;
-    printf("| %5g | %7g | %8g | %-6s | %-6s | %-8s | %7g |", (double)o->rate, (double)o->curvature_average,
-           (double)o->momentum, o->rule.scale ? "fan-in" : "one", o->rule.bound ? "Jensen" : "tight", rules[o->rule.kind],
-           (double)o->damping);
+    printf("| %5g | %7g | %8g ", (double)o->rate, (double)o->curvature_average, (double)o->momentum);
+    printf("| %-6s | %-6s ", o->rule.scale ? "fan-in" : "one", o->rule.bound ? "Jensen" : "tight");
+    printf("| %-8s | %7g |", rules[o->rule.kind], (double)o->damping);
     for (int i = 0; i < tasks; i++) {
         if (s->ratio[i] < WORST) printf(" %14.3f |", s->ratio[i]);
         else printf(" %14s |", "fails");

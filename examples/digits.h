@@ -1,9 +1,9 @@
 /* digits.h - handwritten-looking digits drawn by the program itself: a data set of any size that needs no file.
 
-   digits_draw(seed, count, images, labels) draws `count` grey images of 28 x 28, from -1 (paper) to 1 (ink), in the layout
-   and range of MNIST scaled to [-1, 1]. Image i shows the digit i % 10 and depends only on (seed, i): drawing more never
-   changes the first ones, and the tail of one set serves to validate what was learned from its head. About 40,000 images
-   per second. Include it after rp.h, of which it takes rp_real. */
+   digits_draw(seed, count, images, labels) draws `count` grey images of 28 x 28, from -1 (paper) to 1 (ink), in MNIST's
+   layout. Image i shows the digit i % 10 and depends only on (seed, i): drawing more never changes the first ones, and
+   the tail of a set serves to validate what was learned from its head. About 40,000 images per second. Include it after
+   rp.h, of which it takes rp_real. */
 #ifndef DIGITS_H
 #define DIGITS_H
 #include <math.h>
@@ -12,7 +12,7 @@
 
 enum { DIGITS_SIDE = 28, DIGITS_SIZE = DIGITS_SIDE * DIGITS_SIDE, DIGITS_POINTS = 16, DIGITS_VARIANTS = 4 };
 
-/* How a digit may be written: points on a grid of 10 x 10 cells (column, row; 00 is the top left) that the pen passes through
+/* How a digit may be written: points on a grid (column and row, 0 to 9 from the top left) that the pen passes through
    smoothly. A point that comes twice is a corner; after a bar the pen starts anew. NULL: no further variant. */
 static const char *const digits_glyphs[10][DIGITS_VARIANTS] = {
     {"50 12 05 18 59 87 94 82 50", "72 40 12 06 28 59 87 94 81 50 31", "60 22 05 08 39 77 94 91 60", NULL},
@@ -23,7 +23,8 @@ static const char *const digits_glyphs[10][DIGITS_VARIANTS] = {
     {"90 20 20 14 14 53 85 87 59 08", "20 14 14 53 85 97 69 08|20 90", "80 10 10 04 04 44 86 78 39 09", NULL},
     {"80 41 15 18 49 88 96 64 25 07", "60 23 07 29 69 87 75 35 17", "40 12 06 29 79 96 75 26 08", NULL},
     {"00 90 90 63 49", "00 90 90 63 49|24 84", "02 00 00 90 90 52 39", "11 40 90 90 53 49"},
-    {"82 60 20 12 44 87 79 29 06 45 82", "50 11 23 54 83 81 50|54 16 18 59 88 86 54", "71 40 12 34 76 78 39 17 46 73 71", NULL},
+    {"82 60 20 12 44 87 79 29 06 45 82", "50 11 23 54 83 81 50|54 16 18 59 88 86 54",
+     "71 40 12 34 76 78 39 17 46 73 71", NULL},
     {"81 40 12 14 45 83 81 81 79", "81 40 12 14 45 83 81 81 87 59 18", "80 40 13 35 73 80 80 64 49", NULL},
 };
 
@@ -65,7 +66,8 @@ static void digits_line(digits_pen *pen, const float a[2], const float b[2]) {
     }
     for (int row = low[1]; row < high[1]; row++) {
         for (int column = low[0]; column < high[0]; column++) {
-            float x = (float)column - a[0], y = (float)row - a[1], *nearest = &pen->distance[row * DIGITS_SIDE + column];
+            float *nearest = &pen->distance[row * DIGITS_SIDE + column];
+            float x = (float)column - a[0], y = (float)row - a[1];
             float along = digits_clamp((x * step[0] + y * step[1]) / length, 0, 1);
             float dx = x - along * step[0], dy = y - along * step[1], distance = dx * dx + dy * dy;
             if (distance < *nearest) *nearest = distance;
@@ -75,15 +77,17 @@ static void digits_line(digits_pen *pen, const float a[2], const float b[2]) {
 
 /* A smooth curve through the points (Catmull-Rom), in short lines. */
 static void digits_stroke(digits_pen *pen, float points[][2], int count) {
-    enum { LINES = 5 };
+    const int lines = 5;
     float from[2] = {points[0][0], points[0][1]}, to[2];
     for (int i = 0; i + 1 < count; i++) {
-        const float *before = points[i ? i - 1 : 0], *p = points[i], *q = points[i + 1], *after = points[i + 2 < count ? i + 2 : i + 1];
+        const float *p = points[i], *q = points[i + 1];
+        const float *before = i ? points[i - 1] : p, *after = i + 2 < count ? points[i + 2] : q;
         if (p[0] == q[0] && p[1] == q[1]) continue;
-        for (int line = 1; line <= LINES; line++) {
-            float t = (float)line / LINES;
+        for (int line = 1; line <= lines; line++) {
+            float t = (float)line / (float)lines;
             for (int k = 0; k < 2; k++) {
-                float bend = 2 * before[k] - 5 * p[k] + 4 * q[k] - after[k], twist = 3 * (p[k] - q[k]) + after[k] - before[k];
+                float bend = 2 * before[k] - 5 * p[k] + 4 * q[k] - after[k];
+                float twist = 3 * (p[k] - q[k]) + after[k] - before[k];
                 to[k] = p[k] + 0.5f * t * (q[k] - before[k] + t * (bend + t * twist));
             }
             digits_line(pen, from, to);
@@ -95,7 +99,7 @@ static void digits_stroke(digits_pen *pen, float points[][2], int count) {
 static void digits_glyph(digits_pen *pen, const char *glyph) {
     float points[DIGITS_POINTS][2];
     int count = 0;
-    for (; ; glyph += 3) {
+    for (;; glyph += 3) {
         int corner = count > 0 && glyph[0] == glyph[-3] && glyph[1] == glyph[-2];
         float gx = (float)(glyph[0] - '0') - 4.5f, gy = (float)(glyph[1] - '0') - 4.5f;
         float *point = points[count++];
@@ -109,11 +113,12 @@ static void digits_glyph(digits_pen *pen, const char *glyph) {
     }
 }
 
-/* Turns, slants, scales and shifts the grid: columns of about 1.5 pixels, rows of about 2.1. */
+/* Turns, slants, scales and shifts the grid. A column is about 1.4 pixels wide, a row about 2.1 high. */
 static void digits_place(digits_pen *pen) {
     float angle = digits_bell(&pen->random, 0.1f), slant = digits_bell(&pen->random, 0.22f);
-    float sine = angle - angle * angle * angle / 6, cosine = 1 - angle * angle / 2; /* good enough, and the same everywhere */
-    float height = digits_uniform(&pen->random, 1.85f, 2.3f), width = height * digits_uniform(&pen->random, 0.5f, 0.85f);
+    float sine = angle - angle * angle * angle / 6, cosine = 1 - angle * angle / 2; /* the same on every machine */
+    float height = digits_uniform(&pen->random, 1.85f, 2.3f);
+    float width = height * digits_uniform(&pen->random, 0.5f, 0.85f);
     pen->xx = width * cosine, pen->xy = -height * (sine + slant * cosine);
     pen->yx = width * sine, pen->yy = height * (cosine - slant * sine);
     pen->x = 13.5f + digits_bell(&pen->random, 0.6f), pen->y = 13.5f + digits_bell(&pen->random, 0.6f);

@@ -6,11 +6,11 @@
 
 /* Largest error allowed, relative to the largest entry of the layer's array. In single precision an error of one
    rounding, 6e-8, grows along up to a dozen layers, and where terms of opposite sign cancel: p - t, or sigma' v with
-   sigma'' d u. Over 5000 nets the worst was 1e-4, and 999 of 1000 arrays stayed below 4e-5 (double: 4e-13, 3e-14). */
+   sigma'' d u. Over 5000 nets the worst was 2e-4, and 999 of 1000 arrays stayed below 2e-5 (double: 2e-13, 2e-14). */
 #ifdef RP_DOUBLE
 static const double tolerance = 1e-10, kink = 1e-9;
 #else
-static const double tolerance = 3e-4, kink = 3e-6;
+static const double tolerance = 5e-4, kink = 3e-6;
 #endif
 
 /* What a random net may be: sizes are upper limits. */
