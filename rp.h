@@ -1912,8 +1912,8 @@ static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int w
 }
 
 static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, int slot) {
-    if (slot == 0) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite at the input; nothing was changed", who, what);
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); nothing was changed", who, what,
+    if (slot == 0) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite at the input; this step changed nothing", who, what);
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); this step changed nothing", who, what,
                     net->steps[slot - 1].layer, rpi_layer_name(&net->layers[net->steps[slot - 1].layer]));
 }
 
@@ -2175,7 +2175,7 @@ static rp_status rpi_differentiate(rp_net *net, const char *who, const rp_data *
     rpi_forward(net, b, rpi_columns(b, batch->count), 1, rule);
     sum = rpi_evaluate_loss(net, b, batch, rule ? net->h : NULL) / batch->count;
     if (!rpi_finite_double(sum) || !rpi_finite((rp_real)sum))
-        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; nothing was changed", who, sum);
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; this step changed nothing", who, sum);
     status = rpi_backward_pass(net, who, batch->count, batch->weights, rule, rpi_losses[net->loss].separable);
     if (!status && loss) *loss = (rp_real)sum;
     return status;
@@ -3194,13 +3194,13 @@ static void RPI_FN(block)(int m, int n, int k, const rp_real *a, size_t a_row, s
     }
 }
 
-/* |A| of one block, its contiguous direction kept. */
-static void RPI_FN(pack_magnitudes)(const rp_real *a, size_t a_row, size_t a_column, int m, int k, rp_real *out) {
-    int outer = a_column == 1 ? m : k, inner = a_column == 1 ? k : m;
-    size_t stride = a_column == 1 ? a_row : a_column;
-    for (int i = 0; i < outer; i++)
-        for (int p = 0; p < inner; p += RPI_LANES)
-            RPI_STORE_SOME(out + (size_t)i * (size_t)inner + p, RPI_ABS(RPI_LOAD_SOME(a + (size_t)i * stride + p, inner - p)), inner - p);
+/* A block of A, or its magnitudes, into contiguous memory; its contiguous direction is kept. */
+RPI_INLINE void RPI_FN(pack)(const rp_real *a, size_t stride, int rows, int n, int magnitudes, rp_real *out) {
+    for (int i = 0; i < rows; i++, a += stride, out += n)
+        for (int p = 0; p < n; p += RPI_LANES) {
+            rpi_v x = RPI_LOAD_SOME(a + p, n - p);
+            RPI_STORE_SOME(out + p, magnitudes ? RPI_ABS(x) : x, n - p);
+        }
 }
 
 /* c = bias + A b, where b, c and the rows of A are contiguous: limited by the reading of A, so four rows share each read of b. */
@@ -3229,19 +3229,19 @@ static void RPI_FN(product)(const rpi_product *q) {
     for (int p = 0; p < q->k; p += RPI_K_BLOCK)
         for (int i = 0; i < q->m; i += RPI_M_BLOCK) {
             int k = q->k - p < RPI_K_BLOCK ? q->k - p : RPI_K_BLOCK, m = q->m - i < RPI_M_BLOCK ? q->m - i : RPI_M_BLOCK;
+            int by_row = q->a_column == 1, lines = by_row ? m : k, length = by_row ? k : m;
             const rp_real *a = q->a + (size_t)i * q->a_row + (size_t)p * q->a_column;
-            size_t from = (size_t)p * q->ldb, row = q->a_row, column = q->a_column;
+            size_t from = (size_t)p * q->ldb, stride = by_row ? q->a_row : q->a_column;
             rp_real *c = q->c + (size_t)i * q->ldc, *c2 = q->c2 + (size_t)i * q->ldc;
+            int packed = stride % 256 == 0; /* lines that fall on each other in L1: measured, 1024 wide takes 20% less time packed */
+            if (q->b && packed) RPI_FN(pack)(a, stride, lines, length, 0, q->a_packed);
             if (q->b)
-                RPI_FN(block)(m, q->n, k, a, row, column, q->b + from, q->ldb, c, q->ldc, p ? c : q->bias ? q->bias + i : NULL, q->ldc, !p);
+                RPI_FN(block)(m, q->n, k, packed ? q->a_packed : a, by_row ? packed ? (size_t)k : stride : 1, by_row ? 1 : packed ? (size_t)m : stride,
+                              q->b + from, q->ldb, c, q->ldc, p ? c : q->bias ? q->bias + i : NULL, q->ldc, !p);
             if (!q->b2) continue;
-            if (!q->plain) {
-                RPI_FN(pack_magnitudes)(a, row, column, m, k, q->a_packed);
-                a = q->a_packed;
-                if (column == 1) row = (size_t)k;
-                else column = (size_t)m;
-            }
-            RPI_FN(block)(m, q->n, k, a, row, column, q->b2 + from, q->ldb, c2, q->ldc, p ? c2 : q->column, p ? q->ldc : 0, 0);
+            if (!q->plain || !(q->b && packed)) RPI_FN(pack)(a, stride, lines, length, !q->plain, q->a_packed);
+            RPI_FN(block)(m, q->n, k, q->a_packed, by_row ? (size_t)k : 1, by_row ? 1 : (size_t)m, q->b2 + from, q->ldb, c2, q->ldc,
+                          p ? c2 : q->column, p ? q->ldc : 0, 0);
         }
 }
 

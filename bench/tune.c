@@ -1,5 +1,5 @@
 /* Looks for the one fixed setting of residual partitioning that does best over unlike tasks: what rp_partitioning()
-   returns was chosen by it. Every setting of a grid trains every task for one short epoch. The table shows validation
+   returns was chosen by it. Every setting of a grid trains every task for a short while. The table shows validation
    losses as multiples of what Adam reaches at the best of three rates, and is sorted by their geometric mean.
 
        cc -O2 bench/tune.c -lm -o tune && ./tune --help
@@ -157,23 +157,30 @@ static rp_data data_of(const task *t, int first, int count) {
     return data;
 }
 
-/* The validation loss after one epoch of `steps` steps; infinite if it fails. */
-static double train(const task *t, rp_optimizer optimizer, int steps) {
+typedef struct options {
+    int steps, epochs, top;
+    const char *tasks;
+} options;
+
+/* The validation loss after training; infinite if that fails. */
+static double train(const task *t, rp_optimizer optimizer, const options *o) {
     rp_net *net = make_net(t);
-    rp_data training = data_of(t, 0, steps * BATCH), validation = data_of(t, steps * BATCH, VALIDATION);
+    rp_data training = data_of(t, 0, o->steps * BATCH), validation = data_of(t, o->steps * BATCH, VALIDATION);
+    rp_fit_options fit = {0};
     rp_score score;
+    fit.epochs = o->epochs;
     optimizer.weight_decay = (rp_real)t->weight_decay;
-    int failed = rp_fit(net, &optimizer, &training, NULL, NULL) || rp_evaluate(net, &validation, &score);
+    int failed = rp_fit(net, &optimizer, &training, &fit, NULL) || rp_evaluate(net, &validation, &score);
     rp_net_free(net);
     return failed ? HUGE_VAL : (double)score.loss;
 }
 
-static void run_adam(task *t, int steps) {
+static void run_adam(task *t, const options *o) {
     static const double rates[] = {1e-3, 3e-3, 1e-2};
     double best = 0;
     t->adam = HUGE_VAL;
     for (int i = 0; i < 3; i++) {
-        double loss = train(t, rp_adam((rp_real)rates[i]), steps);
+        double loss = train(t, rp_adam((rp_real)rates[i]), o);
         if (loss < t->adam) t->adam = loss, best = rates[i];
     }
     printf("%-14s Adam at its best rate, %g: %.4f\n", t->name, best, t->adam);
@@ -221,13 +228,13 @@ static int by_mean(const void *a, const void *b) {
     return (x->mean > y->mean) - (x->mean < y->mean);
 }
 
-static int run_grid(const task *tasks, int count, int steps, setting *settings) {
+static int run_grid(const task *tasks, int count, const options *o, setting *settings) {
     int used = 0;
     for (; used < MOST_SETTINGS && pick(used, &settings[used].optimizer); used++) {
         setting *s = &settings[used];
         double sum = 0;
         for (int i = 0; i < count; i++) {
-            s->ratio[i] = train(&tasks[i], s->optimizer, steps) / tasks[i].adam;
+            s->ratio[i] = train(&tasks[i], s->optimizer, o) / tasks[i].adam;
             sum += log(s->ratio[i] < WORST ? s->ratio[i] : WORST);
         }
         s->mean = exp(sum / count);
@@ -239,8 +246,9 @@ static int run_grid(const task *tasks, int count, int steps, setting *settings) 
 static int usage(const char *wrong) {
     FILE *to = wrong ? stderr : stdout;
     if (wrong) fprintf(to, "tune: %s is not an option, or has no good value\n", wrong);
-    fprintf(to, "usage: tune [--steps N] [--top N] [--tasks WORD] [list]...\n"
-                "  --steps N      training steps for each setting (300)\n"
+    fprintf(to, "usage: tune [--steps N] [--epochs N] [--top N] [--tasks WORD] [list]...\n"
+                "  --steps N      steps in an epoch (300)\n"
+                "  --epochs N     epochs for each setting (1)\n"
                 "  --top N        rows of the sorted table (12)\n"
                 "  --tasks WORD   only tasks with WORD in their name\n"
                 "lists of values, as in --rate 100,300,1000 (which are the defaults):\n");
@@ -264,14 +272,10 @@ static int read_list(list *l, const char *text) {
     return 0;
 }
 
-typedef struct options {
-    int steps, top;
-    const char *tasks;
-} options;
-
 /* One option with its value. */
 static int read_option(const char *name, const char *value, options *o) {
     if (!strcmp(name, "--steps")) return (o->steps = atoi(value)) > 0;
+    if (!strcmp(name, "--epochs")) return (o->epochs = atoi(value)) > 0;
     if (!strcmp(name, "--top")) return (o->top = atoi(value)) > 0;
     if (!strcmp(name, "--tasks")) return o->tasks = value, 1;
     for (int i = 0; i < LISTS; i++)
@@ -291,7 +295,7 @@ int main(int argc, char **argv) {
     static const char *mnist[2] = {"AE MNIST", "class. MNIST"}, *fashion[2] = {"AE Fashion", "class. Fashion"};
     static task tasks[MOST_TASKS];
     static setting settings[MOST_SETTINGS];
-    options o = {300, 12, ""};
+    options o = {300, 1, 12, ""};
     int count = 0;
     if (argc == 2 && !strcmp(argv[1], "--help")) return usage(NULL);
     for (int i = 1; i < argc; i += 2)
@@ -302,11 +306,11 @@ int main(int argc, char **argv) {
     add_real(tasks, &count, "fashion", fashion, samples);
     count = keep_tasks(tasks, count, o.tasks);
     if (!count) return usage("--tasks");
-    for (int i = 0; i < count; i++) run_adam(&tasks[i], o.steps);
+    for (int i = 0; i < count; i++) run_adam(&tasks[i], &o);
     print_head(tasks, count);
-    int used = run_grid(tasks, count, o.steps, settings);
+    int used = run_grid(tasks, count, &o, settings);
     qsort(settings, (size_t)used, sizeof *settings, by_mean);
-    printf("\nThe best, after %d steps of %d samples: validation losses as multiples of Adam's:\n", o.steps, BATCH);
+    printf("\nThe best, after %d epochs of %d steps: validation losses as multiples of Adam's:\n", o.epochs, o.steps);
     print_head(tasks, count);
     for (int i = 0; i < used && i < o.top; i++) print_row(&settings[i], count);
     return 0;

@@ -53,8 +53,8 @@ static const struct {
     {"clf", "classifier", "784-400-100-36-10, softplus, softmax cross-entropy", classifier, (rp_real)1e-4},
 };
 
-/* The optimizers. Of two to four rates per decade these were best over 10 epochs of 10,000 drawn digits (seeds 1 to 3) and
-   4 epochs of MNIST together. 0 is the default of residual partitioning. */
+/* The optimizers. Of two to four rates per decade these were best over 10 epochs of 10,000 drawn digits (seeds 1 to 3)
+   and 4 epochs of MNIST together. 0 is the default of residual partitioning. */
 
 static rp_optimizer partitioning(rp_real rate) {
     rp_optimizer optimizer = rp_partitioning();
@@ -95,7 +95,7 @@ static const char help[] =
     "  --epochs N      default 10, or 4 with --data\n"
     "  --seed N        of parameters, order and drawn digits; default 1\n"
     "  --digits N      how many to draw for training (and a fifth of it more for\n"
-    "                  validation); default 10000\n"
+    "                  validation); default 20000\n"
     "  --data FOLDER   real images instead: MNIST or a relative, unpacked, in files\n"
     "                  named train-images-idx3-ubyte, train-labels-idx1-ubyte,\n"
     "                  t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte\n"
@@ -155,7 +155,7 @@ static void unknown_option(const char *name) {
 }
 
 static options parse(int count, char **arguments) {
-    options o = {NULL, {1, 1}, {1, 1, 1, 0, 0}, 0, 10000, 1, 0};
+    options o = {NULL, {1, 1}, {1, 1, 1, 0, 0}, 0, 20000, 1, 0};
     for (int i = 1; i < count; i += 2) {
         const char *name = arguments[i], *value = i + 1 < count ? arguments[i + 1] : "";
         if (!strcmp(name, "--help")) fputs(help, stdout), exit(0);

@@ -430,11 +430,11 @@ static void test_exclusive_or(void) {
     const rp_real x[] = {0, 0, 0, 1, 1, 0, 1, 1};
     const int labels[] = {0, 1, 1, 0};
     const rp_data data = {x, NULL, labels, NULL, 4, NULL, NULL};
-    check_learned("exclusive or", &data, 8, 4, 500, 1);
+    check_learned("exclusive or", &data, 8, 4, 200, 1);
 }
 
 static void test_spiral(void) { /* two arms of most of a turn each */
-    enum { POINTS = 200 };
+    enum { POINTS = 100 };
     rp_real x[2 * POINTS];
     int labels[POINTS];
     rp_data data = {x, NULL, labels, NULL, POINTS, NULL, NULL};
@@ -443,7 +443,7 @@ static void test_spiral(void) { /* two arms of most of a turn each */
         x[2 * i] = (rp_real)(radius * cos(angle)), x[2 * i + 1] = (rp_real)(radius * sin(angle));
         labels[i] = i % 2;
     }
-    check_learned("spiral", &data, 24, 20, 150, 0.98);
+    check_learned("spiral", &data, 16, 20, 80, 0.98);
 }
 
 int main(void) {
