@@ -60,23 +60,23 @@ static rp_real uniform(uint64_t *random, double low, double high) {
     return (rp_real)(low + (high - low) * (double)(digits_bits(random) >> 11) / 9007199254740992.0);
 }
 
-/* Two arms of a spiral, a class each. */
+/* Two arms of a spiral, a class each; one label in twenty is wrong. */
 static void draw_spirals(int count, rp_real *x, int *labels) {
     uint64_t random = 1;
     for (int i = 0; i < count; i++) {
         double r = sqrt((double)uniform(&random, 0, 1)), angle = 7 * r + 3.14159265358979 * (i % 2);
         x[2 * i] = (rp_real)(r * cos(angle)) + uniform(&random, -0.02, 0.02);
         x[2 * i + 1] = (rp_real)(r * sin(angle)) + uniform(&random, -0.02, 0.02);
-        labels[i] = i % 2;
+        labels[i] = i % 2 ^ (digits_bits(&random) % 20 == 0);
     }
 }
 
-/* A smooth function of four numbers. */
+/* A smooth function of four numbers, and noise. */
 static void draw_waves(int count, rp_real *x, rp_real *t) {
     uint64_t random = 2;
     for (int i = 0; i < count; i++, x += 4) {
         for (int k = 0; k < 4; k++) x[k] = uniform(&random, -1, 1);
-        t[i] = (rp_real)(sin(3 * (double)x[0]) + (double)(x[1] * x[2]) + cos(4 * (double)x[3]));
+        t[i] = (rp_real)(sin(3 * (double)x[0]) + cos(4 * (double)x[3])) + x[1] * x[2] + uniform(&random, -0.3, 0.3);
     }
 }
 
