@@ -1606,24 +1606,6 @@ static size_t rpi_leading(int batch) {
     return (lines | 1) * (size_t)RPI_LINE_REALS;
 }
 
-static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffers *b) {
-    size_t slots = (size_t)net->step_count + 1;
-    rp_real **all = (rp_real **)rpi_claim(arena, 5 * slots, sizeof *all);
-    if (!arena->base) return;
-    memset(all, 0, 5 * slots * sizeof *all);
-    b->y = all, b->d = all + slots, b->v = all + 2 * slots, b->slope = all + 3 * slots, b->second = all + 4 * slots;
-}
-
-/* Values of slots that share buffers: for prediction. */
-static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buffers *b) {
-    rpi_lay_out_pointers(net, arena, b);
-    for (int p = 0; p < net->pool_count; p++) {
-        rp_real *rows = rpi_claim_reals(arena, net->pool_rows[p] * b->ld);
-        for (int slot = 0; arena->base && slot <= net->step_count; slot++)
-            if (net->pool[slot] == p) b->y[slot] = rows;
-    }
-}
-
 static rp_real *rpi_claim_rows(rpi_arena *arena, size_t rows, size_t ld) {
     if (rows > SIZE_MAX / 16 / ld) {
         arena->overflow = 1;
@@ -1632,9 +1614,30 @@ static rp_real *rpi_claim_rows(rpi_arena *arena, size_t rows, size_t ld) {
     return rpi_claim_reals(arena, rows * ld);
 }
 
+static size_t rpi_threads(const rp_net *net) { return (size_t)(net->config.threads > 1 ? net->config.threads : 1); }
+
+static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffers *b, size_t threads) {
+    size_t slots = (size_t)net->step_count + 1;
+    rp_real **all = (rp_real **)rpi_claim(arena, 5 * slots, sizeof *all);
+    b->a_packed = rpi_claim_rows(arena, RPI_M_BLOCK * threads, RPI_K_BLOCK);
+    if (!arena->base) return;
+    memset(all, 0, 5 * slots * sizeof *all);
+    b->y = all, b->d = all + slots, b->v = all + 2 * slots, b->slope = all + 3 * slots, b->second = all + 4 * slots;
+}
+
+/* Values of slots that share buffers: for prediction. */
+static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buffers *b, size_t threads) {
+    rpi_lay_out_pointers(net, arena, b, threads);
+    for (int p = 0; p < net->pool_count; p++) {
+        rp_real *rows = rpi_claim_reals(arena, net->pool_rows[p] * b->ld);
+        for (int slot = 0; arena->base && slot <= net->step_count; slot++)
+            if (net->pool[slot] == p) b->y[slot] = rows;
+    }
+}
+
 static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffers *b) {
-    size_t threads = (size_t)(net->config.threads > 1 ? net->config.threads : 1);
-    rpi_lay_out_pointers(net, arena, b);
+    size_t threads = rpi_threads(net);
+    rpi_lay_out_pointers(net, arena, b, threads);
     for (int slot = 0; slot <= net->step_count; slot++) {
         rp_real *y = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld), *d = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
         rp_real *v = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
@@ -1648,7 +1651,6 @@ static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffer
     }
     b->panel = rpi_claim_rows(arena, 2 * RPI_PANEL * threads, (size_t)b->batch);
     b->tile = rpi_claim_rows(arena, 2 * RPI_PANEL * threads, RPI_ROWS_MOST);
-    b->a_packed = rpi_claim_rows(arena, RPI_M_BLOCK * threads, RPI_K_BLOCK);
     b->column = rpi_claim_reals(arena, 2 * b->ld);
     b->total = rpi_claim_reals(arena, b->ld);
 }
@@ -1675,7 +1677,7 @@ static void rpi_lay_out_arrays(rp_net *net, rpi_arena *arena) {
     net->sample_loss = (double *)rpi_claim(arena, batch, sizeof *net->sample_loss);
     if (!training) {
         rp_real *targets;
-        rpi_lay_out_prediction(net, arena, b);
+        rpi_lay_out_prediction(net, arena, b, rpi_threads(net));
         targets = rpi_claim_rows(arena, outputs, b->ld);
         if (arena->base) b->d[net->step_count] = targets;
         return;
@@ -2510,13 +2512,13 @@ RP_API rp_workspace *rp_workspace_new(const rp_net *net, int batch) {
     w->memory = net->memory;
     w->buffers.kernels = net->buffers.kernels;
     w->buffers.batch = batch, w->buffers.ld = rpi_leading(batch);
-    rpi_lay_out_prediction(net, &arena, &w->buffers);
+    rpi_lay_out_prediction(net, &arena, &w->buffers, 1);
     if (arena.overflow || !rpi_block_new(&w->memory, &w->block, arena.used)) {
         w->memory.release(w->memory.user, w);
         return NULL;
     }
     arena.base = w->block.base, arena.used = 0;
-    rpi_lay_out_prediction(net, &arena, &w->buffers);
+    rpi_lay_out_prediction(net, &arena, &w->buffers, 1);
     return w;
 }
 

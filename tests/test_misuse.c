@@ -581,20 +581,585 @@ static void test_inference_only(void) {
 
 /* >>extremes */
 
-/* What a step cannot digest, and what is to be said of it. */
+/* What a step cannot digest. */
 typedef enum poison { NAN_INPUT, INFINITE_INPUT, NAN_TARGET, INFINITE_TARGET, NAN_WEIGHT, NAN_PARAMETER, POISONS } poison;
-static rp_status poisoned_call(poison kind, int consumer, rp_net *net, const samples *clean) {
-    samples s = *clean;
-    rp_real *at = kind <= INFINITE_INPUT ? &s.inputs[4] : kind <= INFINITE_TARGET ? &s.targets[5] : &s.weights[1], kept;
-    rp_status status;
-    s.data.inputs = s.inputs, s.data.targets = s.targets, s.data.weights = s.weights;
-    if (kind == NAN_PARAMETER) at = &rp_parameters(net)[HIDDEN * INPUTS + 2];
-    kept = *at;
-    *at = (rp_real)(kind == INFINITE_INPUT || kind == INFINITE_TARGET ? INFINITY : NAN);
-    status = consumer == TRAIN ? RP_OK : consume(consumer, net, &s.data);
-    if (consumer == TRAIN) status = RP_OK;
-    *at = kept;
+
+static rp_real *poisoned_place(poison kind, rp_net *net, samples *s) {
+    switch (kind) {
+    case NAN_INPUT: case INFINITE_INPUT: return &s->inputs[4];
+    case NAN_TARGET: case INFINITE_TARGET: return &s->targets[5];
+    case NAN_WEIGHT: return &s->weights[1];
+    default: return &rp_parameters(net)[HIDDEN * INPUTS + 2];
+    }
+}
+
+/* A step on a poisoned batch, in its three forms, fails and leaves the flat arrays as they were. */
+static void check_poison(poison kind, rp_net *net, const rp_optimizer *o, samples *s) {
+    rp_status expected = kind == NAN_WEIGHT ? RP_ERR_VALUE : RP_ERR_NOT_FINITE;
+    rp_real *place = poisoned_place(kind, net, s), kept = *place, gradient[64], curvature[64];
+    memcpy(gradient, rp_gradient(net), parameter_bytes(net));
+    memcpy(curvature, rp_curvature(net), parameter_bytes(net));
+    *place = (rp_real)(kind == INFINITE_INPUT || kind == INFINITE_TARGET ? INFINITY : NAN);
+    FAILS(rp_train(net, o, &s->data, NULL), expected, "rp_train");
+    FAILS(rp_fit(net, o, &s->data, NULL, NULL), expected, "rp_fit");
+    FAILS(rp_backward(net, &s->data, &o->rule, NULL), expected, "rp_backward");
+    *place = kept;
+    CHECK(!memcmp(gradient, rp_gradient(net), parameter_bytes(net)), "poison %d changed the gradient", kind);
+    CHECK(!memcmp(curvature, rp_curvature(net), parameter_bytes(net)), "poison %d changed the curvature", kind);
+}
+
+static void good_steps(rp_net *net, const rp_optimizer *o, const samples *s) {
+    for (int i = 0; i < 3; i++) WORKS(rp_train(net, o, &s->data, NULL));
+}
+
+/* A failed step is as if it had never been: parameters, state and random numbers go on with the same bits. */
+static void test_failed_steps(rp_activation_kind activation) {
+    samples s;
+    make_samples(&s, 2);
+    s.data.weights = s.weights;
+    for (int i = 0; i < OPTIMIZERS; i++) {
+        for (int kind = 0; kind < POISONS; kind++) {
+            named_optimizer o = optimizer_of(i);
+            rp_net *net = make_net(activation, RP_SQUARED_ERROR, 4), *spared = make_net(activation, RP_SQUARED_ERROR, 4);
+            good_steps(net, &o.with, &s), good_steps(spared, &o.with, &s);
+            check_poison((poison)kind, net, &o.with, &s);
+            CHECK(same_parameters(net, spared), "%s: poison %d changed the parameters", o.name, kind);
+            good_steps(net, &o.with, &s), good_steps(spared, &o.with, &s);
+            CHECK(same_parameters(net, spared), "%s: poison %d changed the state", o.name, kind);
+            rp_net_free(net), rp_net_free(spared);
+        }
+    }
+}
+
+/* A failed step by another optimizer does not cost the first its state. */
+static void test_failed_switch(void) {
+    samples s;
+    make_samples(&s, 2);
+    s.data.weights = s.weights;
+    for (int i = 0; i < OPTIMIZERS; i++) {
+        rp_optimizer o = optimizer_of(i).with, other = optimizer_of((i + 4) % OPTIMIZERS).with;
+        rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 4), *spared = make_net(RP_TANH, RP_SQUARED_ERROR, 4);
+        good_steps(net, &o, &s), good_steps(spared, &o, &s);
+        check_poison(NAN_INPUT, net, &other, &s);
+        good_steps(net, &o, &s), good_steps(spared, &o, &s);
+        CHECK(same_parameters(net, spared), "%s lost its state", optimizer_of(i).name);
+        rp_net_free(net), rp_net_free(spared);
+    }
+}
+
+/* Arrays that the caller filled with what is not finite. */
+static void test_bad_arrays(void) {
+    const rp_rule rule = rp_rule_default();
+    samples s;
+    make_samples(&s, 3);
+    for (int i = 0; i < OPTIMIZERS; i++) {
+        named_optimizer o = optimizer_of(i);
+        rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 4), *spared = make_net(RP_TANH, RP_SQUARED_ERROR, 4);
+        good_steps(net, &o.with, &s), good_steps(spared, &o.with, &s);
+        for (int which = 0; which < 1 + (o.with.method == RP_PARTITIONING); which++) {
+            WORKS(rp_backward(net, &s.data, &rule, NULL));
+            (which ? rp_curvature(net) : rp_gradient(net))[3] = (rp_real)(which ? INFINITY : NAN);
+            FAILS(rp_update(net, &o.with), RP_ERR_NOT_FINITE, "rp_update gradient");
+            FAILS(rp_direction(net, &o.with), RP_ERR_NOT_FINITE, "rp_direction gradient");
+        }
+        good_steps(net, &o.with, &s), good_steps(spared, &o.with, &s);
+        CHECK(same_parameters(net, spared), "%s", o.name);
+        rp_net_free(net), rp_net_free(spared);
+    }
+}
+
+/* rp_train leaves what rp_backward and rp_direction left. */
+static void test_arrays_stay(void) {
+    const rp_rule rule = rp_rule_default();
+    samples s;
+    make_samples(&s, 3);
+    for (int i = 0; i < OPTIMIZERS; i++) {
+        named_optimizer o = optimizer_of(i);
+        rp_real gradient[64], curvature[64], direction[64];
+        rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 4);
+        WORKS(rp_backward(net, &s.data, &rule, NULL));
+        WORKS(rp_direction(net, &o.with));
+        memcpy(gradient, rp_gradient(net), parameter_bytes(net));
+        memcpy(curvature, rp_curvature(net), parameter_bytes(net));
+        memcpy(direction, rp_direction_array(net), parameter_bytes(net));
+        WORKS(rp_train(net, &o.with, &s.data, NULL));
+        CHECK(!memcmp(gradient, rp_gradient(net), parameter_bytes(net)), "%s: the gradient", o.name);
+        CHECK(!memcmp(curvature, rp_curvature(net), parameter_bytes(net)), "%s: the curvature", o.name);
+        CHECK(!memcmp(direction, rp_direction_array(net), parameter_bytes(net)), "%s: the direction", o.name);
+        rp_net_free(net);
+    }
+}
+
+/* Weights on an input that is always zero have neither gradient nor curvature, and stay exactly. */
+static void test_zero_columns(void) {
+    samples s;
+    make_samples(&s, 5);
+    for (int i = 0; i < BATCH; i++) s.inputs[i * INPUTS + 1] = 0;
+    for (int i = 0; i < OPTIMIZERS; i++) {
+        named_optimizer o = optimizer_of(i);
+        rp_net *net = make_net(RP_SOFTPLUS, RP_SOFTMAX_CROSS_ENTROPY, 6), *before = make_net(RP_SOFTPLUS, RP_SOFTMAX_CROSS_ENTROPY, 6);
+        o.with.weight_decay = o.with.damping = 0;
+        good_steps(net, &o.with, &s);
+        for (int at = 0; at < HIDDEN * INPUTS; at++) {
+            int stays = rp_parameters(net)[at] == rp_parameters(before)[at];
+            CHECK(stays == (at % INPUTS == 1), "%s: weight %d %s", o.name, at, stays ? "stays" : "moves");
+        }
+        rp_net_free(net), rp_net_free(before);
+    }
+}
+
+/* Inputs of +-10^4 and denormal ones: the first step is taken; whatever follows, the parameters stay finite. */
+static void test_extreme_inputs(void) {
+    const double sizes[] = {1e4, sizeof(rp_real) == sizeof(float) ? FLT_MIN / 8 : DBL_MIN / 8};
+    for (int activation = RP_IDENTITY; activation <= RP_SILU; activation++) {
+        for (int i = 0; i < OPTIMIZERS * 4; i++) {
+            named_optimizer o = optimizer_of(i / 4);
+            rp_net *net = make_net((rp_activation_kind)activation, i & 1 ? RP_SQUARED_ERROR : RP_SOFTMAX_CROSS_ENTROPY, 7);
+            samples s;
+            make_samples(&s, 8);
+            for (int at = 0; at < BATCH * INPUTS; at++) s.inputs[at] = (rp_real)(at % 2 ? -sizes[i / 2 % 2] : sizes[i / 2 % 2]);
+            WORKS(rp_train(net, &o.with, &s.data, NULL));
+            for (int step = 0; step < 5; step++) {
+                rp_status status = rp_train(net, &o.with, &s.data, NULL);
+                CHECK(!status || status == RP_ERR_NOT_FINITE, "%s: %d", o.name, status);
+            }
+            CHECK(finite_parameters(net), "%s, activation %d", o.name, activation);
+            rp_net_free(net);
+        }
+    }
+}
+
+/* Logits so large that probabilities are exactly 0 and 1, on the right side and on the wrong one. */
+static void test_saturated(void) {
+    const rp_loss_kind losses[] = {RP_SOFTMAX_CROSS_ENTROPY, RP_BINARY_CROSS_ENTROPY, RP_POISSON};
+    for (int i = 0; i < OPTIMIZERS * 3; i++) {
+        named_optimizer o = optimizer_of(i / 3);
+        rp_net *net = make_net(RP_TANH, losses[i % 3], 9);
+        rp_real *biases = rp_parameters(net) + rp_parameter_count(net) - OUTPUTS, loss = -1;
+        samples s;
+        make_samples(&s, 10);
+        for (int at = 0; at < BATCH * OUTPUTS; at++) s.targets[at] = (rp_real)((at + at / OUTPUTS) % 2);
+        biases[0] = -10000, biases[1] = losses[i % 3] == RP_POISSON ? -10000 : 10000;
+        WORKS(rp_train(net, &o.with, &s.data, &loss));
+        CHECK(loss > 1000 && isfinite(loss), "%s: loss %g", o.name, loss);
+        CHECK(finite_parameters(net), "%s", o.name);
+        rp_net_free(net);
+    }
+    samples s;
+    rp_optimizer o = rp_sgd(1);
+    rp_net *net = make_net(RP_TANH, RP_POISSON, 9);
+    make_samples(&s, 10);
+    rp_parameters(net)[rp_parameter_count(net) - 1] = 10000;
+    FAILS(rp_train(net, &o, &s.data, NULL), RP_ERR_NOT_FINITE, "rp_train loss");
+    rp_net_free(net);
+}
+
+/* A batch smaller than the largest sees nothing of the larger one before it. */
+static void test_small_batches(void) {
+    for (int i = 0; i < BATCH * 3; i++) {
+        int count = 1 + i / 3;
+        const rp_rule rule = {(rp_rule_kind)(i % 2), RP_BOUND_TIGHT, RP_SCALE_FAN_IN};
+        rp_net *used = make_net(RP_TANH, RP_SOFTMAX_CROSS_ENTROPY, 11), *fresh = describe(NULL, RP_TANH, RP_SOFTMAX_CROSS_ENTROPY);
+        rp_net *net = fresh;
+        rp_real used_loss = 0, fresh_loss = 1;
+        samples large, small;
+        make_samples(&large, 12), make_samples(&small, 13);
+        for (int at = 0; at < BATCH * INPUTS; at++) large.inputs[at] *= 1000;
+        small.data.count = count;
+        WORKS(rp_net_build(fresh, count, 11));
+        rp_backward(used, &large.data, &rule, NULL);
+        CHECK(!rp_backward(used, &small.data, &rule, &used_loss), "%s", rp_error(used));
+        CHECK(!rp_backward(fresh, &small.data, &rule, &fresh_loss), "%s", rp_error(fresh));
+        CHECK(fabs((double)(used_loss - fresh_loss)) < 1e-5, "loss %g, not %g", used_loss, fresh_loss);
+        for (size_t at = 0; at < rp_parameter_count(used); at++) {
+            CHECK(fabs((double)(rp_gradient(used)[at] - rp_gradient(fresh)[at])) < 1e-5, "gradient %d of %d samples", (int)at, count);
+            CHECK(fabs((double)(rp_curvature(used)[at] - rp_curvature(fresh)[at])) < 1e-5, "curvature %d of %d samples", (int)at, count);
+        }
+        rp_net_free(used), rp_net_free(fresh);
+    }
+}
+
+/* At an absurd rate the parameters stay finite, and each step either is taken or says why not. */
+static void test_blow_up(void) {
+    samples s;
+    make_samples(&s, 14);
+    for (int i = 0; i < OPTIMIZERS * 2; i++) {
+        named_optimizer o = optimizer_of(i / 2);
+        rp_net *net = make_net(i % 2 ? RP_RELU : RP_TANH, RP_SQUARED_ERROR, 15);
+        o.with.rate = (rp_real)1e30;
+        for (int step = 0; step < 10; step++) {
+            rp_status status = rp_train(net, &o.with, &s.data, NULL);
+            CHECK(!status || status == RP_ERR_NOT_FINITE, "%s: %d", o.name, status);
+            CHECK(finite_parameters(net), "%s, step %d", o.name, step);
+        }
+        rp_net_free(net);
+    }
+}
+
+/* A parameter whose new value would not be finite stays; the others move. */
+static void test_overflowing_step(void) {
+    const rp_real largest = (rp_real)(sizeof(rp_real) == sizeof(float) ? FLT_MAX : DBL_MAX);
+    samples s;
+    make_samples(&s, 14);
+    for (int i = 0; i < 2; i++) {
+        rp_optimizer o = i ? rp_partitioning_rate(1) : rp_sgd(largest / 4);
+        rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 16);
+        o.damping = 0;
+        rp_real *w = rp_parameters(net), w0 = w[0], w1 = w[1], w2 = w[2];
+        memset(rp_gradient(net), 0, parameter_bytes(net));
+        memset(rp_curvature(net), 0, parameter_bytes(net));
+        rp_gradient(net)[0] = 16, rp_gradient(net)[1] = 1;
+        rp_curvature(net)[1] = 2;
+        WORKS(rp_update(net, &o));
+        CHECK(w[0] == w0 && w[2] == w2, "%g became %g, %g became %g", w0, w[0], w2, w[2]);
+        CHECK(w[1] < w1 && isfinite(w[1]), "%g became %g", w1, w[1]);
+        rp_net_free(net);
+    }
+}
+
+/* A gradient whose square overflows, once: the state recovers. */
+static void test_state_recovers(void) {
+    const rp_real huge = (rp_real)(sizeof(rp_real) == sizeof(float) ? 1e30 : 1e200);
+    for (int i = 0; i < OPTIMIZERS; i++) {
+        named_optimizer o = optimizer_of(i);
+        rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 17);
+        rp_real *w = rp_parameters(net), before;
+        for (size_t at = 0; at < rp_parameter_count(net); at++) rp_gradient(net)[at] = huge, rp_curvature(net)[at] = 1;
+        WORKS(rp_update(net, &o.with));
+        CHECK(finite_parameters(net), "%s", o.name);
+        w[0] = before = 1;
+        rp_gradient(net)[0] = 1;
+        for (int step = 0; step < 30; step++) WORKS(rp_update(net, &o.with));
+        CHECK(w[0] != before && isfinite(w[0]), "%s: a parameter stays at %g for ever", o.name, w[0]);
+        rp_net_free(net);
+    }
+}
+
+/* >>memory */
+
+/* A net on a heap that may fail: what cannot be built is built again, once. NULL: not even then. */
+static rp_net *build_on(heap *h) {
+    rp_config config = config_of(h);
+    for (int attempt = 0; attempt < 2; attempt++) {
+        rp_net *net = describe(&config, RP_ELU, RP_SQUARED_ERROR);
+        rp_status status = net ? rp_net_build(net, BATCH, 18) : RP_ERR_MEMORY;
+        if (net && status == RP_ERR_MEMORY) {
+            CHECK(has_words(rp_error(net), "memory"), "'%s'", rp_error(net));
+            status = rp_net_build(net, BATCH, 18);
+        }
+        if (!status) return net;
+        CHECK(status == RP_ERR_MEMORY, "%d: %s", status, rp_error(net));
+        rp_net_free(net);
+    }
+    return NULL;
+}
+
+/* A step or fit; when it fails for want of memory, once more. */
+static rp_status persist(rp_net *net, const rp_optimizer *o, const samples *s, int keep_best) {
+    rp_status status = RP_OK;
+    for (int attempt = 0; attempt < 2; attempt++) {
+        rp_real before[64];
+        rp_fit_options options;
+        memset(&options, 0, sizeof options);
+        memcpy(before, rp_parameters(net), parameter_bytes(net));
+        options.epochs = 3, options.validation = &s->data, options.keep_best = 1;
+        status = keep_best ? rp_fit(net, o, &s->data, &options, NULL) : rp_train(net, o, &s->data, NULL);
+        if (!status) return status;
+        CHECK(status == RP_ERR_MEMORY && has_words(rp_error(net), "memory"), "%d: '%s'", status, rp_error(net));
+        CHECK(!memcmp(before, rp_parameters(net), parameter_bytes(net)), "parameters changed");
+    }
     return status;
 }
 
-int main(void) { return test_end(); }
+/* Whatever allocates. Returns whether it came to its end, with the parameters that it learned. */
+static int work_on(heap *h, rp_real *parameters) {
+    samples s;
+    rp_net *net = build_on(h);
+    rp_workspace *workspace;
+    int done = net != NULL;
+    make_samples(&s, 19);
+    for (int i = 0; done && i < OPTIMIZERS; i++) {
+        rp_optimizer o = optimizer_of(i).with;
+        done = !persist(net, &o, &s, i % 2);
+    }
+    if (done) {
+        workspace = rp_workspace_new(net, 3);
+        if (!workspace) workspace = rp_workspace_new(net, 3);
+        done = workspace && !rp_predict_with(net, workspace, s.inputs, BATCH, s.targets);
+        rp_workspace_free(workspace);
+        memcpy(parameters, rp_parameters(net), parameter_bytes(net));
+    }
+    rp_net_free(net);
+    return done;
+}
+
+static void test_failing_allocations(void) {
+    heap h = new_heap();
+    rp_real expected[64] = {0};
+    CHECK(work_on(&h, expected) && h.live == 0, "%ld allocations live", h.live);
+    long needed = h.calls;
+    for (long n = 0; n < needed; n++) {
+        rp_real parameters[64] = {0};
+        h.calls = 0, h.fail_at = n, h.forever = 0;
+        CHECK(work_on(&h, parameters), "after allocation %ld failed", n);
+        CHECK(!memcmp(parameters, expected, sizeof expected), "allocation %ld: other parameters", n);
+        CHECK(h.live == 0, "allocation %ld: %ld live", n, h.live);
+        h.calls = 0, h.forever = 1;
+        CHECK(!work_on(&h, parameters), "without memory from allocation %ld on", n);
+        CHECK(h.live == 0, "from allocation %ld on: %ld live", n, h.live);
+    }
+}
+
+/* After the build and rp_prepare nothing allocates, but for rp_fit's copy of the best parameters. */
+static void test_no_allocation(void) {
+    samples s;
+    heap h = new_heap();
+    rp_config config = config_of(&h);
+    rp_net *net = describe(&config, RP_GELU, RP_SQUARED_ERROR);
+    make_samples(&s, 20);
+    WORKS(rp_net_build(net, BATCH, 21));
+    rp_workspace *workspace = rp_workspace_new(net, 2);
+    for (int i = 0; i < OPTIMIZERS; i++) {
+        rp_optimizer o = optimizer_of(i).with;
+        rp_fit_options options;
+        rp_score score;
+        char text[100];
+        memset(&options, 0, sizeof options);
+        options.validation = &s.data, options.epochs = 2, options.batch = 3;
+        WORKS(rp_prepare(net, &o));
+        size_t memory = rp_memory(net);
+        long calls = h.calls, live = h.live;
+        WORKS(rp_prepare(net, &o));
+        WORKS(rp_train(net, &o, &s.data, NULL));
+        WORKS(rp_backward(net, &s.data, &o.rule, NULL));
+        WORKS(rp_update(net, &o));
+        WORKS(rp_direction(net, &o));
+        WORKS(rp_move(net, 1));
+        WORKS(rp_forward(net, s.inputs, BATCH));
+        WORKS(rp_backward_from(net, s.targets, s.targets));
+        WORKS(rp_predict(net, s.inputs, BATCH, s.targets));
+        WORKS(rp_predict_with(net, workspace, s.inputs, BATCH, s.targets));
+        WORKS(rp_evaluate(net, &s.data, &score));
+        WORKS(rp_fit(net, &o, &s.data, &options, NULL));
+        rp_freeze(net, 0, i % 2), rp_summary(net, text, sizeof text);
+        CHECK(h.calls == calls && rp_memory(net) == memory, "%ld allocations", h.calls - calls);
+        options.keep_best = 1;
+        WORKS(rp_fit(net, &o, &s.data, &options, NULL));
+        CHECK(h.calls == calls + 1 && h.live == live, "%ld allocations, %ld live", h.calls - calls, h.live - live);
+        CHECK(rp_state_memory(net) < memory, "%d bytes", (int)rp_state_memory(net));
+    }
+    rp_workspace_free(workspace);
+    rp_net_free(net);
+    CHECK(h.live == 0, "%ld allocations live", h.live);
+}
+
+/* >>sameness */
+
+static void test_seeds(void) {
+    samples s;
+    make_samples(&s, 22);
+    for (int i = 0; i < OPTIMIZERS; i++) {
+        named_optimizer o = optimizer_of(i);
+        rp_net *a = make_net(RP_SIGMOID, RP_SOFTMAX_CROSS_ENTROPY, 23), *b = make_net(RP_SIGMOID, RP_SOFTMAX_CROSS_ENTROPY, 23);
+        rp_net *other = make_net(RP_SIGMOID, RP_SOFTMAX_CROSS_ENTROPY, 24);
+        CHECK(same_parameters(a, b) && !same_parameters(a, other), "seeds");
+        for (int step = 0; step < 5; step++) good_steps(a, &o.with, &s), good_steps(b, &o.with, &s);
+        CHECK(same_parameters(a, b), "%s: one seed, two results", o.name);
+        rp_net_free(a), rp_net_free(b), rp_net_free(other);
+    }
+}
+
+/* Parameters are uniform in +-1/sqrt(fan_in): bounds, a histogram of 20 bins, and neighbours that know nothing of each other. */
+static void test_initialisation(void) {
+    enum { WIDE = 200, UNITS = 100, BINS = 20 };
+    rp_net *net = rp_net_new(rp_vector(WIDE), NULL);
+    rp_dense(net, UNITS);
+    WORKS(rp_net_build(net, 1, 25));
+    int count = (int)rp_parameter_count(net), bins[BINS] = {0};
+    double bound = 1 / sqrt((double)WIDE), square = 0, neighbours = 0;
+    CHECK(count == WIDE * UNITS + UNITS, "%d", count);
+    for (int i = 0; i < count; i++) {
+        double w = rp_parameters(net)[i] / bound, next = rp_parameters(net)[(i + 1) % count] / bound;
+        if (!CHECK(fabs(w) <= 1, "parameter %d is %g of its bound", i, w)) continue;
+        int bin = (int)((w + 1) / 2 * BINS);
+        bins[bin < BINS ? bin : BINS - 1]++;
+        neighbours += w * next;
+    }
+    for (int i = 0; i < BINS; i++) square += pow(bins[i] - (double)count / BINS, 2) / ((double)count / BINS);
+    CHECK(square < 60, "chi squared is %g, of 19 degrees of freedom", square);
+    CHECK(fabs(neighbours) < 5 * sqrt(count) / 3, "the sum of neighbours' products is %g", neighbours);
+    rp_net_free(net);
+}
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+enum { THREADS = 4, CROWD = 37, ROUNDS = 50 };
+typedef struct reader {
+    const rp_net *net;
+    const rp_real *inputs;
+    rp_real out[CROWD * OUTPUTS];
+    int failures;
+    pthread_t thread;
+} reader;
+
+static void *read_net(void *argument) {
+    reader *r = (reader *)argument;
+    rp_workspace *workspace = rp_workspace_new(r->net, BATCH);
+    for (int i = 0; i < ROUNDS; i++) r->failures += rp_predict_with(r->net, workspace, r->inputs, CROWD, r->out) != RP_OK;
+    rp_workspace_free(workspace);
+    return NULL;
+}
+
+/* Threads that predict from one net, each with its own workspace, all get the bits that one gets. */
+static void test_threads(void) {
+    rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 26);
+    rp_real inputs[CROWD * INPUTS], expected[CROWD * OUTPUTS];
+    reader readers[THREADS];
+    test_random random = {27};
+    for (int i = 0; i < CROWD * INPUTS; i++) inputs[i] = (rp_real)test_normal(&random);
+    WORKS(rp_predict(net, inputs, CROWD, expected));
+    for (int i = 0; i < THREADS; i++) {
+        readers[i].net = net, readers[i].inputs = inputs, readers[i].failures = 0;
+        if (!CHECK(!pthread_create(&readers[i].thread, NULL, read_net, &readers[i]), "thread %d", i)) exit(test_end());
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(readers[i].thread, NULL);
+        CHECK(!readers[i].failures && !memcmp(readers[i].out, expected, sizeof expected), "thread %d: %d failures", i, readers[i].failures);
+    }
+    rp_net_free(net);
+}
+#else
+static void test_threads(void) { test_skipped++; }
+#endif
+
+/* >>description */
+
+/* As snprintf: the whole length is returned, what fits is written, its end is 0, and nothing is written beyond `size`. */
+static void check_summary(const rp_net *net, const char *words) {
+    char whole[2048], part[2048];
+    size_t length = rp_summary(net, NULL, 0);
+    if (!CHECK(length > 0 && length < sizeof whole, "%d", (int)length)) return;
+    CHECK(rp_summary(net, whole, sizeof whole) == length && strlen(whole) == length, "%d", (int)length);
+    CHECK(has_words(whole, words), "'%s' lacks one of '%s'", whole, words);
+    for (size_t size = 0; size <= length + 1; size++) {
+        memset(part, 'x', sizeof part);
+        CHECK(rp_summary(net, part, size) == length, "size %d", (int)size);
+        CHECK(!size || (!part[size - 1] && !memcmp(part, whole, size - 1)), "size %d", (int)size);
+        CHECK(part[size] == 'x', "wrote beyond %d", (int)size);
+    }
+}
+
+static void test_summary(void) {
+    rp_net *net = rp_net_new(rp_vector(INPUTS), NULL);
+    check_summary(net, "3");
+    rp_dense(net, HIDDEN), rp_activation(net, RP_TANH), rp_dense(net, OUTPUTS), rp_loss(net, RP_HUBER);
+    check_summary(net, "dense tanh 5 2 Huber");
+    WORKS(rp_net_build(net, BATCH, 1));
+    rp_freeze(net, 2, 1);
+    check_summary(net, "dense tanh 20 12 32 frozen bytes");
+    rp_net_free(net);
+}
+
+/* Layers' offsets tile the flat arrays, in order, without a gap. */
+static void test_layer_info(void) {
+    rp_net *net = rp_net_new(rp_image(2, 3, 4), NULL);
+    size_t at = 0;
+    rp_dense(net, 7), rp_activation(net, RP_RELU), rp_dense(net, 3), rp_no_bias(net), rp_dense(net, 1), rp_activation(net, RP_TANH);
+    WORKS(rp_freeze(net, 2, 1));
+    WORKS(rp_net_build(net, 2, 1));
+    for (int i = 0; i < rp_layer_count(net); i++) {
+        const char *const kinds[] = {"dense", "relu", "dense", "dense", "tanh"};
+        const int ins[] = {24, 7, 7, 3, 1}, outs[] = {7, 7, 3, 1, 1}, biases[] = {7, 0, 0, 1, 0};
+        rp_layer layer;
+        WORKS(rp_layer_info(net, i, &layer));
+        int in = layer.in.steps * layer.in.channels * layer.in.height * layer.in.width, dense = kinds[i][0] == 'd';
+        int out = layer.out.steps * layer.out.channels * layer.out.height * layer.out.width;
+        CHECK(!strcmp(layer.kind, kinds[i]) && in == ins[i] && out == outs[i], "layer %d: %s, %d to %d", i, layer.kind, in, out);
+        CHECK(layer.weight_count == (size_t)(dense ? ins[i] * outs[i] : 0), "layer %d: %d weights", i, (int)layer.weight_count);
+        CHECK(layer.bias_count == (size_t)biases[i] && layer.frozen == (i == 2), "layer %d: %d biases", i, (int)layer.bias_count);
+        CHECK(!layer.weight_count || layer.weights == at, "layer %d: weights at %d", i, (int)layer.weights);
+        CHECK(!layer.bias_count || layer.biases == at + layer.weight_count, "layer %d: biases at %d", i, (int)layer.biases);
+        at += layer.weight_count + layer.bias_count;
+    }
+    CHECK(at == rp_parameter_count(net), "%d parameters, not %d", (int)at, (int)rp_parameter_count(net));
+    rp_net_free(net);
+}
+
+/* A frozen layer stays, whatever the optimizer and its weight decay, and trains on once it is released. */
+static void test_freeze(void) {
+    const size_t first = HIDDEN * INPUTS + HIDDEN;
+    samples s;
+    make_samples(&s, 28);
+    for (int i = 0; i < OPTIMIZERS * 2; i++) {
+        named_optimizer o = optimizer_of(i / 2);
+        rp_net *net = make_net(RP_TANH, RP_SOFTMAX_CROSS_ENTROPY, 29), *before = make_net(RP_TANH, RP_SOFTMAX_CROSS_ENTROPY, 29);
+        rp_real *w = rp_parameters(net), *w0 = rp_parameters(before);
+        o.with.weight_decay = (rp_real)0.1, o.with.decoupled = i % 2;
+        WORKS(rp_freeze(net, 0, 1));
+        good_steps(net, &o.with, &s);
+        CHECK(!memcmp(w, w0, first * sizeof *w) && w[first] != w0[first], "%s: the frozen layer", o.name);
+        WORKS(rp_backward(net, &s.data, &o.with.rule, NULL));
+        for (size_t at = 0; at < first; at++)
+            CHECK(rp_gradient(net)[at] == 0 && rp_curvature(net)[at] == 0, "%s: frozen parameter %d", o.name, (int)at);
+        WORKS(rp_update(net, &o.with));
+        CHECK(!memcmp(w, w0, first * sizeof *w), "%s: rp_update moves the frozen layer", o.name);
+        WORKS(rp_freeze(net, 0, 0));
+        good_steps(net, &o.with, &s);
+        for (size_t at = 0; at < first; at++) CHECK(w[at] != w0[at], "%s: parameter %d still stays", o.name, (int)at);
+        rp_net_free(net), rp_net_free(before);
+    }
+}
+
+static void test_status_texts(void) {
+    rp_net *net = rp_net_new(rp_vector(1), NULL);
+    for (int status = 1; status >= -15; status--) {
+        const char *text = rp_status_text((rp_status)status);
+        CHECK(text && *text, "status %d", status);
+        for (int other = status + 1; other <= 0; other++)
+            CHECK(status == -15 || strcmp(text, rp_status_text((rp_status)other)), "%d and %d", status, other);
+    }
+    CHECK(!strcmp(rp_status_text(RP_OK), "no error"), "%s", rp_status_text(RP_OK));
+    CHECK(!strcmp(rp_error(net), ""), "'%s' before anything failed", rp_error(net));
+    rp_net_free(net);
+}
+
+int main(void) {
+    test_descriptions();
+    test_builds();
+    test_configs();
+    test_isas();
+    test_null_nets();
+    test_before_build();
+    test_after_build();
+    test_data();
+    test_labels();
+    test_targets();
+    test_optimizer_fields();
+    test_fit_options();
+    test_predictions();
+    test_pieces();
+    test_own_loss();
+    test_inference_only();
+    test_failed_steps(RP_RELU);
+    test_failed_steps(RP_TANH);
+    test_failed_switch();
+    test_bad_arrays();
+    test_arrays_stay();
+    test_zero_columns();
+    test_extreme_inputs();
+    test_saturated();
+    test_small_batches();
+    test_blow_up();
+    test_overflowing_step();
+    test_state_recovers();
+    test_failing_allocations();
+    test_no_allocation();
+    test_seeds();
+    test_initialisation();
+    test_threads();
+    test_summary();
+    test_layer_info();
+    test_freeze();
+    test_status_texts();
+    return test_end();
+}
