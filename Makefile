@@ -4,7 +4,8 @@ CPPFLAGS = -I.
 LDLIBS = -lm
 BUILD = build
 ARGS = # of the program that `make run` starts
-RUN =  # a command to run each test program with: valgrind, qemu-aarch64
+RUN = # a command to run each test program with: valgrind, qemu-aarch64
+MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN || echo 1) # all cores, unless the command line says otherwise
 
 HEADERS = rp.h $(wildcard examples/*.h tests/*.h bench/*.h)
 SOURCES = $(wildcard examples/*.c tests/*.c bench/*.c)

@@ -1,0 +1,92 @@
+/* tasks.h - the nets that are measured, their data, and the optimizers with the work that each asks for. Include it after
+   rp.h. What fails ends the program: there is nothing to measure then. */
+#ifndef TASKS_H
+#define TASKS_H
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { TASK_LAYERS = 14 };
+typedef struct task {
+    const char *name;
+    int batch, widths[TASK_LAYERS + 1]; /* inputs, then dense layers; 0 ends them */
+    rp_activation_kind activation;      /* between the layers */
+    int classes;                        /* 1: softmax of the last layer; 0: an autoencoder, which ends in the activation */
+} task;
+
+enum { TASKS = 4 };
+static const task tasks[TASKS] = {
+    {"ae", 100, {784, 64, 2, 64, 784}, RP_TANH, 0},
+    {"clf", 100, {784, 400, 100, 36, 10}, RP_SOFTPLUS, 1},
+    {"deep", 32, {784, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 10}, RP_RELU, 1},
+    {"wide", 128, {1024, 1024, 1024, 10}, RP_RELU, 1},
+};
+
+static rp_optimizer task_sampled(rp_real rate) {
+    rp_optimizer optimizer = rp_partitioning_rate(rate);
+    optimizer.rule.kind = RP_SAMPLED;
+    return optimizer;
+}
+
+/* In a step each weight meets each sample in so many products. Those of the first layer need no derivative of the input. */
+enum { SGD, ADAM, RP, RP_SAMPLED_RULE, METHODS };
+static const struct {
+    const char *name;
+    rp_optimizer (*make)(rp_real rate);
+    rp_real rate; /* for a step that can be seen in the parameters */
+    int first_products, products;
+} methods[METHODS] = {
+    {"sgd", rp_sgd, (rp_real)0.1, 2, 3},
+    {"adam", rp_adam, (rp_real)1e-3, 2, 3},
+    {"rp", rp_partitioning_rate, 1, 3, 6},
+    {"rp_sampled", task_sampled, 1, 3, 5},
+};
+
+/* Useful floating-point operations of a step; padding and elementwise work do not count. */
+static inline double task_flops(const task *t, int first_products, int products) {
+    double sum = 0;
+    for (const int *w = t->widths; w[1]; w++) sum += (double)w[0] * w[1] * (w == t->widths ? first_products : products);
+    return 2 * sum * t->batch;
+}
+
+static void *task_must(void *pointer) {
+    if (pointer) return pointer;
+    fprintf(stderr, "out of memory\n");
+    exit(1);
+}
+
+static void task_good(rp_status status, const rp_net *net) {
+    if (!status) return;
+    fprintf(stderr, "%s\n", rp_error(net));
+    exit(1);
+}
+
+static rp_net *task_net(const task *t, rp_isa_kind isa, int threads) {
+    rp_config config = {NULL, NULL, NULL, RP_ISA_AUTO, 0, 0};
+    config.isa = isa, config.threads = threads;
+    rp_net *net = (rp_net *)task_must(rp_net_new(rp_vector(t->widths[0]), &config));
+    for (const int *w = t->widths + 1; *w; w++) {
+        rp_dense(net, *w);
+        if (w[1] || !t->classes) rp_activation(net, t->activation);
+    }
+    rp_loss(net, t->classes ? RP_SOFTMAX_CROSS_ENTROPY : RP_SQUARED_ERROR);
+    task_good(rp_net_build(net, t->batch, 1), net);
+    return net;
+}
+
+/* A batch of noise between -1 and 1, for the classes in turn. */
+static inline rp_data task_data(const task *t) {
+    size_t count = (size_t)t->batch * (size_t)t->widths[0];
+    int classes = 1;
+    for (const int *w = t->widths; *w; w++) classes = *w;
+    rp_real *inputs = (rp_real *)task_must(malloc(count * sizeof *inputs));
+    int *labels = (int *)task_must(malloc((size_t)t->batch * sizeof *labels));
+    uint32_t random = 1;
+    for (size_t i = 0; i < count; i++) {
+        random = random * 1664525u + 1013904223u;
+        inputs[i] = (rp_real)(random >> 8) / (1 << 23) - 1;
+    }
+    for (int i = 0; i < t->batch; i++) labels[i] = i % classes;
+    rp_data data = {inputs, t->classes ? NULL : inputs, t->classes ? labels : NULL, NULL, t->batch, NULL, NULL};
+    return data;
+}
+#endif
