@@ -1,4 +1,4 @@
-/* rp_fit: what a run over a data set does, sample by sample and epoch by epoch, and that every optimizer learns by it. */
+/* rp_fit: what a run over a data set does, sample by sample and epoch by epoch, and that all optimizers learn by it. */
 #define RP_IMPLEMENTATION
 #include "../rp.h"
 #include "test.h"
@@ -66,7 +66,9 @@ static void hand_steps(rp_net *net, const rp_optimizer *optimizer, const problem
 }
 
 /* A fill callback, and what it may do wrong at batch `wrong_at`. */
-typedef enum fault { FAULT_NONE, FAULT_STOP, FAULT_TOO_MANY, FAULT_EMPTY, FAULT_NO_INPUTS, FAULT_LABEL, FAULT_NAN } fault;
+typedef enum fault {
+    FAULT_NONE, FAULT_STOP, FAULT_TOO_MANY, FAULT_EMPTY, FAULT_NO_INPUTS, FAULT_LABEL, FAULT_NAN
+} fault;
 typedef struct stream {
     const problem *from;
     fault wrong;
@@ -122,7 +124,8 @@ static void test_keep_order(void) {
         CHECK(report.stopped == 0 && report.best_epoch == -1, "stopped %d, best %d", report.stopped, report.best_epoch);
         options.keep_order = 0;
         CHECK(!rp_fit(flow, &o.with, &data, &options, &report), "%s: %s", o.name, rp_error(flow));
-        CHECK(s.calls == 3 * (STEPS + 1) && report.steps == 3 * STEPS, "%d calls, %d steps", s.calls, (int)report.steps);
+        CHECK(s.calls == 3 * (STEPS + 1) && report.steps == 3 * STEPS,
+              "%d calls, %d steps", s.calls, (int)report.steps);
         CHECK(same_parameters(by_hand, flow), "%s: streamed data give other parameters", o.name);
         rp_net_free(flow);
         expect_same(by_hand, memory, o.name);
@@ -139,7 +142,8 @@ static void test_defaults(void) {
     make_problem(&p, 2);
     CHECK(!rp_fit(plain, &o, &p.data, NULL, NULL), "%s", rp_error(plain));
     CHECK(!rp_fit(zero, &o, &p.data, &options, &report), "%s", rp_error(zero));
-    CHECK(report.epochs == 1 && report.steps == STEPS && report.loss > 0, "%d epochs, loss %g", report.epochs, report.loss);
+    CHECK(report.epochs == 1 && report.steps == STEPS && report.loss > 0,
+          "%d epochs, loss %g", report.epochs, report.loss);
     CHECK(report.validation.count == 0 && report.best_epoch == -1, "%d", (int)report.validation.count);
     expect_same(plain, zero, "defaults");
 }
@@ -170,15 +174,20 @@ static int watch_step(void *user, const rp_progress *progress) {
     watch *w = (watch *)user;
     int done = progress->step * w->batch < WATCHED ? progress->step * w->batch : WATCHED, bits = 0;
     long seen = lround((double)progress->loss * done);
-    if (progress->epoch_done) return CHECK(w->seen == (1L << WATCHED) - 1, "the epoch saw the set %lx", w->seen), w->seen = 0, 0;
+    if (progress->epoch_done) {
+        CHECK(w->seen == (1L << WATCHED) - 1, "the epoch saw the set %lx", w->seen);
+        w->seen = 0;
+        return 0;
+    }
     for (int i = 0; i < WATCHED; i++) bits += (int)(seen >> i & 1);
-    CHECK(bits == done && (seen & w->seen) == w->seen, "step %d: the set %lx became %lx", progress->step, w->seen, seen);
+    CHECK(bits == done && (seen & w->seen) == w->seen,
+          "step %d: the set %lx became %lx", progress->step, w->seen, seen);
     w->order[progress->epoch][progress->step - 1] = seen - w->seen;
     w->seen = seen;
     return 0;
 }
 
-/* Every epoch visits each sample once, with its own target and weight, in another order. y = x; the targets are x + 2. */
+/* Every epoch visits each sample once, with its own target and weight, in another order. y = x, the target is x + 2. */
 static void test_shuffling(void) {
     rp_real x[WATCHED], t[WATCHED], weights[WATCHED];
     rp_data data = {x, t, NULL, weights, WATCHED, NULL, NULL};
@@ -192,10 +201,12 @@ static void test_shuffling(void) {
         w.batch = options.batch = batch, options.epochs = EPOCHS, options.progress = watch_step, options.user = &w;
         CHECK(!rp_fit(net, &o, &data, &options, NULL), "%s", rp_error(net));
         for (int a = 0; a < EPOCHS; a++)
-            for (int b = 0; b < a; b++) CHECK(memcmp(w.order[a], w.order[b], sizeof w.order[a]), "epochs %d and %d are in one order", a, b);
+            for (int b = 0; b < a; b++)
+                CHECK(memcmp(w.order[a], w.order[b], sizeof w.order[a]), "epochs %d and %d are in one order", a, b);
         options.keep_order = 1;
         CHECK(!rp_fit(net, &o, &data, &options, NULL), "%s", rp_error(net));
-        CHECK(w.order[0][0] == (1 << batch) - 1 && !memcmp(w.order[0], w.order[1], sizeof w.order[0]), "%lx", w.order[0][0]);
+        CHECK(w.order[0][0] == (1 << batch) - 1 && !memcmp(w.order[0], w.order[1], sizeof w.order[0]),
+              "%lx", w.order[0][0]);
     }
     rp_net_free(net);
 }
@@ -269,7 +280,8 @@ static void test_evaluate_streamed(void) {
 
 /* Training pulls y towards 1; validation wants 1/2, so it gets better, then worse. x = 1 throughout. */
 static const rp_real one[] = {1}, half[] = {(rp_real)0.5};
-static const rp_data towards_one = {one, one, NULL, NULL, 1, NULL, NULL}, towards_half = {one, half, NULL, NULL, 1, NULL, NULL};
+static const rp_data towards_one = {one, one, NULL, NULL, 1, NULL, NULL};
+static const rp_data towards_half = {one, half, NULL, NULL, 1, NULL, NULL};
 
 static void test_validation(void) {
     rp_optimizer o = rp_sgd((rp_real)0.05);
@@ -288,10 +300,14 @@ static void test_validation(void) {
         }
         options.epochs = 100, options.validation = &towards_half, options.patience = 3, options.keep_best = keep_best;
         CHECK(!rp_fit(net, &o, &towards_one, &options, &report), "%s", rp_error(net));
-        CHECK(best_epoch > 1 && report.best_epoch == best_epoch, "best epoch %d, not %d", report.best_epoch, best_epoch);
-        CHECK(report.best_loss == best && report.validation.loss == score.loss, "%g %g", report.best_loss, report.validation.loss);
-        CHECK(report.stopped == 1 && report.epochs == epochs, "stopped %d after %d, not %d", report.stopped, report.epochs, epochs);
-        CHECK(report.validation.count == 1 && report.validation.accuracy == -1, "accuracy %g", report.validation.accuracy);
+        CHECK(best_epoch > 1 && report.best_epoch == best_epoch,
+              "best epoch %d, not %d", report.best_epoch, best_epoch);
+        CHECK(report.best_loss == best && report.validation.loss == score.loss,
+              "%g %g", report.best_loss, report.validation.loss);
+        CHECK(report.stopped == 1 && report.epochs == epochs,
+              "stopped %d after %d, not %d", report.stopped, report.epochs, epochs);
+        CHECK(report.validation.count == 1 && report.validation.accuracy == -1,
+              "accuracy %g", report.validation.accuracy);
         CHECK(!memcmp(rp_parameters(net), keep_best ? at_best : at_end, sizeof at_end), "keep_best %d", keep_best);
         rp_net_free(net), rp_net_free(by_hand);
     }
@@ -307,7 +323,8 @@ static void test_bad_validation(void) {
     rp_fit_options options = {0};
     make_problem(&p, 6);
     options.validation = &data;
-    CHECK(rp_fit(net, &o, &p.data, &options, NULL) == RP_ERR_STOPPED && strstr(rp_error(net), "validation"), "'%s'", rp_error(net));
+    CHECK(rp_fit(net, &o, &p.data, &options, NULL) == RP_ERR_STOPPED && strstr(rp_error(net), "validation"),
+          "'%s'", rp_error(net));
     rp_net_free(net);
 }
 
@@ -338,11 +355,14 @@ static void test_progress(int stream_them) {
     CHECK(r.calls == 2 * (STEPS + 1), "%d calls", r.calls);
     for (int i = 0; i < r.calls && i < 64; i++) {
         const rp_progress *q = &r.at[i];
-        int epoch = i / (STEPS + 1), step = i % (STEPS + 1), done = step == STEPS, known = !stream_them || epoch || done;
+        int epoch = i / (STEPS + 1), step = i % (STEPS + 1), done = step == STEPS;
+        int known = !stream_them || epoch || done;
         CHECK(q->epoch == epoch && q->epochs == 2, "call %d: epoch %d of %d", i, q->epoch, q->epochs);
-        CHECK(q->step == (done ? STEPS : step + 1) && q->steps == (known ? STEPS : 0), "call %d: step %d of %d", i, q->step, q->steps);
+        CHECK(q->step == (done ? STEPS : step + 1) && q->steps == (known ? STEPS : 0),
+              "call %d: step %d of %d", i, q->step, q->steps);
         CHECK(q->epoch_done == done && q->loss > 0, "call %d: done %d, loss %g", i, q->epoch_done, q->loss);
-        CHECK(q->validation.count == (epoch || done ? SAMPLES : 0), "call %d: %d validated", i, (int)q->validation.count);
+        CHECK(q->validation.count == (epoch || done ? SAMPLES : 0),
+              "call %d: %d validated", i, (int)q->validation.count);
     }
     CHECK(r.at[r.calls - 1].loss == report.loss, "%g, %g", r.at[r.calls - 1].loss, report.loss);
     CHECK(r.at[r.calls - 1].validation.loss == report.validation.loss, "%g", report.validation.loss);
@@ -362,7 +382,8 @@ static void test_progress_stops(void) {
         r.stop_at = stop_at;
         options.epochs = 3, options.keep_order = 1, options.progress = record_progress, options.user = &r;
         CHECK(!rp_fit(net, &o, &p.data, &options, &report), "%s", rp_error(net));
-        CHECK(report.stopped == 2 && report.steps == steps, "stopped %d after %d steps", report.stopped, (int)report.steps);
+        CHECK(report.stopped == 2 && report.steps == steps,
+              "stopped %d after %d steps", report.stopped, (int)report.steps);
         CHECK(report.epochs == (stop_at > STEPS), "stopped at call %d, %d epochs finished", stop_at, report.epochs);
         hand_steps(by_hand, &o, &p, steps);
         expect_same(net, by_hand, "stopped by the callback");
@@ -391,7 +412,8 @@ static void test_schedule(void) {
     }
     CHECK(same_parameters(net, by_hand), "a schedule differs from rates set by hand");
     options.schedule = bad_schedule, options.user = &bad;
-    CHECK(rp_fit(net, &o, &p.data, &options, NULL) == RP_ERR_VALUE && strstr(rp_error(net), "rate"), "'%s'", rp_error(net));
+    CHECK(rp_fit(net, &o, &p.data, &options, NULL) == RP_ERR_VALUE && strstr(rp_error(net), "rate"),
+          "'%s'", rp_error(net));
     hand_steps(by_hand, &o, &p, (int)bad);
     expect_same(net, by_hand, "stopped by a bad rate");
 }
@@ -421,7 +443,8 @@ static void check_learned(const char *what, const rp_data *data, int hidden, int
         rp_score score = {0, 0, 0};
         options.epochs = epochs, options.seed = 1;
         CHECK(!rp_fit(net, &o.with, data, &options, NULL) && !rp_evaluate(net, data, &score), "%s", rp_error(net));
-        CHECK((double)score.accuracy >= accuracy, "%s by %s: accuracy %g, loss %g", what, o.name, score.accuracy, score.loss);
+        CHECK((double)score.accuracy >= accuracy,
+              "%s by %s: accuracy %g, loss %g", what, o.name, score.accuracy, score.loss);
         rp_net_free(net);
     }
 }

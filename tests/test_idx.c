@@ -46,8 +46,8 @@ static bytes labels_file(void) { /* labels 0 1 2 3 4 */
 
 enum { IMAGES, LABELS };
 
-/* Reads a file from a heap copy of exactly its size, so that a sanitizer sees every byte read beyond its end. The result
-   must be whole: on success one array, on failure none and a message. */
+/* Reads a file from a heap copy of exactly its size, so that a sanitizer sees every byte read beyond its end. The
+   result must be whole: on success one array, on failure none and a message. */
 static rp_status read_with(int kind, const void *source, size_t size, int classes, rp_idx *out) {
     unsigned char *copy = (unsigned char *)malloc(size + !size);
     rp_status status;
@@ -93,7 +93,8 @@ static void test_images(void) {
         CHECK(!idx.labels && !idx.error[0], "message '%s'", idx.error);
         for (int i = 0; i < 24; i++) {
             double expected = low + (high - low) * file.at[16 + i] / 255.0;
-            CHECK(fabs(idx.values[i] - expected) <= 1e-5 * fabs(high - low), "%d: %g, not %g", i, idx.values[i], expected);
+            CHECK(fabs(idx.values[i] - expected) <= 1e-5 * fabs(high - low),
+                  "%d: %g, not %g", i, idx.values[i], expected);
         }
         CHECK(idx.values[0] == high, "255 is %g, not %g", idx.values[0], high);
         rp_idx_free(&idx);
@@ -102,7 +103,8 @@ static void test_images(void) {
     }
     file.at[16] = 0;
     rp_idx idx;
-    CHECK(!rp_images_memory(file.at, file.size, -3, 7, &idx) && idx.values[0] == -3, "0 is the lower end, message '%s'", idx.error);
+    CHECK(!rp_images_memory(file.at, file.size, -3, 7, &idx) && idx.values[0] == -3,
+          "0 is the lower end, message '%s'", idx.error);
     rp_idx_free(&idx);
     rp_idx_free(NULL);
 }
@@ -158,8 +160,10 @@ static void test_arguments(void) {
     CHECK(rp_images_memory(images.at, images.size, 0, 1, NULL) == RP_ERR_NULL, "no result");
     CHECK(rp_labels_memory(labels.at, labels.size, 9, NULL) == RP_ERR_NULL, "no result");
     for (int i = 0; i < 2; i++) {
-        CHECK(rp_images_memory(images.at, images.size, bad[i], 1, &idx) == RP_ERR_VALUE && idx.error[0], "low %g", bad[i]);
-        CHECK(rp_images_memory(images.at, images.size, 0, bad[i], &idx) == RP_ERR_VALUE && idx.error[0], "high %g", bad[i]);
+        CHECK(rp_images_memory(images.at, images.size, bad[i], 1, &idx) == RP_ERR_VALUE && idx.error[0],
+              "low %g", bad[i]);
+        CHECK(rp_images_memory(images.at, images.size, 0, bad[i], &idx) == RP_ERR_VALUE && idx.error[0],
+              "high %g", bad[i]);
     }
     CHECK(live == 0, "%ld allocations live", live);
 }
@@ -167,7 +171,8 @@ static void test_arguments(void) {
 static void test_lengths(int kind, bytes file) {
     for (size_t size = 0; size < file.size; size++) {
         rp_status status = status_of(kind, file.at, size, 10);
-        CHECK(status == RP_ERR_TRUNCATED || (size < 4 && status == RP_ERR_MAGIC), "%d bytes: status %d", (int)size, status);
+        CHECK(status == RP_ERR_TRUNCATED || (size < 4 && status == RP_ERR_MAGIC),
+              "%d bytes: status %d", (int)size, status);
     }
     file.size++;
     REFUSES(kind, file, RP_ERR_TRAILING);
@@ -183,7 +188,8 @@ static void test_header_bytes(int kind, bytes file) {
             rp_status status = status_of(kind, changed.at, changed.size, 10);
             int same = value == file.at[place], other_type = value >= 9 && value <= 14 && value != 10;
             CHECK((status == RP_OK) == same, "byte %d is %d: status %d", (int)place, value, status);
-            if (place < 2 && !same) CHECK(status == RP_ERR_MAGIC, "byte %d is %d: status %d", (int)place, value, status);
+            if (place < 2 && !same)
+                CHECK(status == RP_ERR_MAGIC, "byte %d is %d: status %d", (int)place, value, status);
             if (place == 2 && other_type) CHECK(status == RP_ERR_UNSUPPORTED, "type %d: status %d", value, status);
             if (place == 2 && !same && !other_type) CHECK(status == RP_ERR_MAGIC, "type %d: status %d", value, status);
         }
@@ -203,8 +209,10 @@ static void test_random_bytes(void) {
 }
 
 static void test_overflow(void) {
-    const uint32_t most = 0xFFFFFFFFu, all[] = {most, most, most}, wraps[] = {1u << 31, 1u << 31, 4}, wide[] = {1, most};
-    bytes cube = idx_file(3, all, 8), zero = idx_file(3, wraps, 0), row = idx_file(2, wide, 8), many = idx_file(1, all, 8);
+    const uint32_t most = 0xFFFFFFFFu, all[] = {most, most, most}, wraps[] = {1u << 31, 1u << 31, 4};
+    const uint32_t wide[] = {1, most};
+    bytes cube = idx_file(3, all, 8), zero = idx_file(3, wraps, 0);
+    bytes row = idx_file(2, wide, 8), many = idx_file(1, all, 8);
     REFUSES(IMAGES, cube, RP_ERR_OVERFLOW);
     REFUSES(IMAGES, zero, RP_ERR_OVERFLOW);
     REFUSES(IMAGES, row, RP_ERR_OVERFLOW);
@@ -238,7 +246,8 @@ static void test_path_memory(const char *path) {
         rp_status status = rp_images(path, 0, 1, &idx);
         fail_at = -1;
         rp_idx_free(&idx);
-        CHECK(live == 0 && (!status || status == RP_ERR_MEMORY), "allocation %ld: status %d, %ld live", n, status, live);
+        CHECK(live == 0 && (!status || status == RP_ERR_MEMORY),
+              "allocation %ld: status %d, %ld live", n, status, live);
         if (status != RP_ERR_MEMORY) return;
     }
 }
@@ -247,20 +256,23 @@ static void test_paths(const char *path) {
     bytes images = images_file(), labels = labels_file();
     rp_idx idx, expected;
     if (!write_file(path, &images)) return;
-    CHECK(!rp_images(path, -1, 1, &idx) && !rp_images_memory(images.at, images.size, -1, 1, &expected), "'%s'", idx.error);
-    CHECK(idx.count == 3 && idx.values && !memcmp(idx.values, expected.values, 24 * sizeof(rp_real)), "%d images", idx.count);
+    CHECK(!rp_images(path, -1, 1, &idx) && !rp_images_memory(images.at, images.size, -1, 1, &expected),
+          "'%s'", idx.error);
+    CHECK(idx.count == 3 && idx.values && !memcmp(idx.values, expected.values, 24 * sizeof(rp_real)),
+          "%d images", idx.count);
     rp_idx_free(&idx), rp_idx_free(&expected);
     test_path_memory(path);
     write_file(path, &labels);
     CHECK(!rp_labels(path, 5, &idx) && idx.count == 5 && idx.labels[4] == 4, "'%s'", idx.error);
     rp_idx_free(&idx);
-    for (int i = 0; i < 1100; i++) rp_labels(path, 4, &idx); /* more than a process may have open, were they left open */
+    for (int i = 0; i < 1100; i++) rp_labels(path, 4, &idx); /* more files than a process may leave open */
     CHECK(rp_labels(path, 4, &idx) == RP_ERR_LABEL && idx.error[0], "'%s'", idx.error);
     const size_t whole = labels.size;
     for (labels.size = 0; labels.size < whole; labels.size++) {
         write_file(path, &labels);
         rp_status status = rp_labels(path, 5, &idx);
-        CHECK(status == RP_ERR_TRUNCATED || (labels.size < 4 && status == RP_ERR_MAGIC), "%d: %d", (int)labels.size, status);
+        CHECK(status == RP_ERR_TRUNCATED || (labels.size < 4 && status == RP_ERR_MAGIC),
+              "%d: %d", (int)labels.size, status);
     }
     labels.size = whole + 1;
     write_file(path, &labels);

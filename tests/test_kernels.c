@@ -1,0 +1,827 @@
+/* Every kernel of every instruction set that this machine has, against naive float64 versions of its contract, and what
+   rests on them: nets on different sets, on different numbers of threads, in several threads. Sizes are a random sample;
+   with the argument `quick` a smaller one, with `all` every product of sizes up to 70. */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#define RP_IMPLEMENTATION
+#define RP_THREADS
+#include "../rp.h"
+#include "reference.h"
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#include <unistd.h>
+#define HAVE_GUARD_PAGES
+#endif
+
+#ifdef RP_DOUBLE
+#define EPSILON DBL_EPSILON
+#define DIGITS DBL_MANT_DIG
+#define LEAST_EXPONENT DBL_MIN_EXP
+#define MOST_EXPONENT DBL_MAX_EXP
+#else
+#define EPSILON FLT_EPSILON
+#define DIGITS FLT_MANT_DIG
+#define LEAST_EXPONENT FLT_MIN_EXP
+#define MOST_EXPONENT FLT_MAX_EXP
+#endif
+
+enum {
+    SMALL = 70,       /* sizes up to here count in all combinations */
+    LANES = 16,       /* of the longest vectors */
+    SETS = 4,         /* most instruction sets that a machine has */
+    VALUES = 1 << 16, /* most entries of a result */
+    REGION = 1 << 21, /* bytes for an array */
+    REGIONS = 20,     /* most arrays at a time */
+    CANARY = 64       /* bytes beside an array that must stay */
+};
+
+static int quick, all;
+static const rpi_kernels *sets[SETS];
+static rp_isa_kind set_kinds[SETS];
+static int set_count;
+
+static int repeats(int usual) { return quick ? (usual + 19) / 20 : all ? 20 * usual : usual; }
+static int chance(test_random *random, double probability) { return test_uniform(random, 0, 1) < probability; }
+static int padded(int n, int lanes) { return (n + lanes - 1) / lanes * lanes; }
+static double larger(double a, double b) { return a <= b || b != b ? b : a; } /* keeps what is not a number */
+static int is_finite(double x) { return x - x == 0; }
+static size_t at(int i, int j, size_t ld) { return (size_t)i * ld + (size_t)j; } /* of row i, column j */
+
+static void find_sets(void) {
+    for (int isa = RP_ISA_PORTABLE; isa <= RP_ISA_NEON; isa++) {
+        rp_isa_kind kind = (rp_isa_kind)isa;
+        if (rpi_resolve_isa(&kind)) set_kinds[set_count] = kind, sets[set_count++] = rpi_kernels_of(kind);
+    }
+    for (int i = 0; i < set_count; i++)
+        CHECK(!strcmp(sets[i]->name, rpi_isa_names[set_kinds[i]]) && LANES % sets[i]->lanes == 0, "%s", sets[i]->name);
+}
+
+/* Arrays whose overruns show. Behind the last entry, or one entry behind it, is a page that may not be touched; so arrays
+   begin anywhere in a vector. Fresh ones hold canaries, not-a-numbers of set bits; those beside an array and in the gaps
+   between its rows have to stay. */
+typedef struct region {
+    char *base, *array, *end;
+} region;
+static region regions[REGIONS];
+static int regions_used;
+
+#ifdef HAVE_GUARD_PAGES
+enum { TAIL = 0 };
+static char *new_region(void) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    void *memory = mmap(NULL, REGION + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED || mprotect((char *)memory + REGION, page, PROT_NONE)) exit(2);
+    return (char *)memory;
+}
+#else
+enum { TAIL = CANARY };
+static char *new_region(void) { return (char *)ref_new(REGION / (int)sizeof(double)); }
+#endif
+
+static void *place(size_t bytes, size_t gap) {
+    region *r = &regions[regions_used++];
+    if (regions_used > REGIONS || CANARY + bytes + gap + TAIL > REGION) exit(2);
+    if (!r->base) r->base = new_region();
+    r->end = r->base + REGION - TAIL - gap, r->array = r->end - bytes;
+    memset(r->array - CANARY, 0xFF, CANARY + bytes + gap + TAIL);
+    return r->array;
+}
+static int canaries(const void *bytes, size_t size) {
+    const unsigned char *byte = (const unsigned char *)bytes;
+    while (size > 0 && byte[size - 1] == 0xFF) size--;
+    return size == 0;
+}
+static int intact(void) {
+    for (const region *r = regions; r < regions + regions_used; r++)
+        if (!canaries(r->array - CANARY, CANARY) || !canaries(r->end, (size_t)(r->base + REGION - r->end))) return 0;
+    return 1;
+}
+static int gaps_intact(const rp_real *x, int rows, int n, size_t ld) {
+    for (int i = 0; i + 1 < rows; i++)
+        if (!canaries(x + (size_t)i * ld + n, (ld - (size_t)n) * sizeof *x)) return 0;
+    return 1;
+}
+
+static rp_real *blank(test_random *random, size_t count) {
+    return (rp_real *)place(count * sizeof(rp_real), chance(random, 0.5) ? sizeof(rp_real) : 0);
+}
+static size_t extent(int rows, int n, size_t ld) { return (size_t)(rows - 1) * ld + (size_t)n; }
+
+/* From a supply of normal numbers, which are slow to make. */
+static void fill(test_random *random, rp_real *x, int n) {
+    enum { SUPPLY = 1 << 13 };
+    static rp_real supply[SUPPLY];
+    for (int i = 0; supply[0] == 0 && i < SUPPLY; i++) supply[SUPPLY - 1 - i] = (rp_real)test_normal(random);
+    for (int some; n > 0; n -= some, x += some) {
+        some = n < SUPPLY / 2 ? n : SUPPLY / 2;
+        memcpy(x, supply + test_int(random, 0, SUPPLY - some), (size_t)some * sizeof *x);
+    }
+}
+static rp_real *matrix(test_random *random, int rows, int n, size_t ld) {
+    rp_real *x = blank(random, extent(rows, n, ld));
+    for (int i = 0; i < rows; i++) fill(random, x + (size_t)i * ld, n);
+    return x;
+}
+static rp_real *copy(test_random *random, const rp_real *from, size_t count) {
+    return (rp_real *)memcpy(blank(random, count), from, count * sizeof *from);
+}
+
+/* What a sum should be, and the sum of its terms' magnitudes, to which rounding is relative. */
+typedef struct exact {
+    double value[VALUES], size[VALUES];
+} exact;
+static exact exact1, exact2;
+
+/* The largest error, in units of what so many roundings allow. */
+static double error_of(double got, double value, double size, double roundings) {
+    double error = fabs(got - value);
+    return error <= 0 ? 0 : error / (roundings * (double)EPSILON * size);
+}
+static double excess(const rp_real *got, int rows, int n, size_t ld, const exact *e, double roundings) {
+    double worst = 0;
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < n; j++)
+            worst = larger(error_of((double)got[at(i, j, ld)], e->value[i * n + j], e->size[i * n + j], roundings), worst);
+    return worst;
+}
+
+/* Products */
+
+static void naive_product(const rpi_product *q, const rp_real *b, int magnitudes, const rp_real *bias,
+                          const rp_real *column, exact *e) {
+    for (int i = 0; i < q->m; i++) {
+        double *value = e->value + i * q->n, *size = e->size + i * q->n;
+        for (int s = 0; s < q->n; s++) {
+            value[s] = (bias ? (double)bias[i] : 0) + (column ? (double)column[s] : 0);
+            size[s] = fabs(value[s]);
+        }
+        for (int p = 0; p < q->k; p++) {
+            double a = (double)q->a[(size_t)i * q->a_row + (size_t)p * q->a_column];
+            if (magnitudes) a = fabs(a);
+            for (int s = 0; s < q->n; s++) {
+                double term = a * (double)b[at(p, s, q->ldb)];
+                value[s] += term, size[s] += fabs(term);
+            }
+        }
+    }
+}
+
+static void check_product(test_random *random, int m, int n, int k) {
+    rpi_product q;
+    int by_row = chance(random, 0.5), lines = by_row ? m : k, length = by_row ? k : m, which = test_int(random, 1, 4);
+    size_t stride = (size_t)(chance(random, 0.3) ? padded(length, 256) : length + test_int(random, 0, 2));
+    memset(&q, 0, sizeof q);
+    regions_used = 0;
+    q.m = m, q.n = n, q.k = k, q.plain = chance(random, 0.3);
+    q.a = matrix(random, lines, length, stride), q.a_row = by_row ? stride : 1, q.a_column = by_row ? 1 : stride;
+    q.ldb = (size_t)(n + test_int(random, 0, 2) * test_int(random, 0, 20)), q.ldc = (size_t)(n + test_int(random, 0, 20));
+    if (which != 1) q.b = matrix(random, k, n, q.ldb);
+    if (which != 2) q.b2 = matrix(random, k, n, q.ldb);
+    if (chance(random, 0.5)) q.bias = matrix(random, 1, m, 0);
+    if (chance(random, 0.5)) q.column = matrix(random, 1, n, 0);
+    if (q.b) naive_product(&q, q.b, 0, q.bias, NULL, &exact1);
+    if (q.b2) naive_product(&q, q.b2, !q.plain, NULL, q.column, &exact2);
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        size_t size = extent(m, n, q.ldc);
+        if (n % sets[set]->lanes) continue;
+        q.a_packed = blank(random, RPI_M_BLOCK * RPI_K_BLOCK);
+        q.c = q.b ? blank(random, size) : NULL, q.c2 = q.b2 ? blank(random, size) : NULL;
+        sets[set]->product(&q);
+        double error = q.b ? excess(q.c, m, n, q.ldc, &exact1, k + 2) : 0;
+        double error2 = q.b2 ? excess(q.c2, m, n, q.ldc, &exact2, k + 2) : 0;
+        int inside = intact() && (!q.b || gaps_intact(q.c, m, n, q.ldc)) && (!q.b2 || gaps_intact(q.c2, m, n, q.ldc));
+        CHECK(error <= 1 && error2 <= 1 && inside,
+              "%s: product %d x %d x %d, A by %s with stride %d, B%s%s%s%s%s: errors %g, %g%s", sets[set]->name, m, n, k,
+              by_row ? "rows" : "columns", (int)stride, q.b ? " first" : "", q.b2 ? " second" : "", q.plain ? " plain" : "",
+              q.bias ? " bias" : "", q.column ? " column" : "", error, error2, inside ? "" : ", overrun");
+    }
+}
+
+static void check_matrix_vector(test_random *random, int m, int k) {
+    rpi_product q;
+    memset(&q, 0, sizeof q);
+    regions_used = 0;
+    q.m = m, q.n = 1, q.k = k;
+    q.a_row = (size_t)(k + test_int(random, 0, 3)), q.a_column = 1, q.ldb = q.ldc = 1;
+    q.a = matrix(random, m, k, q.a_row), q.b = matrix(random, 1, k, 0);
+    if (chance(random, 0.5)) q.bias = matrix(random, 1, m, 0);
+    naive_product(&q, q.b, 0, q.bias, NULL, &exact1);
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        q.c = blank(random, (size_t)m);
+        sets[set]->matrix_vector(&q);
+        double error = excess(q.c, m, 1, 1, &exact1, k + 2);
+        CHECK(error <= 1 && intact(), "%s: matrix_vector %d x %d: error %g", sets[set]->name, m, k, error);
+    }
+}
+
+static void test_products(void) {
+    static const int rows[] = {RPI_M_BLOCK - 1, RPI_M_BLOCK, RPI_M_BLOCK + 1, 2 * RPI_M_BLOCK + 1};
+    static const int inner[] = {RPI_K_BLOCK - 1, RPI_K_BLOCK, RPI_K_BLOCK + 1, 2 * RPI_K_BLOCK + 1};
+    test_random random = {1};
+    int step = sets[0]->lanes, most = padded(SMALL, LANES);
+    for (int trial = repeats(1500); trial > 0; trial--) {
+        int grain = chance(&random, 0.5) ? step : LANES;
+        check_product(&random, test_int(&random, 1, SMALL), grain * test_int(&random, 1, most / grain),
+                      test_int(&random, 1, SMALL));
+        check_matrix_vector(&random, test_int(&random, 1, SMALL), test_int(&random, 1, SMALL));
+    }
+    for (int edge = 0; edge < 16; edge += quick ? 5 : 1) {
+        check_product(&random, rows[edge / 4], LANES * test_int(&random, 1, 5), inner[edge % 4]);
+        check_product(&random, rows[edge / 4], step * test_int(&random, 1, most / step), inner[edge % 4]);
+        check_matrix_vector(&random, rows[edge / 4], inner[edge % 4]);
+    }
+    for (int m = 1; all && m <= SMALL; m++)
+        for (int n = step; n <= most; n += step)
+            for (int k = 1; k <= SMALL; k++) check_product(&random, m, n, k);
+}
+
+/* Outer products */
+
+static void naive_outer(const rpi_outer *o, const rp_real *d, double scale, int magnitudes, exact *e) {
+    for (int i = 0; i < o->m; i++) {
+        const rp_real *row = d + (size_t)i * o->ld;
+        for (int j = 0; j <= o->n; j++) { /* n: the bias */
+            const rp_real *y = o->y + (size_t)j * o->ld;
+            double value = 0, size = 0;
+            for (int s = 0; s < o->count; s++) {
+                double term = (double)row[s] * (j < o->n ? (double)y[s] : 1);
+                size += fabs(term);
+                value += magnitudes && j < o->n ? (double)row[s] * fabs((double)y[s]) : term;
+            }
+            e->value[i * (o->n + 1) + j] = scale * value, e->size[i * (o->n + 1) + j] = fabs(scale) * size;
+        }
+    }
+}
+
+/* Flat arrays [m][n], then [m] biases, from offset `weights` on, against naive_outer's [m][n + 1]. */
+static double outer_excess(const rpi_outer *o, const rp_real *flat, const exact *e) {
+    double worst = canaries(flat, o->weights * sizeof *flat) ? 0 : HUGE_VAL;
+    for (int i = 0; i < o->m; i++)
+        for (int j = 0; j < o->n + o->bias; j++) {
+            double got = (double)flat[j < o->n ? o->weights + (size_t)(i * o->n + j) : o->biases + (size_t)i];
+            int at = i * (o->n + 1) + j;
+            worst = larger(error_of(got, e->value[at], e->size[at], o->count + 3), worst);
+        }
+    return worst;
+}
+
+static void zero_columns(rp_real *x, int rows, int from, int end, size_t ld) {
+    for (int i = 0; i < rows; i++) memset(x + (size_t)i * ld + from, 0, (size_t)(end - from) * sizeof *x);
+}
+
+static void check_outer(test_random *random, int m, int n, int count) {
+    rpi_outer o;
+    int columns = padded(count, LANES), which = test_int(random, 1, 4), middle = test_int(random, 0, n / RPI_PANEL) * RPI_PANEL;
+    size_t total;
+    rp_real *d, *v;
+    memset(&o, 0, sizeof o);
+    regions_used = 0;
+    o.m = m, o.n = n, o.count = count, o.bias = chance(random, 0.5), o.ld = (size_t)(columns + test_int(random, 0, 9));
+    o.scale = (rp_real)test_uniform(random, -2, 2), o.scale2 = (rp_real)test_uniform(random, 0, 2);
+    o.weights = (size_t)test_int(random, 0, 5), o.biases = o.weights + (size_t)(m * n);
+    o.y = matrix(random, n, columns, o.ld), d = matrix(random, m, columns, o.ld), v = matrix(random, m, columns, o.ld);
+    zero_columns(d, m, count, columns, o.ld), zero_columns(v, m, count, columns, o.ld);
+    if (which != 1) o.d = d, naive_outer(&o, d, (double)o.scale, 0, &exact1);
+    if (which != 2) o.v = v, naive_outer(&o, v, (double)o.scale2, 1, &exact2);
+    o.panel = blank(random, (size_t)(2 * count * RPI_PANEL)), o.tile = blank(random, 2 * RPI_ROWS_MOST * RPI_PANEL);
+    total = o.biases + (size_t)(o.bias ? m : 0);
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        rpi_outer part = o;
+        rpi_sink sink;
+        memset(&sink, 0, sizeof sink);
+        sink.take = sets[set]->take_arrays, part.sink = &sink;
+        sink.gradient = blank(random, total), sink.curvature = blank(random, total);
+        part.from = 0, part.end = middle, part.bias = 0;
+        if (middle) sets[set]->outer(&part);
+        part.from = middle, part.end = n, part.bias = o.bias;
+        sets[set]->outer(&part);
+        double error = o.d ? outer_excess(&o, sink.gradient, &exact1) : !canaries(sink.gradient, total * sizeof *d);
+        double error2 = o.v ? outer_excess(&o, sink.curvature, &exact2) : !canaries(sink.curvature, total * sizeof *v);
+        CHECK(error <= (o.d != NULL) && error2 <= (o.v != NULL) && intact(), "%s: outer %d x %d x %d%s%s%s, columns 0 %d: errors %g, %g",
+              sets[set]->name, m, n, count, o.d ? " d" : "", o.v ? " v" : "", o.bias ? " bias" : "", middle, error, error2);
+    }
+}
+
+static void test_outer(void) {
+    test_random random = {2};
+    for (int trial = repeats(1000); trial > 0; trial--)
+        check_outer(&random, test_int(&random, 1, SMALL), test_int(&random, 1, SMALL), test_int(&random, 1, SMALL));
+    for (int edge = 0; edge < 12; edge += quick ? 5 : 1)
+        check_outer(&random, test_int(&random, 1, 40) + edge * 8, (1 + edge / 3) * RPI_PANEL - 1 + edge % 3,
+                    test_int(&random, 1, 150));
+    for (int m = 1; all && m <= SMALL; m++)
+        for (int n = 1; n <= SMALL; n++)
+            for (int count = 1; count <= SMALL; count++) check_outer(&random, m, n, count);
+}
+
+/* Optimizers: updates from gradient and curvature, and the sinks' pieces of them. */
+
+static rpi_update random_update(test_random *random, rp_method method, int time, rp_optimizer *o) {
+    rpi_update u;
+    memset(o, 0, sizeof *o), memset(&u, 0, sizeof u);
+    o->method = method, o->rate = (rp_real)0.1, o->damping = (rp_real)0.01, o->epsilon = (rp_real)1e-6;
+    if (chance(random, 0.5)) o->weight_decay = (rp_real)0.01;
+    if (method <= RP_SGD && chance(random, 0.5)) o->momentum = (rp_real)0.9;
+    if (method == RP_PARTITIONING && chance(random, 0.5)) o->curvature_average = (rp_real)0.99;
+    o->nesterov = o->momentum > 0 && chance(random, 0.5);
+    o->beta1 = o->rho = (rp_real)0.9, o->beta2 = (rp_real)0.999;
+    double mean1 = (double)(method == RP_ADAM ? o->beta1 : o->momentum);
+    double mean2 = (double)(method == RP_ADAM ? o->beta2 : o->curvature_average);
+    u.method = method, u.rate = o->rate, u.weight_decay = o->weight_decay;
+    u.shrink = (rp_real)(chance(random, 0.5) ? 0.001 : 0);
+    u.momentum = o->momentum, u.average = o->curvature_average, u.damping = o->damping, u.nesterov = o->nesterov;
+    u.beta1 = o->beta1, u.beta2 = o->beta2, u.rho = o->rho, u.epsilon = o->epsilon;
+    u.correct1 = (rp_real)(1 / (1 - pow(mean1, time))), u.correct2 = (rp_real)(1 / (1 - pow(mean2, time)));
+    return u;
+}
+
+static void square(rp_real *x, int n) {
+    for (int i = 0; i < n; i++) x[i] *= x[i];
+}
+
+/* What an update works on; with states only where the method keeps them. */
+typedef struct parameters {
+    int n;
+    rp_real *g, *h, *w, *first, *second;
+    rp_real scale, scale2;
+} parameters;
+
+static parameters random_parameters(test_random *random, const rpi_update *u, int n) {
+    parameters p;
+    memset(&p, 0, sizeof p);
+    p.n = n, p.scale = (rp_real)test_uniform(random, 0.5, 2), p.scale2 = (rp_real)test_uniform(random, 0.5, 2);
+    p.g = matrix(random, 1, n, 0), p.w = matrix(random, 1, n, 0);
+    if (u->method == RP_PARTITIONING) p.h = matrix(random, 1, n, 0), square(p.h, n);
+    if (u->method > RP_SGD || u->momentum > 0) p.first = matrix(random, 1, n, 0);
+    if (u->method >= RP_ADAGRAD) square(p.first, n);
+    if (u->method == RP_ADAM || u->method == RP_ADADELTA || u->average > 0)
+        p.second = matrix(random, 1, n, 0), square(p.second, n);
+    return p;
+}
+static parameters copy_parameters(test_random *random, const parameters *from) {
+    parameters p = *from;
+    p.w = copy(random, p.w, (size_t)p.n);
+    if (p.first) p.first = copy(random, p.first, (size_t)p.n);
+    if (p.second) p.second = copy(random, p.second, (size_t)p.n);
+    return p;
+}
+
+/* exact1: the step; exact2: first, then second. Sizes: those of a gradient in which nothing cancels. */
+static void naive_update(const rpi_update *u, const rp_optimizer *o, int time, const parameters *p) {
+    for (int i = 0; i < p->n; i++) {
+        double w = (double)p->w[i], g = (double)p->scale * (double)p->g[i], decay = (double)u->weight_decay * w;
+        double h = p->h ? (double)p->scale2 * (double)p->h[i] + (double)u->weight_decay : 0, shrink = (double)u->shrink * w;
+        double *first = exact2.value + i, *second = first + p->n, *size1 = exact2.size + i, *size2 = size1 + p->n;
+        *first = p->first ? (double)p->first[i] : 0, *second = *size2 = p->second ? (double)p->second[i] : 0;
+        *size1 = fabs(*first);
+        exact1.value[i] = -ref_step(o, time, (double)o->rate, g + decay, h, first, second) - shrink;
+        exact1.size[i] = fabs(ref_step(o, time, (double)o->rate, fabs(g) + fabs(decay), h, size1, size2)) + fabs(shrink);
+    }
+}
+
+/* Against what should be; where that is not finite, it must not have been taken. */
+static double taken_excess(const rp_real *got, const rp_real *before, int n, const double *step, const double *size) {
+    double worst = 0;
+    for (int i = 0; i < n; i++) {
+        double from = before ? (double)before[i] : 0;
+        double error = error_of((double)got[i], from + step[i], fabs(from) + size[i], 16);
+        worst = larger(is_finite(step[i]) ? error : is_finite((double)got[i]) ? 0 : HUGE_VAL, worst);
+    }
+    return worst;
+}
+
+static void check_update(test_random *random, rp_method method, int n) {
+    int time = test_int(random, 2, 100), wild = chance(random, 0.2), to = !wild && chance(random, 0.5);
+    rp_optimizer o;
+    rpi_update u = random_update(random, method, time, &o);
+    regions_used = 0;
+    parameters start = random_parameters(random, &u, n);
+    for (int i = 0; wild && i < n; i += test_int(random, 1, 9)) {
+        start.g[i] = chance(random, 0.5) ? (rp_real)HUGE_VAL : 0;
+        if (start.h) start.h[i] = 0, u.damping = o.damping = 0;
+    }
+    naive_update(&u, &o, time, &start);
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        parameters p = copy_parameters(random, &start);
+        rp_real *step = to ? blank(random, (size_t)n) : NULL;
+        sets[set]->update(&u, n, p.g, p.scale, p.h, p.scale2, p.w, p.first, p.second, step);
+        double error = taken_excess(to ? step : p.w, to ? NULL : start.w, n, exact1.value, exact1.size);
+        if (p.first) error = larger(taken_excess(p.first, NULL, n, exact2.value, exact2.size), error);
+        if (p.second) error = larger(taken_excess(p.second, NULL, n, exact2.value + n, exact2.size + n), error);
+        int kept = !to || !memcmp(p.w, start.w, (size_t)n * sizeof *p.w);
+        CHECK(error <= 1 && kept && intact(), "%s: update %d of %d%s%s%s%s: error %g", sets[set]->name, (int)method, n,
+              p.first ? " first" : "", p.second ? " second" : "", to ? " to" : "", wild ? " wild" : "", error);
+        if (!to) continue;
+        sets[set]->move(n, (rp_real)0.5, step, p.w);
+        for (int i = 0; i < n; i++) exact1.value[i] = (double)step[i] / 2;
+        error = taken_excess(p.w, start.w, n, exact1.value, exact1.size);
+        CHECK(error <= 1 && intact(), "%s: move of %d: error %g", sets[set]->name, n, error);
+        naive_update(&u, &o, time, &start);
+    }
+}
+
+/* A move whose result is not finite is not made. */
+static void check_wild_move(test_random *random, int n) {
+    regions_used = 0;
+    rp_real *start = matrix(random, 1, n, 0), *step = matrix(random, 1, n, 0);
+    int at = test_int(random, 0, n - 1);
+    step[at] = (rp_real)(chance(random, 0.5) ? HUGE_VAL : -HUGE_VAL);
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        rp_real *w = copy(random, start, (size_t)n);
+        sets[set]->move(n, 2, step, w);
+        int good = intact() && memcmp(&w[at], &start[at], sizeof *w) == 0;
+        for (int i = 0; i < n; i++)
+            if (i != at) good = good && fabs((double)w[i] - (double)start[i] - 2 * (double)step[i]) <= 20 * (double)EPSILON;
+        CHECK(good, "%s: move of %d, entry %d not finite", sets[set]->name, n, at);
+    }
+}
+
+/* A piece whose last entry is the last of the flat arrays, `total` long. */
+static rpi_piece random_piece(test_random *random, size_t *total) {
+    rpi_piece piece;
+    rp_real *curvature;
+    piece.rows = test_int(random, 1, RPI_ROWS_MOST), piece.n = test_int(random, 1, RPI_PANEL), piece.ld = RPI_PANEL;
+    piece.offset = (size_t)test_int(random, 0, 9), piece.stride = (size_t)(piece.n + test_int(random, 0, 9));
+    piece.scale = (rp_real)test_uniform(random, -2, 2), piece.scale2 = (rp_real)test_uniform(random, 0.5, 2);
+    piece.gradient = matrix(random, piece.rows, RPI_PANEL, RPI_PANEL);
+    piece.curvature = curvature = matrix(random, piece.rows, RPI_PANEL, RPI_PANEL);
+    square(curvature, piece.rows * RPI_PANEL);
+    *total = piece.offset + extent(piece.rows, piece.n, piece.stride);
+    return piece;
+}
+
+/* Is the piece's part of `flat` that of `before` (NULL: 0) plus scale times `tile`, and the rest as `before`? */
+static double piece_excess(const rpi_piece *piece, const rp_real *flat, const rp_real *before, rp_real scale, const rp_real *tile) {
+    double worst = 0;
+    for (size_t at = 0; at < piece->offset + extent(piece->rows, piece->n, piece->stride); at++) {
+        size_t from = at - piece->offset, row = from / piece->stride, column = from % piece->stride;
+        double start = before ? (double)before[at] : 0, step = 0;
+        int inside = at >= piece->offset && column < (size_t)piece->n;
+        if (inside) step = (double)scale * (double)tile[row * RPI_PANEL + column];
+        if (inside || before) worst = larger(error_of((double)flat[at], start + step, fabs(start) + fabs(step), 2), worst);
+        else worst = larger(canaries(flat + at, sizeof *flat) ? 0 : HUGE_VAL, worst);
+    }
+    return worst;
+}
+
+static void check_take(test_random *random) {
+    regions_used = 0;
+    size_t total;
+    rpi_piece piece = random_piece(random, &total);
+    rp_real *start = matrix(random, 1, (int)total, 0);
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        rpi_piece gradient = piece, curvature = piece;
+        rpi_sink sink;
+        memset(&sink, 0, sizeof sink);
+        gradient.curvature = NULL, curvature.gradient = NULL;
+        sink.gradient = blank(random, total), sink.curvature = blank(random, total);
+        sets[set]->take_arrays(&sink, &gradient);
+        int apart = canaries(sink.curvature, total * sizeof *start);
+        sets[set]->take_arrays(&sink, &curvature);
+        double error = larger(piece_excess(&piece, sink.gradient, NULL, piece.scale, piece.gradient),
+                              piece_excess(&piece, sink.curvature, NULL, piece.scale2, piece.curvature));
+        CHECK(error <= 1 && apart && intact(), "%s: take_arrays %d x %d: error %g", sets[set]->name, piece.rows, piece.n, error);
+        sink.curvature = copy(random, start, total);
+        sets[set]->take_sum(&sink, &curvature);
+        error = piece_excess(&piece, sink.curvature, start, piece.scale2, piece.curvature);
+        CHECK(error <= 1 && intact(), "%s: take_sum %d x %d: error %g", sets[set]->name, piece.rows, piece.n, error);
+    }
+}
+
+static rp_real *offset(rp_real *array, size_t at) { return array ? array + at : NULL; }
+
+/* The same as an update of each row; with the piece's curvature, or the sink's. */
+static void check_take_step(test_random *random, rp_method method) {
+    rp_optimizer o;
+    rpi_update u = random_update(random, method, 3, &o);
+    size_t total;
+    regions_used = 0;
+    rpi_piece piece = random_piece(random, &total);
+    parameters start = random_parameters(random, &u, (int)total);
+    int own = start.h && chance(random, 0.5); /* curvature of the sink's */
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        parameters taken = copy_parameters(random, &start), p = copy_parameters(random, &start);
+        rpi_sink sink;
+        memset(&sink, 0, sizeof sink);
+        sink.update = &u, sink.parameters = taken.w, sink.first = taken.first, sink.second = taken.second;
+        sink.curvature = own ? start.h : NULL;
+        sets[set]->take_step(&sink, &piece);
+        for (int r = 0; r < piece.rows; r++) {
+            size_t at = piece.offset + (size_t)r * piece.stride, from = (size_t)r * piece.ld;
+            const rp_real *h = own ? start.h + at : start.h ? piece.curvature + from : NULL;
+            sets[set]->update(&u, piece.n, piece.gradient + from, piece.scale, h, own ? 1 : piece.scale2, p.w + at,
+                              offset(p.first, at), offset(p.second, at), NULL);
+        }
+        size_t bytes = total * sizeof *p.w;
+        int same = !memcmp(taken.w, p.w, bytes) && (!p.first || !memcmp(taken.first, p.first, bytes)) &&
+                   (!p.second || !memcmp(taken.second, p.second, bytes));
+        CHECK(same && intact(), "%s: take_step %d, %d x %d", sets[set]->name, (int)method, piece.rows, piece.n);
+    }
+}
+
+static void test_updates(void) {
+    test_random random = {3};
+    for (int trial = repeats(400); trial > 0; trial--) {
+        for (int method = RP_PARTITIONING; method <= RP_ADADELTA; method++) {
+            check_update(&random, (rp_method)method, test_int(&random, 1, SMALL));
+            check_take_step(&random, (rp_method)method);
+        }
+        check_wild_move(&random, test_int(&random, 1, SMALL));
+        check_take(&random);
+    }
+}
+
+/* Rows: transposition, sums, weights, signs, the peak. */
+
+static void check_transpose(test_random *random, int rows, int columns) {
+    size_t ldi = (size_t)(columns + test_int(random, 0, 9)), ldo = (size_t)(padded(rows, LANES) + test_int(random, 0, 9));
+    regions_used = 0;
+    rp_real *in = matrix(random, rows, columns, ldi);
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        int n = chance(random, 0.5) ? rows : padded(rows, sets[set]->lanes), good = 1;
+        rp_real *out = blank(random, extent(columns, n, ldo));
+        sets[set]->transpose(in, ldi, rows, columns, out, ldo, n);
+        for (int c = 0; c < columns; c++)
+            for (int r = 0; r < n; r++)
+                good = good && rpi_bits(out[at(c, r, ldo)]) == rpi_bits(in[at(r < rows ? r : rows - 1, c, ldi)]);
+        CHECK(good && gaps_intact(out, columns, n, ldo) && intact(), "%s: transpose %d x %d to %d", sets[set]->name, rows, columns, n);
+    }
+}
+
+/* exact1: column magnitudes; exact2: products with a factor */
+static void naive_rows(int rows, int n, const rp_real *x, size_t ld, const rp_real *factor, size_t stride, int magnitudes) {
+    memset(exact1.value, 0, (size_t)n * sizeof *exact1.value);
+    for (int i = 0; i < rows; i++)
+        for (int s = 0; s < n; s++) {
+            double value = (double)x[at(i, s, ld)];
+            exact1.value[s] = exact1.size[s] = exact1.value[s] + fabs(value);
+            exact2.value[i * n + s] = (double)factor[at(i, s, stride)] * (magnitudes ? fabs(value) : value);
+            exact2.size[i * n + s] = fabs(exact2.value[i * n + s]);
+        }
+}
+
+static void check_rows(test_random *random, int rows, int n) {
+    size_t ld = (size_t)(n + test_int(random, 0, 20)), stride = chance(random, 0.5) ? 0 : ld;
+    int magnitudes = chance(random, 0.5);
+    regions_used = 0;
+    rp_real *start = matrix(random, rows, n, ld), *factor = matrix(random, rows, n, ld);
+    naive_rows(rows, n, start, ld, factor, stride, magnitudes);
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        const rpi_kernels *k = sets[set];
+        if (n % k->lanes) continue;
+        rp_real *x = copy(random, start, extent(rows, n, ld)), *sums = blank(random, (size_t)n), most = 0;
+        k->column_magnitudes(rows, n, x, ld, sums);
+        double error = excess(sums, 1, n, 0, &exact1, rows);
+        CHECK(error <= 1 && intact(), "%s: column_magnitudes %d x %d: error %g", k->name, rows, n, error);
+        for (int i = 0; i < rows * n; i++) most = (rp_real)fmax((double)most, fabs((double)x[at(i / n, i % n, ld)]));
+        CHECK(k->peak(rows, n, x, ld) == rpi_bits(most), "%s: peak %d x %d", k->name, rows, n);
+        k->weigh(rows, n, x, ld, factor, stride, magnitudes);
+        error = excess(x, rows, n, ld, &exact2, 1);
+        CHECK(error <= 1 && gaps_intact(x, rows, n, ld) && intact(), "%s: weigh %d x %d, stride %d: error %g", k->name, rows, n,
+              (int)stride, error);
+        x[at(test_int(random, 0, rows - 1), test_int(random, 0, n - 1), ld)] =
+            (rp_real)(chance(random, 0.5) ? -HUGE_VAL : HUGE_VAL - HUGE_VAL);
+        CHECK(k->peak(rows, n, x, ld) >= RPI_EXPONENT, "%s: peak %d x %d, not finite", k->name, rows, n);
+    }
+}
+
+/* The same signs on every set, whatever the vectors' length; as many of either. */
+static void check_signs(test_random *random, int rows, int count) {
+    size_t ld = (size_t)padded(count, LANES);
+    uint64_t seed = test_bits(random), end = 0;
+    int ups = 0, total = rows * count;
+    regions_used = 0;
+    rp_real *h = matrix(random, rows, (int)ld, ld), *first = blank(random, extent(rows, (int)ld, ld));
+    square(h, rows * (int)ld);
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        uint64_t state = seed;
+        int good = 1, n = padded(count, sets[set]->lanes);
+        rp_real *e = blank(random, extent(rows, n, ld));
+        sets[set]->signs(rows, n, h, e, ld, &state);
+        for (int sample = 0; sample < total; sample++) {
+            size_t i = at(sample / count, sample % count, ld);
+            if (set == 0) ups += e[i] > 0, first[i] = e[i];
+            good = good && rpi_bits(e[i]) == rpi_bits(first[i]);
+            good = good && error_of(fabs((double)e[i]), sqrt((double)h[i]), sqrt((double)h[i]), 1) <= 1;
+        }
+        if (set == 0) end = state;
+        CHECK(good && state == end && gaps_intact(e, rows, n, ld) && intact(), "%s: signs %d x %d", sets[set]->name, rows, count);
+    }
+    CHECK(fabs(ups - total / 2.0) <= 3 * sqrt(total) + 1, "%d of %d signs are positive", ups, total);
+}
+
+static void test_rows(void) {
+    test_random random = {4};
+    for (int trial = repeats(1000); trial > 0; trial--) {
+        int grain = chance(&random, 0.5) ? sets[0]->lanes : LANES;
+        check_transpose(&random, test_int(&random, 1, SMALL), test_int(&random, 1, SMALL));
+        check_rows(&random, test_int(&random, 1, SMALL), grain * test_int(&random, 1, SMALL / grain));
+        check_signs(&random, test_int(&random, 1, 20), test_int(&random, 1, 2 * SMALL));
+    }
+}
+
+/* Activations and losses */
+
+/* sigma, sigma', sigma'' without cancellation, for any z */
+static void exact_activation(rp_activation_kind kind, double alpha, double z, double *out) {
+    const double root_2 = 1.4142135623730951, root_2_pi = 2.5066282746310002;
+    double p = 1 / (1 + exp(-z)), q = p / (1 + exp(z)), below, density;
+    out[0] = z, out[1] = 1, out[2] = 0;
+    switch (kind) {
+    case RP_IDENTITY: break;
+    case RP_RELU:
+    case RP_LEAKY_RELU:
+        if (kind == RP_RELU) alpha = 0;
+        if (z <= 0) out[0] = alpha * z, out[1] = alpha;
+        break;
+    case RP_TANH:
+        out[0] = tanh(z), out[1] = 1 / (cosh(z) * cosh(z)), out[2] = -2 * out[0] * out[1];
+        break;
+    case RP_SIGMOID: out[0] = p, out[1] = q, out[2] = -q * tanh(z / 2); break;
+    case RP_SOFTPLUS: out[0] = fmax(z, 0) + log1p(exp(-fabs(z))), out[1] = p, out[2] = q; break;
+    case RP_ELU:
+        if (z <= 0) out[0] = alpha * expm1(z), out[1] = out[2] = alpha * exp(z);
+        break;
+    case RP_GELU:
+        below = erfc(-z / root_2) / 2, density = exp(-z * z / 2) / root_2_pi;
+        out[0] = z * below, out[1] = below + z * density, out[2] = density > 0 ? density * (2 - z * z) : 0;
+        break;
+    case RP_SILU: out[0] = z * p, out[1] = p + z * q, out[2] = q * (2 - z * tanh(z / 2)); break;
+    }
+}
+
+static void check_activate(test_random *random, rp_activation_kind kind, int rows, int n) {
+    rpi_activate a;
+    int curved = rpi_activations[kind].curved, with_u = chance(random, 0.5), with_slope = chance(random, 0.8);
+    memset(&a, 0, sizeof a);
+    regions_used = 0;
+    a.kind = kind, a.alpha = (rp_real)test_uniform(random, 0, 2), a.rows = rows, a.n = n, a.ld = (size_t)(n + test_int(random, 0, 9));
+    rp_real *z = matrix(random, rows, n, a.ld), *u = matrix(random, rows, n, a.ld);
+    for (int i = 0; i < rows * n; i++) z[at(i / n, i % n, a.ld)] *= i % 7 ? 3 : 0;
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        size_t count = extent(rows, n, a.ld);
+        double error = 0, error1 = 0, error2 = 0;
+        if (n % sets[set]->lanes) continue;
+        a.y = copy(random, z, count), a.slope = with_slope ? blank(random, count) : NULL;
+        a.u = with_u ? copy(random, u, count) : NULL, a.second = with_u && curved ? blank(random, count) : NULL;
+        sets[set]->activate(&a);
+        for (int i = 0; i < rows * n; i++) {
+            size_t p = at(i / n, i % n, a.ld);
+            double exact[3], size = 1 + fabs((double)z[p]), own = (double)u[p];
+            exact_activation(kind, (double)a.alpha, (double)z[p], exact);
+            error = larger(error_of((double)a.y[p], exact[0], size, 4), error);
+            if (a.slope) error1 = larger(error_of((double)a.slope[p], exact[1], size, 4), error1);
+            if (a.u) error1 = larger(error_of((double)a.u[p], fabs(exact[1]) * own, size * fabs(own), 4), error1);
+            if (a.second) error2 = larger(error_of((double)a.second[p], exact[2] * own, size * fabs(own), 4), error2);
+        }
+        int inside = intact() && gaps_intact(a.y, rows, n, a.ld) && (!a.slope || gaps_intact(a.slope, rows, n, a.ld)) &&
+                     (!a.second || gaps_intact(a.second, rows, n, a.ld)) && (!a.u || gaps_intact(a.u, rows, n, a.ld));
+        CHECK(error <= 1 && error1 <= 1 && error2 <= 1 && inside, "%s: %s %d x %d%s%s: errors %g, %g, %g", sets[set]->name,
+              rpi_activations[kind].name, rows, n, with_slope ? " slope" : "", with_u ? " u" : "", error, error1, error2);
+    }
+}
+
+static void check_activate_back(test_random *random, int rows, int n) {
+    rpi_activate a;
+    int which = test_int(random, 1, 3), plain = chance(random, 0.5);
+    memset(&a, 0, sizeof a);
+    regions_used = 0;
+    a.kind = RP_TANH, a.rows = rows, a.n = n, a.ld = (size_t)(n + test_int(random, 0, 9));
+    a.slope = matrix(random, rows, n, a.ld);
+    rp_real *d0 = matrix(random, rows, n, a.ld), *v0 = matrix(random, rows, n, a.ld);
+    if (which == 3 && chance(random, 0.7)) a.second = matrix(random, rows, n, a.ld);
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        size_t count = extent(rows, n, a.ld);
+        double error = 0;
+        if (n % sets[set]->lanes) continue;
+        rp_real *d = which & 1 ? copy(random, d0, count) : NULL, *v = which & 2 ? copy(random, v0, count) : NULL;
+        sets[set]->activate_back(&a, d, v, plain);
+        for (int i = 0; i < rows * n; i++) {
+            size_t p = at(i / n, i % n, a.ld);
+            double slope = (double)a.slope[p], by_d = slope * (double)d0[p], by_v = slope * (double)v0[p];
+            double second = a.second && !plain ? (double)a.second[p] * (double)d0[p] : 0;
+            double expected = plain ? by_v : fabs(slope) * (double)v0[p] + second;
+            if (a.second && !plain) expected = fabs(expected);
+            if (d) error = larger(error_of((double)d[p], by_d, fabs(by_d), 1), error);
+            if (v) error = larger(error_of((double)v[p], expected, fabs(by_v) + fabs(second), 2), error);
+        }
+        int inside = intact() && (!d || gaps_intact(d, rows, n, a.ld)) && (!v || gaps_intact(v, rows, n, a.ld));
+        CHECK(error <= 1 && inside, "%s: activate_back %d x %d%s%s%s%s: error %g", sets[set]->name, rows, n, d ? " d" : "",
+              v ? " v" : "", a.second ? " second" : "", plain ? " plain" : "", error);
+    }
+}
+
+/* d, h and the loss of one sample against the reference's; the largest error. */
+static double sample_excess(const ref_net *net, const rpi_loss_call *call, const rp_real *targets, int s) {
+    double y[SMALL], t[SMALL], d[SMALL], h[SMALL], total = 0, worst = 0;
+    for (int i = 0; i < net->outputs; i++) {
+        y[i] = (double)call->y[at(i, s, call->ld)], t[i] = (double)targets[at(i, s, call->ld)];
+        total += 1 + y[i] * y[i] + t[i] * t[i] + (net->loss == RP_POISSON ? exp(y[i]) : 0);
+    }
+    ref_loss_gradient(net, y, t, d), ref_loss_second(net, RP_BOUND_TIGHT, y, t, h);
+    for (int i = 0; i < net->outputs; i++) {
+        size_t p = at(i, s, call->ld);
+        double size = fabs(y[i]) + fabs(t[i]) + fabs(h[i]) + ref_sum(net->outputs, t);
+        worst = larger(error_of((double)call->d[p], d[i], size, 16), worst);
+        if (call->h) worst = larger(error_of((double)call->h[p], h[i], size, 16), worst);
+    }
+    return larger(error_of(call->loss[s], ref_loss(net, y, t), total, 16), worst);
+}
+
+static void check_loss(test_random *random, rp_loss_kind kind, int outputs, int count) {
+    rpi_loss_call call;
+    int with_h = chance(random, 0.5);
+    regions_used = 0;
+    call.outputs = outputs, call.count = count, call.ld = (size_t)(padded(count, LANES) + test_int(random, 0, 9));
+    call.delta = (rp_real)test_uniform(random, 0.2, 2);
+    ref_net net = ref_net_new(outputs, kind, (double)call.delta);
+    rp_real *y = matrix(random, outputs, padded(count, LANES), call.ld), *t = matrix(random, outputs, padded(count, LANES), call.ld);
+    for (int i = 0; kind != RP_SQUARED_ERROR && kind != RP_HUBER && i < outputs; i++)
+        for (int s = 0; s < padded(count, LANES); s++) t[at(i, s, call.ld)] = (rp_real)test_int(random, 0, 4) / 4;
+    call.y = y;
+    for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark) {
+        int n = padded(count, sets[set]->lanes);
+        size_t size = extent(outputs, n, call.ld);
+        double error = 0;
+        call.loss = (double *)place((size_t)count * sizeof *call.loss, 0);
+        call.d = copy(random, t, size), call.h = with_h ? blank(random, size) : NULL;
+        sets[set]->loss(kind, &call);
+        for (int s = 0; s < count; s++) error = larger(sample_excess(&net, &call, t, s), error);
+        CHECK(error <= 1 && intact() && (!call.h || gaps_intact(call.h, outputs, n, call.ld)), "%s: %s %d x %d%s: error %g",
+              sets[set]->name, rpi_losses[kind].name, outputs, count, with_h ? " h" : "", error);
+    }
+}
+
+static void test_activations(void) {
+    test_random random = {5};
+    for (int trial = repeats(150); trial > 0; trial--) {
+        int grain = chance(&random, 0.5) ? sets[0]->lanes : LANES;
+        for (int kind = RP_RELU; kind <= RP_SILU; kind++)
+            check_activate(&random, (rp_activation_kind)kind, test_int(&random, 1, 9), grain * test_int(&random, 1, SMALL / grain));
+        for (int i = 0; i < 5; i++)
+            check_activate_back(&random, test_int(&random, 1, 20), grain * test_int(&random, 1, SMALL / grain));
+        for (int kind = RP_SQUARED_ERROR; kind <= RP_POISSON; kind++)
+            check_loss(&random, (rp_loss_kind)kind, test_int(&random, 1, SMALL), test_int(&random, 1, SMALL / 3));
+    }
+}
+
+/* The accuracy of the functions over all numbers, in ulp: the distance of the numbers next to the exact result. */
+
+enum { EXP = RP_SILU + 1, KINDS, CHUNK = 1024 };
+
+typedef struct accuracy {
+    double worst, at;
+} accuracy;
+static accuracy accuracies[KINDS][3][SETS];
+
+/* Infinity counts as the power of two behind the largest number. `floor`: results below count as if they were so large. */
+static double ulps(double got, double value, double floor) {
+    const double most = ldexp(1, MOST_EXPONENT);
+    int exponent;
+    frexp(fmax(fabs(value), floor), &exponent);
+    double ulp = ldexp(1, (exponent > LEAST_EXPONENT ? exponent : LEAST_EXPONENT) - DIGITS);
+    return fabs(fmax(-most, fmin(most, got)) - fmax(-most, fmin(most, value))) / ulp + (got != got ? HUGE_VAL : 0);
+}
+
+static void measure(int n, const rp_real *z) {
+    static double exact[CHUNK][3];
+    static rp_real y[CHUNK], slope[CHUNK], second[CHUNK], u[CHUNK];
+    static double loss[CHUNK];
+    rp_real *out[3] = {y, slope, second};
+    for (int kind = RP_TANH; kind < KINDS; kind++) {
+        for (int i = 0; i < n; i++) {
+            if (kind == EXP) exact[i][0] = exp((double)z[i]);
+            else exact_activation((rp_activation_kind)kind, 1, (double)z[i], exact[i]);
+        }
+        for (int set = 0; set < set_count; set++) {
+            rpi_activate a = {(rp_activation_kind)kind, 1, 1, n, CHUNK, y, slope, second, u};
+            rpi_loss_call call = {1, n, CHUNK, 1, z, second, y, loss}; /* of Poisson: h is exp(z) */
+            for (int i = 0; i < n; i++) y[i] = z[i], u[i] = 1, second[i] = 0;
+            if (kind == EXP) sets[set]->loss(RP_POISSON, &call);
+            else sets[set]->activate(&a);
+            for (int order = 0; order < (kind == EXP ? 1 : 3); order++)
+                for (int i = 0; i < n; i++) {
+                    accuracy *accuracy = &accuracies[kind][order][set];
+                    double error = ulps((double)out[order][i], exact[i][order], 0);
+                    if (error > accuracy->worst) accuracy->worst = error, accuracy->at = (double)z[i];
+                }
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    quick = argc > 1 && !strcmp(argv[1], "quick"), all = argc > 1 && !strcmp(argv[1], "all");
+    find_sets();
+    test_products();
+    test_outer();
+    test_updates();
+    test_rows();
+    test_activations();
+    test_random random = {1};
+    for (int e = 0; e < 255; e++) for (int sign = 0; sign<2;sign++) {
+        static rp_real z[CHUNK];
+        for (int i = 0; i < CHUNK; i++) { uint32_t bits = (uint32_t)sign << 31 | (uint32_t)e << 23 | (uint32_t)(test_bits(&random) >> 41); float f; memcpy(&f, &bits, 4); z[i] = f; }
+        measure(CHUNK, z);
+    }
+    for (int kind = RP_TANH; kind < KINDS; kind++) for (int o = 0; o < 3; o++) { printf("%-10s %d", kind==EXP?"exp":rpi_activations[kind].name, o); for (int s=0;s<set_count;s++) printf("  %s %g at %.9g", sets[s]->name, accuracies[kind][o][s].worst, accuracies[kind][o][s].at); printf("\n"); }
+    return test_end();
+}
