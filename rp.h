@@ -179,6 +179,36 @@ RP_API void rp_net_free(rp_net *net); /* NULL is allowed */
 RP_API int rp_dense(rp_net *net, int units);                            /* W x + b; images and sequences are read as one vector */
 RP_API int rp_activation(rp_net *net, rp_activation_kind activation);
 
+/* Layers of images. An image may come from any layer that gives one; dense layers read one as a vector, channel after channel. */
+RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride, int padding); /* weights [filters][channels][kernel][kernel] */
+RP_API int rp_max_pool2d(rp_net *net, int window, int stride);           /* windows that fit; what is left over at the border is not read */
+RP_API int rp_avg_pool2d(rp_net *net, int window, int stride);
+RP_API int rp_global_avg_pool2d(rp_net *net);                            /* one number for each channel */
+
+/* The same with heights and widths apart, and groups: filters of group g see the channels of group g only (groups = channels:
+   depthwise); weights [filters][channels / groups][kernel_height][kernel_width]. A size of 0 is 1, paddings may be 0. */
+typedef struct rp_conv2d_desc {
+    int filters, kernel_height, kernel_width, stride_height, stride_width, padding_height, padding_width, groups;
+} rp_conv2d_desc;
+RP_API int rp_conv2d_with(rp_net *net, const rp_conv2d_desc *desc);
+
+/* Layers of sequences. Recurrent (Elman): h_t = activation(W x_t + U h_(t-1) + b), h_0 = 0; gives the last h. Weights: W
+   [units][features], then U [units][units], then b. With all_states it gives the sequence of all h. */
+RP_API int rp_recurrent(rp_net *net, int units, rp_activation_kind activation);
+typedef struct rp_recurrent_desc {
+    int units;
+    rp_activation_kind activation;
+    int all_states;
+} rp_recurrent_desc;
+RP_API int rp_recurrent_with(rp_net *net, const rp_recurrent_desc *desc);
+
+/* v_t = activation(W v_(t-1) + b) from v_0, the last layer's output, to v_steps: one square W for all steps. */
+RP_API int rp_recursive(rp_net *net, int steps, rp_activation_kind activation);
+
+/* Residual connection: adds the output of an earlier layer, or of the input (RP_INPUT), of the same shape. RP_ERR_SHAPE names both. */
+#define RP_INPUT (-1)
+RP_API int rp_add(rp_net *net, int layer);
+
 /* Change what has just been appended. Return a status, which also sticks. */
 RP_API rp_status rp_no_bias(rp_net *net);                               /* the affine layer just added has no bias */
 RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope);         /* of the leaky ReLU or ELU just added; finite, >= 0 */
@@ -689,6 +719,7 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 #define RPI_K_BLOCK 256   /* inner dimension of a product's block: so many rows of B, one panel wide, stay in L1 */
 #define RPI_M_BLOCK 96    /* rows of A in a block: its magnitudes are packed and stay in L2 */
 #define RPI_PANEL 64      /* columns of a gradient's panel: at least the widest tile's */
+#define RPI_POSITIONS 64  /* positions of a shared weight that are summed up at a time: their rows stay in L2 */
 #define RPI_ROWS_MOST 8   /* most rows of a tile in registers, of any instruction set */
 
 /* C = bias + A B (bias[i] in row i), and C2 = column + |A| B2 (column[s] in column s) in the same pass over A.
@@ -701,9 +732,42 @@ typedef struct rpi_product {
     rp_real *c, *c2;
     size_t ldb, ldc;
     const rp_real *bias, *column;  /* NULL: 0 */
+    int add;                       /* C += A B, C2 += |A| B2 instead; bias and column are not looked at */
     int plain;                     /* C2 = column + A B2 instead */
     rp_real *a_packed;             /* scratch: RPI_M_BLOCK * RPI_K_BLOCK, for |A| */
 } rpi_product;
+
+/* C = start + A B where the inner index wanders: A[i][p] = a[i * a_row + a_at[p]], row p of B is at b + b_at[p]. start: NULL for 0,
+   one value for each row, or rows start_row apart. */
+typedef struct rpi_gathered {
+    int m, n, k;
+    const rp_real *a, *b, *start;
+    const size_t *a_at, *b_at;
+    size_t a_row, ldc, start_row;
+    rp_real *c;
+    int per_row;             /* start: one value for each row */
+} rpi_gathered;
+
+/* Sums over positions t: out[i * out_row + j] += sum_s sum_t d_i,t[s] y_j,t[s]; with `samples`, each sample's own sum:
+   out[(i * out_row + j) * samples + s] += sum_t d_i,t[s] y_j,t[s]. Row i of d is at d + i * d_row + d_at[t], row j of y at
+   y[j * positions + t]; |y| with magnitudes. n: columns, of which d is 0 beyond the samples. */
+typedef struct rpi_correlation {
+    int m, taps, positions, n, magnitudes; /* at most RPI_TAPS_MOST taps, RPI_POSITIONS positions */
+    const rp_real *d;
+    size_t d_row, out_row, samples;
+    const size_t *d_at;
+    const rp_real *const *y;
+    rp_real *out;
+} rpi_correlation;
+#define RPI_TAPS_MOST 4
+
+/* A max pool's window of k rows at x + at[j]: the largest's place decides, for each column, which row of `in` goes to `out`, or
+   to which row of d_in d is added (the first of equals). */
+typedef struct rpi_window {
+    int k, n;
+    const size_t *at;
+    const rp_real *x;
+} rpi_window;
 
 /* A finished piece of gradient (times scale) and curvature (times scale2; each may be NULL): `rows` rows, ld apart, of n
    parameters from `offset` on, stride apart. */
@@ -769,6 +833,12 @@ typedef struct rpi_kernels {
     const char *name;
     int lanes;
     void (*product)(const rpi_product *product);
+    void (*gathered)(const rpi_gathered *gathered);
+    void (*correlate)(const rpi_correlation *correlation);
+    void (*window_magnitudes)(const rpi_window *window, rp_real *out); /* out[s] = sum of the window's |x| */
+    void (*select)(const rpi_window *window, const rp_real *in, rp_real *out);
+    void (*select_back)(const rpi_window *window, const rp_real *d, rp_real *d_in);
+    void (*add_rows)(int rows, int n, rp_real scale, const rp_real *in, size_t ldi, rp_real *out, size_t ldo); /* out += scale in; ldi may be 0 */
     void (*matrix_vector)(const rpi_product *product); /* of one column, and its first product only */
     int rows;                                          /* of a tile: the grain in which rows are split */
     void (*outer)(const rpi_outer *outer);
@@ -1097,14 +1167,32 @@ static const rpi_loss rpi_losses[] = { /* in the order of rp_loss_kind */
 
 /* >>layers
    A layer is what the user appended. The build lowers layers to a tape of steps; each step is an affine map, then an
-   activation in place. A value on the tape is a slot; slot 0 is the input and step i fills slot i + 1. */
+   activation in place. A value on the tape is a slot; slot 0 is the input. Several steps may share parameters, and several
+   may write parts of one slot. */
+typedef enum rpi_kind { RPI_ACTIVATION, RPI_DENSE, RPI_CONV2D, RPI_MAX_POOL2D, RPI_AVG_POOL2D, RPI_RECURRENT, RPI_RECURSIVE, RPI_ADD } rpi_kind;
+
+/* A map whose weights serve many positions: position (y, x) of the output reads the window at (y stride - padding,
+   x stride - padding) of the input. Rows of a slot: channel c of the input at (y, x) is row c in_channel + y in_y + x in_x.
+   A recurrent layer is one, too: its steps are positions, its kernel is 1, and h_(t-1) is read with a padding of 1. */
+typedef struct rpi_geometry {
+    int filters, channels, groups;              /* channels: of one group */
+    int kernel_height, kernel_width, stride_height, stride_width, padding_height, padding_width;
+    int height, width, out_height, out_width;
+    int in_channel, in_y, in_x, out_filter, out_y, out_x;
+    int first;                                  /* position from which outputs are computed: 1 where 0 is a start value */
+} rpi_geometry;
+
 typedef struct rpi_layer {
-    int dense;                             /* otherwise an activation */
+    rpi_kind kind;
     rp_shape in, out;
-    int bias, frozen;
+    int affine, bias, frozen;                   /* affine: has parameters */
     rp_activation_kind activation;
     rp_real alpha;
-    size_t weights, weight_count, biases;  /* offsets from the build on */
+    rpi_geometry geometry;
+    int units, steps, all_states, source;       /* recurrent, recursive, add */
+    int fan_in, draw_fan_in;                    /* for scales; for the first parameters */
+    size_t weights, weight_count, biases, bias_count; /* offsets from the build on */
+    int slot;                                   /* its output */
 } rpi_layer;
 
 typedef struct rpi_map rpi_map;
@@ -1113,9 +1201,14 @@ typedef struct rpi_step {
     rp_activation_kind activation;
     rp_real alpha;
     int layer;                             /* that has the parameters */
-    int inputs, outputs, bias, fan_in;
+    int inputs, outputs, bias, fan_in;     /* inputs, outputs: rows that it reads and writes */
     size_t weights, biases;
     int in, out;                           /* slots */
+    int in_row, out_row;                   /* where those rows begin in their slots; maps with a geometry begin at row 0 */
+    int add;                               /* the map adds to what is there */
+    int collects;                          /* its outer product is that of all steps that share these parameters */
+    rpi_geometry geometry;
+    int from, end, in_from, in_end;        /* positions of output, and of input, that it works on */
 } rpi_step;
 
 /* Where a pass over the tape keeps its numbers: a net's own memory, or a workspace. */
@@ -1128,21 +1221,28 @@ typedef struct rpi_buffers {
     rp_real **v;                /* each slot: u on the way forward, then v; in the other rules the swept vector e */
     rp_real **slope, **second;  /* each step: sigma' and sigma'' (times u in the paths rule), NULL where they are constant */
     rp_real *a_packed, *panel, *tile; /* for each thread */
+    size_t *at;                 /* for each thread: two lists of a window's offsets, at_size long */
+    size_t at_size;
+    rp_real *columns, *own;     /* for each thread: a row; RPI_TAPS_MOST * 4 rows */
+    rp_real *shared;            /* [2][shared_size]: |W|, or gradient and curvature of a shared weight */
+    size_t shared_size;
+    rp_real *zeros, *ones;      /* a row each */
     rp_real *column, *total;
     rpi_team *team;             /* NULL: the caller alone */
 } rpi_buffers;
 
-/* An affine map's primitives. p: flat parameters, or any other vector in their place. */
+/* An affine map's primitives. p: flat parameters, or any other vector in their place. Pointers are to the slots' first rows. */
 struct rpi_map {
     /* y = A x + b and, if u2: u2 = own (|x| summed as the weights are, 1 for the bias) + |A| u; u NULL is 0 */
     void (*apply)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
                   rp_real *u2, rp_real own);
-    /* d_in = A' d and, if v: v_in = |A|' v, or A' v if plain; d NULL: only that */
+    /* d_in = A' d and, if v: v_in = |A|' v, or A' v if plain; d NULL: only that. add: adds to d_in and v_in */
     void (*transposed)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in, const rp_real *v,
-                       rp_real *v_in, int plain);
-    /* scale sum_s d x' and scale2 sum_s v |x|' into the sink; d or v may be NULL */
-    void (*outer)(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, const rp_real *v, rp_real scale,
-                  rp_real scale2, const rpi_sink *sink);
+                       rp_real *v_in, int plain, int add);
+    /* scale sum_s d x' and scale2 sum_s v |x|' into the sink; d or v may be NULL. With weight[s] the second is
+       scale2 sum_s weight[s] |v x'|, the bars around each sample's own sum over positions; v may be overwritten */
+    void (*outer)(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v, const rp_real *weight,
+                  rp_real scale, rp_real scale2, const rpi_sink *sink);
     /* total[s] += c sum_w |dz_s/dw| for z with dz/dout = e: the magnitudes of each sample's own gradient */
     void (*reach)(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, rp_real *total);
 };
@@ -1161,6 +1261,8 @@ typedef struct rpi_activate_work {
     int back, plain; /* back: activate_back on d and v */
     rp_real *d, *v;
 } rpi_activate_work;
+
+static int rpi_columns(const rpi_buffers *b, int count) { return (count + b->kernels->lanes - 1) / b->kernels->lanes * b->kernels->lanes; }
 
 /* Every row of `out` becomes `row`, or 0. */
 static void rpi_fill_rows(int rows, int n, size_t ld, const rp_real *row, rp_real *out) {
@@ -1242,19 +1344,20 @@ static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp
 }
 
 static void rpi_dense_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
-                                 const rp_real *v, rp_real *v_in, int plain) {
+                                 const rp_real *v, rp_real *v_in, int plain, int add) {
     rpi_product product;
     memset(&product, 0, sizeof product);
     product.m = step->inputs, product.n = n, product.k = step->outputs;
     product.a = p + step->weights, product.a_row = 1, product.a_column = (size_t)step->inputs;
-    product.b = d, product.c = d_in, product.b2 = v, product.c2 = v_in, product.plain = plain;
+    product.b = d, product.c = d_in, product.b2 = v, product.c2 = v_in, product.plain = plain, product.add = add;
     product.ldb = product.ldc = b->ld, product.a_packed = b->a_packed;
     rpi_product_run(b, &product);
 }
 
-static void rpi_dense_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, const rp_real *v,
-                            rp_real scale, rp_real scale2, const rpi_sink *sink) {
+static void rpi_dense_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v,
+                            const rp_real *weight, rp_real scale, rp_real scale2, const rpi_sink *sink) {
     rpi_outer outer;
+    if (weight) b->kernels->weigh(step->outputs, rpi_columns(b, count), v, b->ld, weight, 0, 1);
     memset(&outer, 0, sizeof outer);
     outer.m = step->outputs, outer.n = step->inputs, outer.count = count;
     outer.d = d, outer.v = v, outer.y = x, outer.ld = b->ld;
@@ -1271,27 +1374,383 @@ static void rpi_dense_reach(const rpi_buffers *b, const rpi_step *step, int n, c
     for (int s = 0; s < n; s++) total[s] += c * to[s] * (from[s] + (rp_real)step->bias);
 }
 
-static void rpi_copy_rows(int rows, int n, size_t ld, const rp_real *in, rp_real *out) {
-    for (int i = 0; i < rows; i++) memcpy(out + (size_t)i * ld, in + (size_t)i * ld, (size_t)n * sizeof *out);
+/* What a step needs of the scratch in rpi_buffers. */
+static void rpi_scratch_of(const rpi_step *step, size_t *at_size, size_t *shared_size) {
+    const rpi_geometry *g = &step->geometry;
+    size_t window = (size_t)g->kernel_height * (size_t)g->kernel_width, taps = window * (size_t)g->channels, most = RPI_POSITIONS;
+    if (!g->filters) return;
+    if (most < taps) most = taps;
+    if (most < window * (size_t)(g->filters / g->groups)) most = window * (size_t)(g->filters / g->groups);
+    if (*at_size < most) *at_size = most;
+    if (*shared_size < (taps + 1) * (size_t)g->filters) *shared_size = (taps + 1) * (size_t)g->filters;
+}
+
+/* Maps with a geometry. Offsets into A (weights of one filter) and B (rows of the group's channels) of the window at a position;
+   returns how many of its taps lie inside the input. */
+static int rpi_window_taps(const rpi_geometry *g, int position, size_t ld, size_t *a_at, size_t *b_at) {
+    int y = position / g->out_width * g->stride_height - g->padding_height, x = position % g->out_width * g->stride_width - g->padding_width, k = 0;
+    for (int c = 0; c < g->channels; c++)
+        for (int i = 0; i < g->kernel_height; i++)
+            for (int j = 0; j < g->kernel_width; j++) {
+                if (y + i < 0 || y + i >= g->height || x + j < 0 || x + j >= g->width) continue;
+                a_at[k] = ((size_t)c * (size_t)g->kernel_height + (size_t)i) * (size_t)g->kernel_width + (size_t)j;
+                b_at[k++] = ((size_t)c * (size_t)g->in_channel + (size_t)(y + i) * (size_t)g->in_y + (size_t)(x + j) * (size_t)g->in_x) * ld;
+            }
+    return k;
+}
+
+/* The other way: the outputs in from..end - 1 whose windows cover an input position, for each of a group's filters. */
+static int rpi_covering_taps(const rpi_step *step, int position, size_t ld, size_t *a_at, size_t *b_at) {
+    const rpi_geometry *g = &step->geometry;
+    int y = position / g->width + g->padding_height, x = position % g->width + g->padding_width, k = 0;
+    size_t window = (size_t)g->kernel_height * (size_t)g->kernel_width;
+    for (int i = 0; i < g->kernel_height && i <= y; i++) {
+        int row = (y - i) / g->stride_height;
+        if ((y - i) % g->stride_height || row >= g->out_height) continue;
+        for (int j = 0; j < g->kernel_width && j <= x; j++) {
+            int column = (x - j) / g->stride_width, output = row * g->out_width + column;
+            if ((x - j) % g->stride_width || column >= g->out_width || output < step->from || output >= step->end) continue;
+            for (int f = 0; f < g->filters / g->groups; f++) {
+                a_at[k] = (size_t)f * (size_t)g->channels * window + (size_t)i * (size_t)g->kernel_width + (size_t)j;
+                b_at[k++] = ((size_t)f * (size_t)g->out_filter + (size_t)row * (size_t)g->out_y + (size_t)column * (size_t)g->out_x) * ld;
+            }
+        }
+    }
+    return k;
+}
+
+typedef struct rpi_shared_work {
+    const rpi_buffers *b;
+    const rpi_step *step;
+    const rp_real *weights, *bias, *x, *u, *d, *v;
+    rp_real *y, *u2, *d_in, *v_in;
+    rp_real own;
+    int n, plain, add;
+} rpi_shared_work;
+
+/* |W| into the shared scratch. */
+static const rp_real *rpi_shared_magnitudes(const rpi_buffers *b, const rpi_step *step, const rp_real *weights) {
+    const rpi_geometry *g = &step->geometry;
+    size_t count = (size_t)g->filters * (size_t)g->channels * (size_t)g->kernel_height * (size_t)g->kernel_width;
+    size_t whole = count / RPI_LINE_REALS * RPI_LINE_REALS;
+    for (size_t at = 0; at < whole; at += RPI_LARGEST)
+        b->kernels->column_magnitudes(1, whole - at < RPI_LARGEST ? (int)(whole - at) : RPI_LARGEST, weights + at, 0, b->shared + at);
+    for (size_t at = whole; at < count; at++) b->shared[at] = RPI_MATH(fabs)(weights[at]);
+    return b->shared;
+}
+
+static void rpi_shared_apply_part(const void *context, int part, int parts) {
+    const rpi_shared_work *w = (const rpi_shared_work *)context;
+    const rpi_buffers *b = w->b;
+    const rpi_step *step = w->step;
+    const rpi_geometry *g = &step->geometry;
+    size_t *a_at = b->at + (size_t)part * 2 * b->at_size, *b_at = a_at + b->at_size, taps = (size_t)step->geometry.channels * (size_t)g->kernel_height * (size_t)g->kernel_width;
+    rp_real *column = b->columns + (size_t)part * b->ld;
+    int m = g->filters / g->groups, count = step->end - step->from;
+    for (int t = step->from + rpi_begin(count, 1, part, parts); t < step->from + rpi_begin(count, 1, part + 1, parts); t++) {
+        int k = rpi_window_taps(g, t, b->ld, a_at, b_at);
+        size_t row = (size_t)(t / g->out_width) * (size_t)g->out_y + (size_t)(t % g->out_width) * (size_t)g->out_x;
+        for (int group = 0; group < g->groups; group++) {
+            size_t first = (size_t)group * (size_t)m, from = (size_t)group * (size_t)g->channels * (size_t)g->in_channel * b->ld;
+            size_t to = (first * (size_t)g->out_filter + row) * b->ld;
+            rpi_gathered q;
+            rpi_window window;
+            q.m = m, q.n = w->n, q.k = k, q.a = w->weights + first * taps, q.a_row = taps, q.a_at = a_at, q.b_at = b_at;
+            q.b = w->x + from, q.c = w->y + to, q.ldc = q.start_row = (size_t)g->out_filter * b->ld;
+            q.per_row = !step->add && w->bias, q.start = step->add ? q.c : w->bias ? w->bias + first : NULL;
+            b->kernels->gathered(&q);
+            if (!w->u2) continue;
+            window.k = k, window.n = w->n, window.at = b_at, window.x = w->x + from;
+            b->kernels->window_magnitudes(&window, column);
+            for (int s = 0; s < w->n; s++) column[s] = w->own * (column[s] + (w->bias ? 1 : 0));
+            q.c = w->u2 + to, q.per_row = 0, q.start = column, q.start_row = 0;
+            if (step->add) b->kernels->add_rows(m, w->n, 1, column, 0, q.c, q.ldc), q.start = q.c, q.start_row = q.ldc;
+            q.a = b->shared + first * taps, q.b = w->u ? w->u + from : NULL, q.k = w->u ? k : 0;
+            b->kernels->gathered(&q);
+        }
+    }
+}
+
+static double rpi_shared_worth(const rpi_step *step, int positions, int n) {
+    const rpi_geometry *g = &step->geometry;
+    return (double)positions * n * g->filters * g->channels * g->kernel_height * g->kernel_width;
+}
+
+static void rpi_shared_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
+                             rp_real *u2, rp_real own) {
+    rpi_shared_work w;
+    int positions = step->end - step->from;
+    memset(&w, 0, sizeof w);
+    w.b = b, w.step = step, w.weights = p + step->weights, w.bias = step->bias ? p + step->biases : NULL;
+    w.x = x, w.y = y, w.u = u, w.u2 = u2, w.own = own, w.n = n;
+    if (u) rpi_shared_magnitudes(b, step, w.weights);
+    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, positions, n), positions, 1), rpi_shared_apply_part, &w);
+}
+
+static void rpi_shared_transposed_part(const void *context, int part, int parts) {
+    const rpi_shared_work *w = (const rpi_shared_work *)context;
+    const rpi_buffers *b = w->b;
+    const rpi_step *step = w->step;
+    const rpi_geometry *g = &step->geometry;
+    size_t *a_at = b->at + (size_t)part * 2 * b->at_size, *b_at = a_at + b->at_size, window = (size_t)g->kernel_height * (size_t)g->kernel_width;
+    int count = step->in_end - step->in_from;
+    for (int t = step->in_from + rpi_begin(count, 1, part, parts); t < step->in_from + rpi_begin(count, 1, part + 1, parts); t++) {
+        int k = rpi_covering_taps(step, t, b->ld, a_at, b_at);
+        size_t row = (size_t)(t / g->width) * (size_t)g->in_y + (size_t)(t % g->width) * (size_t)g->in_x;
+        for (int group = 0; group < g->groups; group++) {
+            size_t first = (size_t)group * (size_t)(g->filters / g->groups), weights = first * (size_t)g->channels * window;
+            size_t from = first * (size_t)g->out_filter * b->ld, to = ((size_t)group * (size_t)g->channels * (size_t)g->in_channel + row) * b->ld;
+            rpi_gathered q;
+            q.m = g->channels, q.n = w->n, q.k = k, q.a_row = window, q.a_at = a_at, q.b_at = b_at, q.per_row = 0;
+            q.ldc = q.start_row = (size_t)g->in_channel * b->ld;
+            if (w->d) {
+                q.a = w->weights + weights, q.b = w->d + from, q.c = w->d_in + to, q.start = w->add ? q.c : NULL;
+                b->kernels->gathered(&q);
+            }
+            if (w->v) {
+                q.a = (w->plain ? w->weights : b->shared) + weights, q.b = w->v + from, q.c = w->v_in + to, q.start = w->add ? q.c : NULL;
+                b->kernels->gathered(&q);
+            }
+        }
+    }
+}
+
+static void rpi_shared_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
+                                  const rp_real *v, rp_real *v_in, int plain, int add) {
+    rpi_shared_work w;
+    memset(&w, 0, sizeof w);
+    w.b = b, w.step = step, w.weights = p + step->weights;
+    w.d = d, w.d_in = d_in, w.v = v, w.v_in = v_in, w.n = n, w.plain = plain, w.add = add;
+    if (v && !plain) rpi_shared_magnitudes(b, step, w.weights);
+    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, step->end - step->from, n), step->in_end - step->in_from, 1), rpi_shared_transposed_part, &w);
+}
+
+/* Sums over positions of d and v with the windows of x. Taps are numbered as the weights of one filter; the one behind the last
+   is the bias, whose input is 1. */
+typedef struct rpi_taps_work {
+    const rpi_buffers *b;
+    const rpi_step *step;
+    const rp_real *x, *d, *v, *weight; /* weight: v by each sample's own sums */
+    rp_real *total, c;                 /* or those sums' magnitudes into total (reach) */
+    int n;
+} rpi_taps_work;
+
+/* Pointers to the rows that taps j..j + count - 1 of a group read at `positions` positions from t on: [count][positions]. */
+static void rpi_tap_rows(const rpi_taps_work *w, int group, int j, int count, int t, int positions, const rp_real **rows) {
+    const rpi_geometry *g = &w->step->geometry;
+    const rpi_buffers *b = w->b;
+    const rp_real *x = w->x + (size_t)group * (size_t)g->channels * (size_t)g->in_channel * b->ld;
+    int window = g->kernel_height * g->kernel_width;
+    for (int tap = j; tap < j + count; tap++)
+        for (int p = t; p < t + positions; p++) {
+            int row = p / g->out_width * g->stride_height - g->padding_height + tap % window / g->kernel_width;
+            int column = p % g->out_width * g->stride_width - g->padding_width + tap % g->kernel_width;
+            int inside = row >= 0 && row < g->height && column >= 0 && column < g->width;
+            *rows++ = tap == window * g->channels ? b->ones
+                      : !inside                   ? b->zeros
+                                                  : x + ((size_t)(tap / window) * (size_t)g->in_channel + (size_t)row * (size_t)g->in_y + (size_t)column * (size_t)g->in_x) * b->ld;
+        }
+}
+
+static void rpi_position_rows(const rpi_geometry *g, int t, int positions, size_t ld, size_t *at) {
+    for (int p = t; p < t + positions; p++) *at++ = ((size_t)(p / g->out_width) * (size_t)g->out_y + (size_t)(p % g->out_width) * (size_t)g->out_x) * ld;
+}
+
+static int rpi_block_of(int from, int end) { return end - from < RPI_POSITIONS ? end - from : RPI_POSITIONS; }
+
+/* Gradient, and curvature that needs no own sums, into the shared scratch: a block of positions at a time, so that its rows stay
+   in the cache for all taps. Each part has taps of its own. */
+static void rpi_taps_part(const void *context, int part, int parts) {
+    const rpi_taps_work *w = (const rpi_taps_work *)context;
+    const rpi_buffers *b = w->b;
+    const rpi_geometry *g = &w->step->geometry;
+    int weights = g->channels * g->kernel_height * g->kernel_width, taps = weights + w->step->bias, m = g->filters / g->groups;
+    int from = rpi_begin(taps, RPI_TAPS_MOST, part, parts), end = rpi_begin(taps, RPI_TAPS_MOST, part + 1, parts), positions = g->out_height * g->out_width;
+    const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
+    size_t *at = b->at + (size_t)part * 2 * b->at_size;
+    for (int group = 0; group < g->groups; group++)
+        for (int t = g->first, some; t < positions; t += some) {
+            some = rpi_block_of(t, positions);
+            rpi_position_rows(g, t, some, b->ld, at);
+            for (int j = from; j < end; j += RPI_TAPS_MOST) {
+                size_t first = (size_t)group * (size_t)m;
+                rpi_correlation q;
+                q.m = m, q.taps = end - j < RPI_TAPS_MOST ? end - j : RPI_TAPS_MOST, q.positions = some, q.n = w->n, q.samples = 0;
+                q.d_row = (size_t)g->out_filter * b->ld, q.d_at = at, q.y = rows, q.out_row = (size_t)weights + 1;
+                rpi_tap_rows(w, group, j, q.taps, t, some, rows);
+                q.magnitudes = 0, q.d = w->d ? w->d + first * q.d_row : NULL, q.out = b->shared + first * q.out_row + (size_t)j;
+                if (w->d) b->kernels->correlate(&q);
+                q.magnitudes = 1, q.d = w->v ? w->v + first * q.d_row : NULL, q.out += b->shared_size;
+                if (w->v && !w->weight) b->kernels->correlate(&q);
+            }
+        }
+}
+
+/* Each sample's own sums over positions for four filters by some taps; their magnitudes, weighted, into the shared scratch, or
+   into total. */
+static void rpi_own_tile(const rpi_taps_work *w, int group, int i, int m, int j, int taps, size_t *at) {
+    const rpi_buffers *b = w->b;
+    const rpi_geometry *g = &w->step->geometry;
+    int positions = g->out_height * g->out_width, sums = 4 * RPI_TAPS_MOST;
+    size_t first = (size_t)group * (size_t)(g->filters / g->groups) + (size_t)i, width = (size_t)g->channels * (size_t)g->kernel_height * (size_t)g->kernel_width + 1;
+    const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
+    rp_real results[4 * RPI_TAPS_MOST] = {0};
+    rpi_correlation q;
+    rpi_fill_rows(sums, w->n, b->ld, NULL, b->own);
+    q.m = m, q.taps = taps, q.n = w->n, q.magnitudes = 0, q.samples = b->ld, q.out = b->own, q.out_row = RPI_TAPS_MOST;
+    q.d_row = (size_t)g->out_filter * b->ld, q.d = w->v + first * q.d_row, q.d_at = at, q.y = rows;
+    for (int t = g->first; t < positions; t += q.positions) {
+        q.positions = rpi_block_of(t, positions);
+        rpi_position_rows(g, t, q.positions, b->ld, at);
+        rpi_tap_rows(w, group, j, taps, t, q.positions, rows);
+        b->kernels->correlate(&q);
+    }
+    if (w->total) {
+        b->kernels->column_magnitudes(sums, w->n, b->own, b->ld, b->columns);
+        b->kernels->add_rows(1, w->n, w->c, b->columns, 0, w->total, 0);
+        return;
+    }
+    for (int r = 0; r < sums; r++) rows[r] = b->own + (size_t)r * b->ld;
+    at[0] = 0;
+    q.m = 1, q.taps = sums, q.positions = 1, q.magnitudes = 1, q.samples = 0, q.d = w->weight, q.out = results;
+    b->kernels->correlate(&q);
+    for (int r = 0; r < m; r++)
+        for (int k = 0; k < taps; k++) b->shared[b->shared_size + (first + (size_t)r) * width + (size_t)(j + k)] = results[r * RPI_TAPS_MOST + k];
+}
+
+static void rpi_own_sums(const rpi_taps_work *w) {
+    const rpi_geometry *g = &w->step->geometry;
+    int taps = g->channels * g->kernel_height * g->kernel_width + w->step->bias, m = g->filters / g->groups;
+    for (int group = 0; group < g->groups; group++)
+        for (int i = 0; i < m; i += 4)
+            for (int j = 0; j < taps; j += RPI_TAPS_MOST)
+                rpi_own_tile(w, group, i, m - i < 4 ? m - i : 4, j, taps - j < RPI_TAPS_MOST ? taps - j : RPI_TAPS_MOST, w->b->at);
+}
+
+static void rpi_shared_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v, const rp_real *weight,
+                             rp_real scale, rp_real scale2, const rpi_sink *sink) {
+    const rpi_geometry *g = &step->geometry;
+    int weights = g->channels * g->kernel_height * g->kernel_width;
+    rpi_taps_work w;
+    rpi_piece piece;
+    memset(&w, 0, sizeof w);
+    w.b = b, w.step = step, w.x = x, w.d = d, w.v = v, w.weight = weight, w.n = rpi_columns(b, count);
+    memset(b->shared, 0, 2 * b->shared_size * sizeof *b->shared);
+    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, g->out_height * g->out_width, w.n), weights + step->bias, RPI_TAPS_MOST), rpi_taps_part, &w);
+    if (v && weight) rpi_own_sums(&w);
+    piece.rows = g->filters, piece.n = weights, piece.ld = (size_t)weights + 1, piece.stride = (size_t)weights, piece.offset = step->weights;
+    piece.gradient = d ? b->shared : NULL, piece.curvature = v ? b->shared + b->shared_size : NULL;
+    piece.scale = scale, piece.scale2 = scale2;
+    sink->take(sink, &piece);
+    if (!step->bias) return;
+    piece.n = 1, piece.stride = 1, piece.offset = step->biases;
+    if (d) piece.gradient += weights;
+    if (v) piece.curvature += weights;
+    sink->take(sink, &piece);
+}
+
+static void rpi_shared_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, rp_real *total) {
+    rpi_taps_work w;
+    memset(&w, 0, sizeof w);
+    w.b = b, w.step = step, w.x = x, w.v = e, w.total = total, w.c = c, w.n = n;
+    rpi_own_sums(&w);
+}
+
+/* Maps without parameters. A copy of some rows of one slot to some rows of another: */
+static void rpi_copy_rows(const rpi_buffers *b, int rows, int n, const rp_real *in, rp_real *out, int add) {
+    if (add) b->kernels->add_rows(rows, n, 1, in, b->ld, out, b->ld);
+    for (int i = 0; i < rows && !add; i++) memcpy(out + (size_t)i * b->ld, in + (size_t)i * b->ld, (size_t)n * sizeof *out);
 }
 
 static void rpi_copy_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
                            rp_real *u2, rp_real own) {
+    size_t in = (size_t)step->in_row * b->ld, out = (size_t)step->out_row * b->ld;
     (void)p, (void)own;
-    rpi_copy_rows(step->outputs, n, b->ld, x, y);
-    if (u2 && u) rpi_copy_rows(step->outputs, n, b->ld, u, u2);
-    else if (u2) rpi_fill_rows(step->outputs, n, b->ld, NULL, u2);
+    rpi_copy_rows(b, step->outputs, n, x + in, y + out, step->add);
+    if (u2 && u) rpi_copy_rows(b, step->outputs, n, u + in, u2 + out, step->add);
+    else if (u2 && !step->add) rpi_fill_rows(step->outputs, n, b->ld, NULL, u2 + out);
 }
 
 static void rpi_copy_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
-                                const rp_real *v, rp_real *v_in, int plain) {
+                                const rp_real *v, rp_real *v_in, int plain, int add) {
+    size_t in = (size_t)step->in_row * b->ld, out = (size_t)step->out_row * b->ld;
     (void)p, (void)plain;
-    if (d) rpi_copy_rows(step->inputs, n, b->ld, d, d_in);
-    if (v) rpi_copy_rows(step->inputs, n, b->ld, v, v_in);
+    if (d) rpi_copy_rows(b, step->outputs, n, d + out, d_in + in, add);
+    if (v) rpi_copy_rows(b, step->outputs, n, v + out, v_in + in, add);
+}
+
+/* Pools: the window of channel c begins at channel c's rows. The routes of a max pool follow the values in its input slot, whatever
+   is sent along them. */
+typedef void (*rpi_pool_window)(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out);
+
+static void rpi_pool(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *in, rp_real *out, rpi_pool_window each) {
+    const rpi_geometry *g = &step->geometry;
+    rpi_window window;
+    window.n = n, window.at = b->at;
+    for (int t = 0; t < step->end; t++) {
+        window.k = rpi_window_taps(g, t, b->ld, b->at + b->at_size, b->at);
+        for (int c = 0; c < g->filters; c++) {
+            size_t from = (size_t)c * (size_t)g->in_channel * b->ld;
+            window.x = b->y[step->in] + from;
+            each(b, &window, from, ((size_t)c * (size_t)g->out_filter + (size_t)t) * b->ld, in, out);
+        }
+    }
+}
+
+static void rpi_max_window(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out) {
+    b->kernels->select(window, in + from, out + to);
+}
+static void rpi_max_window_back(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out) {
+    b->kernels->select_back(window, in + to, out + from);
+}
+static void rpi_avg_window(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out) {
+    memset(out + to, 0, (size_t)window->n * sizeof *out);
+    for (int j = 0; j < window->k; j++) b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, in + from + window->at[j], 0, out + to, 0);
+}
+static void rpi_avg_window_back(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out) {
+    for (int j = 0; j < window->k; j++) b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, in + to, 0, out + from + window->at[j], 0);
+}
+
+static void rpi_pool_apply(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, rp_real *y, const rp_real *u, rp_real *u2,
+                           rpi_pool_window each) {
+    rpi_pool(b, step, n, x, y, each);
+    if (u2 && u) rpi_pool(b, step, n, u, u2, each);
+    else if (u2) rpi_fill_rows(step->outputs, n, b->ld, NULL, u2);
+}
+static void rpi_pool_transposed(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *d, rp_real *d_in, const rp_real *v, rp_real *v_in,
+                                int add, rpi_pool_window each) {
+    if (d && !add) rpi_fill_rows(step->inputs, n, b->ld, NULL, d_in);
+    if (v && !add) rpi_fill_rows(step->inputs, n, b->ld, NULL, v_in);
+    if (d) rpi_pool(b, step, n, d, d_in, each);
+    if (v) rpi_pool(b, step, n, v, v_in, each);
+}
+
+static void rpi_max_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
+                          rp_real *u2, rp_real own) {
+    (void)p, (void)own;
+    rpi_pool_apply(b, step, n, x, y, u, u2, rpi_max_window);
+}
+static void rpi_max_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in, const rp_real *v,
+                               rp_real *v_in, int plain, int add) {
+    (void)p, (void)plain;
+    rpi_pool_transposed(b, step, n, d, d_in, v, v_in, add, rpi_max_window_back);
+}
+static void rpi_avg_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
+                          rp_real *u2, rp_real own) {
+    (void)p, (void)own;
+    rpi_pool_apply(b, step, n, x, y, u, u2, rpi_avg_window);
+}
+static void rpi_avg_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in, const rp_real *v,
+                               rp_real *v_in, int plain, int add) {
+    (void)p, (void)plain;
+    rpi_pool_transposed(b, step, n, d, d_in, v, v_in, add, rpi_avg_window_back);
 }
 
 static const rpi_map rpi_dense_map = {rpi_dense_apply, rpi_dense_transposed, rpi_dense_outer, rpi_dense_reach};
-static const rpi_map rpi_copy_map = {rpi_copy_apply, rpi_copy_transposed, NULL, NULL}; /* no parameters */
+static const rpi_map rpi_shared_map = {rpi_shared_apply, rpi_shared_transposed, rpi_shared_outer, rpi_shared_reach};
+static const rpi_map rpi_copy_map = {rpi_copy_apply, rpi_copy_transposed, NULL, NULL};
+static const rpi_map rpi_max_pool_map = {rpi_max_apply, rpi_max_transposed, NULL, NULL};
+static const rpi_map rpi_avg_pool_map = {rpi_avg_apply, rpi_avg_transposed, NULL, NULL};
 
 struct rp_net {
     rpi_memory memory;
@@ -1309,6 +1768,10 @@ struct rp_net {
     rpi_block tape, arrays;        /* what the build allocates */
     rpi_step *steps;
     int step_count;
+    int slot_count;
+    int vectors;                   /* all maps work on single contiguous vectors too */
+    int *slot_rows;                /* each slot: its features */
+    int *summed;                   /* each slot: several steps send derivatives to it */
     int *live;                     /* each slot: parameters below it are trained */
     int *pool;                     /* each slot: its buffer when nothing is kept for training */
     size_t *pool_rows;             /* each such buffer: the features that it must hold */
@@ -1381,7 +1844,10 @@ static void rpi_put_shape(rpi_text *text, rp_shape s) {
     rpi_put_string(text, buffer);
 }
 
-static const char *rpi_layer_name(const rpi_layer *layer) { return layer->dense ? "dense" : rpi_activations[layer->activation].name; }
+static const char *rpi_layer_name(const rpi_layer *layer) {
+    static const char *const names[] = {NULL, "dense", "conv2d", "max_pool2d", "avg_pool2d", "recurrent", "recursive", "add"}; /* as rpi_kind */
+    return layer->kind == RPI_ACTIVATION ? rpi_activations[layer->activation].name : names[layer->kind];
+}
 
 /* >>build
    Describing a net. The first mistake sticks, with its message, until rp_net_build. */
@@ -1464,6 +1930,17 @@ static int rpi_appended(rp_net *net, const rpi_layer *layer) {
     return net->layer_count++;
 }
 
+/* An affine layer with [units][fan_in + fan_back] weights, drawn from +-1/sqrt(fan_back), or fan_in if that is 0. */
+static int rpi_appended_affine(rp_net *net, const char *who, rpi_layer *layer, int fan_in, int fan_back, int units) {
+    if ((int64_t)units * ((int64_t)fan_in + fan_back) > (int64_t)(SIZE_MAX / 64 < (size_t)INT64_MAX ? SIZE_MAX / 64 : INT64_MAX))
+        return rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: %d units with %d inputs have more weights than can be addressed", who,
+                                       net->layer_count, units, fan_in));
+    layer->affine = layer->bias = 1;
+    layer->units = units, layer->fan_in = fan_in + fan_back, layer->draw_fan_in = fan_back ? fan_back : fan_in;
+    layer->weight_count = (size_t)units * (size_t)layer->fan_in, layer->bias_count = (size_t)units;
+    return rpi_appended(net, layer);
+}
+
 RP_API int rp_dense(rp_net *net, int units) {
     rp_status status = rpi_may_describe(net, "rp_dense");
     rpi_layer *layer;
@@ -1472,8 +1949,198 @@ RP_API int rp_dense(rp_net *net, int units) {
         return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_dense: layer %d: units is %d; it may be 1 to %d", net->layer_count, units, RPI_LARGEST));
     layer = rpi_append(net, "rp_dense");
     if (!layer) return net->broken;
-    layer->dense = layer->bias = 1;
+    layer->kind = RPI_DENSE;
     layer->out = rp_vector(units);
+    return rpi_appended_affine(net, "rp_dense", layer, rpi_features(layer->in), 0, units);
+}
+
+static void rpi_set_activation(rpi_layer *layer, rp_activation_kind activation) {
+    layer->activation = activation;
+    layer->alpha = activation == RP_LEAKY_RELU ? (rp_real)0.01 : 1;
+}
+
+/* The geometry's output sizes, and the strides of images [channels][height][width]; 0 if no window fits. */
+static int rpi_image_geometry(rpi_geometry *g, rp_shape in) {
+    int64_t height = (int64_t)in.height + 2 * (int64_t)g->padding_height - g->kernel_height;
+    int64_t width = (int64_t)in.width + 2 * (int64_t)g->padding_width - g->kernel_width;
+    if (height < 0 || width < 0) return 0;
+    g->height = in.height, g->width = in.width;
+    g->out_height = (int)(height / g->stride_height) + 1, g->out_width = (int)(width / g->stride_width) + 1;
+    g->in_x = g->out_x = 1;
+    g->in_y = in.width, g->out_y = g->out_width;
+    g->in_channel = in.width * in.height, g->out_filter = g->out_width * g->out_height;
+    return 1;
+}
+
+/* A layer of images: checks sizes, windows and shapes; NULL after a failure. */
+static rpi_layer *rpi_append_image(rp_net *net, const char *who, rpi_kind kind, rpi_geometry g) {
+    rpi_layer *layer;
+    rp_shape in = net->output;
+    const struct {
+        const char *name;
+        int value, least;
+    } fields[] = {{"filters", g.filters, 1}, {"kernel height", g.kernel_height, 1}, {"kernel width", g.kernel_width, 1},
+                  {"stride height", g.stride_height, 1}, {"stride width", g.stride_width, 1}, {"padding height", g.padding_height, 0},
+                  {"padding width", g.padding_width, 0}, {"groups", g.groups, 1}};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (fields[i].value < fields[i].least || fields[i].value > RPI_LARGEST) {
+            rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it may be %d to %d", who, net->layer_count, fields[i].name, fields[i].value,
+                                    fields[i].least, RPI_LARGEST));
+            return NULL;
+        }
+    if (in.kind != RP_SHAPE_IMAGE) {
+        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs an image, but what comes before gives %dx%d (steps x features)", who, net->layer_count,
+                                in.steps, in.channels));
+        return NULL;
+    }
+    if (g.groups > in.channels || in.channels % g.groups || g.filters % g.groups) {
+        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: groups is %d, which must divide the %d channels and the %d filters", who, net->layer_count, g.groups,
+                                in.channels, g.filters));
+        return NULL;
+    }
+    g.channels = in.channels / g.groups;
+    if (!rpi_image_geometry(&g, in)) {
+        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: a window of %dx%d does not fit into the image of %dx%dx%d with padding %dx%d", who, net->layer_count,
+                                g.kernel_height, g.kernel_width, in.channels, in.height, in.width, g.padding_height, g.padding_width));
+        return NULL;
+    }
+    if (!rpi_shape_valid(rp_image(g.filters, g.out_height, g.out_width))) {
+        rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: its output of %dx%dx%d is too large", who, net->layer_count, g.filters, g.out_height, g.out_width));
+        return NULL;
+    }
+    layer = rpi_append(net, who);
+    if (!layer) return NULL;
+    layer->kind = kind, layer->geometry = g;
+    layer->out = rp_image(g.filters, g.out_height, g.out_width);
+    return layer;
+}
+
+RP_API int rp_conv2d_with(rp_net *net, const rp_conv2d_desc *desc) {
+    static const char who[] = "rp_conv2d";
+    rp_status status = rpi_may_describe(net, who);
+    rpi_geometry g;
+    rpi_layer *layer;
+    if (status) return status;
+    if (!desc) return rpi_break(net, rpi_fail(net, RP_ERR_NULL, "%s: layer %d: desc is NULL", who, net->layer_count));
+    memset(&g, 0, sizeof g);
+    g.filters = desc->filters;
+    g.kernel_height = desc->kernel_height ? desc->kernel_height : 1, g.kernel_width = desc->kernel_width ? desc->kernel_width : 1;
+    g.stride_height = desc->stride_height ? desc->stride_height : 1, g.stride_width = desc->stride_width ? desc->stride_width : 1;
+    g.padding_height = desc->padding_height, g.padding_width = desc->padding_width;
+    g.groups = desc->groups ? desc->groups : 1;
+    layer = rpi_append_image(net, who, RPI_CONV2D, g);
+    if (!layer) return net->broken;
+    if ((int64_t)g.kernel_height * g.kernel_width > RPI_LARGEST / layer->geometry.channels)
+        return rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: a window of %dx%dx%d is too large", who, net->layer_count, layer->geometry.channels,
+                                       g.kernel_height, g.kernel_width));
+    return rpi_appended_affine(net, who, layer, layer->geometry.channels * g.kernel_height * g.kernel_width, 0, g.filters);
+}
+
+RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride, int padding) {
+    rp_conv2d_desc desc;
+    rp_status status = rpi_may_describe(net, "rp_conv2d");
+    if (status) return status;
+    if (kernel < 1 || stride < 1)
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: %s is %d; it must be 1 or more", net->layer_count, kernel < 1 ? "kernel" : "stride",
+                                       kernel < 1 ? kernel : stride));
+    memset(&desc, 0, sizeof desc);
+    desc.filters = filters, desc.kernel_height = desc.kernel_width = kernel, desc.stride_height = desc.stride_width = stride;
+    desc.padding_height = desc.padding_width = padding;
+    return rp_conv2d_with(net, &desc);
+}
+
+static int rpi_pool2d(rp_net *net, const char *who, rpi_kind kind, int height, int width, int stride) {
+    rp_status status = rpi_may_describe(net, who);
+    rpi_geometry g;
+    rpi_layer *layer;
+    if (status) return status;
+    memset(&g, 0, sizeof g);
+    g.filters = g.groups = net->output.channels;
+    g.kernel_height = height, g.kernel_width = width, g.stride_height = g.stride_width = stride;
+    layer = rpi_append_image(net, who, kind, g);
+    return layer ? rpi_appended(net, layer) : (int)net->broken;
+}
+RP_API int rp_max_pool2d(rp_net *net, int window, int stride) { return rpi_pool2d(net, "rp_max_pool2d", RPI_MAX_POOL2D, window, window, stride); }
+RP_API int rp_avg_pool2d(rp_net *net, int window, int stride) { return rpi_pool2d(net, "rp_avg_pool2d", RPI_AVG_POOL2D, window, window, stride); }
+RP_API int rp_global_avg_pool2d(rp_net *net) {
+    return rpi_pool2d(net, "rp_global_avg_pool2d", RPI_AVG_POOL2D, net ? net->output.height : 1, net ? net->output.width : 1, 1);
+}
+
+static int rpi_known_activation(rp_net *net, const char *who, rp_activation_kind activation) {
+    if ((int)activation >= 0 && (int)activation < RPI_ACTIVATIONS) return 1;
+    rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %d is no rp_activation_kind", who, net->layer_count, (int)activation));
+    return 0;
+}
+
+RP_API int rp_recurrent_with(rp_net *net, const rp_recurrent_desc *desc) {
+    static const char who[] = "rp_recurrent";
+    rp_status status = rpi_may_describe(net, who);
+    rp_shape in, out;
+    rpi_layer *layer;
+    if (status) return status;
+    if (!desc) return rpi_break(net, rpi_fail(net, RP_ERR_NULL, "%s: layer %d: desc is NULL", who, net->layer_count));
+    in = net->output;
+    if (in.kind != RP_SHAPE_SEQUENCE)
+        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs a sequence, but what comes before gives %dx%dx%d (channels, height, width)", who,
+                                       net->layer_count, in.channels, in.height, in.width));
+    out = rp_sequence(in.steps, desc->units);
+    if (!rpi_shape_valid(out))
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: units is %d; it must be 1 or more, and at most %d in all %d steps", who, net->layer_count,
+                                       desc->units, RPI_LARGEST, in.steps));
+    if (!rpi_known_activation(net, who, desc->activation)) return net->broken;
+    layer = rpi_append(net, who);
+    if (!layer) return net->broken;
+    layer->kind = RPI_RECURRENT, layer->steps = in.steps, layer->all_states = desc->all_states != 0;
+    rpi_set_activation(layer, desc->activation);
+    layer->out = desc->all_states ? out : rp_vector(desc->units);
+    return rpi_appended_affine(net, who, layer, in.channels, desc->units, desc->units);
+}
+
+RP_API int rp_recurrent(rp_net *net, int units, rp_activation_kind activation) {
+    rp_recurrent_desc desc;
+    desc.units = units, desc.activation = activation, desc.all_states = 0;
+    return rp_recurrent_with(net, &desc);
+}
+
+RP_API int rp_recursive(rp_net *net, int steps, rp_activation_kind activation) {
+    static const char who[] = "rp_recursive";
+    rp_status status = rpi_may_describe(net, who);
+    rpi_layer *layer;
+    int units;
+    if (status) return status;
+    units = rpi_features(net->output);
+    if (steps < 1 || steps >= RPI_LARGEST || (int64_t)units * (steps + 1) > RPI_LARGEST)
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: steps is %d; it must be 1 or more, and %d units in all steps at most %d", who, net->layer_count,
+                                       steps, units, RPI_LARGEST));
+    if (!rpi_known_activation(net, who, activation)) return net->broken;
+    layer = rpi_append(net, who);
+    if (!layer) return net->broken;
+    layer->kind = RPI_RECURSIVE, layer->steps = steps;
+    rpi_set_activation(layer, activation);
+    layer->out = rp_vector(units);
+    return rpi_appended_affine(net, who, layer, units, 0, units);
+}
+
+RP_API int rp_add(rp_net *net, int source) {
+    rp_status status = rpi_may_describe(net, "rp_add");
+    rp_shape other, in;
+    rpi_layer *layer;
+    if (status) return status;
+    if (source < RP_INPUT || source >= net->layer_count)
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_add: layer %d: the layer to add is %d; it may be RP_INPUT or 0 to %d", net->layer_count, source,
+                                       net->layer_count - 1));
+    in = net->output, other = source == RP_INPUT ? net->input : net->layers[source].out;
+    if (in.kind != other.kind || in.steps != other.steps || in.channels != other.channels || in.height != other.height || in.width != other.width) {
+        char text[2][64];
+        rpi_text first = {text[0], sizeof text[0], 0}, second = {text[1], sizeof text[1], 0};
+        rpi_put_shape(&first, in), rpi_put_shape(&second, other);
+        text[0][first.length] = text[1][second.length] = 0;
+        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "rp_add: layer %d: the shape before it is %s, that of layer %d is %s; they must be the same", net->layer_count,
+                                       text[0], source, text[1]));
+    }
+    layer = rpi_append(net, "rp_add");
+    if (!layer) return net->broken;
+    layer->kind = RPI_ADD, layer->source = source;
     return rpi_appended(net, layer);
 }
 
@@ -1485,8 +2152,7 @@ RP_API int rp_activation(rp_net *net, rp_activation_kind activation) {
         return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_activation: layer %d: %d is no rp_activation_kind", net->layer_count, (int)activation));
     layer = rpi_append(net, "rp_activation");
     if (!layer) return net->broken;
-    layer->activation = activation;
-    layer->alpha = activation == RP_LEAKY_RELU ? (rp_real)0.01 : 1;
+    rpi_set_activation(layer, activation);
     return rpi_appended(net, layer);
 }
 
@@ -1495,10 +2161,10 @@ RP_API rp_status rp_no_bias(rp_net *net) {
     rpi_layer *last;
     if (status) return status;
     last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
-    if (!last || !last->dense)
+    if (!last || !last->affine)
         return rpi_break(net, rpi_fail(net, RP_ERR_ORDER, "rp_no_bias: the last layer is %s, which has no bias; call it right after the affine layer is added",
                                        last ? rpi_layer_name(last) : "missing"));
-    last->bias = 0;
+    last->bias = 0, last->bias_count = 0;
     return RP_OK;
 }
 
@@ -1507,7 +2173,7 @@ RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope) {
     rpi_layer *last;
     if (status) return status;
     last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
-    if (!last || last->dense || (last->activation != RP_LEAKY_RELU && last->activation != RP_ELU))
+    if (!last || (last->activation != RP_LEAKY_RELU && last->activation != RP_ELU))
         return rpi_break(net, rpi_fail(net, RP_ERR_ORDER, "rp_negative_slope: the last layer is %s; call it right after a leaky_relu or elu is added",
                                        last ? rpi_layer_name(last) : "missing"));
     if (!rpi_finite(slope) || slope < 0)
@@ -1539,62 +2205,168 @@ static rp_status rpi_place_parameters(rp_net *net) {
     size_t at = 0;
     for (int i = 0; i < net->layer_count; i++) {
         rpi_layer *layer = &net->layers[i];
-        uint64_t weights = layer->dense ? (uint64_t)rpi_features(layer->in) * (uint64_t)rpi_features(layer->out) : 0;
-        if (weights > SIZE_MAX / 16 / sizeof(rp_real) - at)
+        if (layer->weight_count + layer->bias_count > SIZE_MAX / 16 / sizeof(rp_real) - at)
             return rpi_fail(net, RP_ERR_OVERFLOW, "rp_net_build: layer %d (%s): its parameters are more than can be addressed", i, rpi_layer_name(layer));
-        layer->weights = at, layer->weight_count = (size_t)weights;
+        layer->weights = at;
         layer->biases = at += layer->weight_count;
-        if (layer->dense && layer->bias) at += (size_t)rpi_features(layer->out);
+        at += layer->bias_count;
     }
     net->parameter_count = at;
     return RP_OK;
 }
 
-/* Lowers the layers to steps: an activation joins the affine map before it. With steps NULL it only counts. */
-static int rpi_lower(const rp_net *net, rpi_step *steps) {
-    int count = 0, open = 0; /* open: the last step has no activation yet */
+/* A new step that writes `rows` rows: of a new slot, or of slot `out` from out_row on. The first lowering only counts. */
+static rpi_step *rpi_emit(rp_net *net, const rpi_map *map, int layer, int in, int rows, int out, int out_row, rpi_step *counted) {
+    rpi_step *step = net->steps ? &net->steps[net->step_count] : counted;
+    const rpi_layer *l = &net->layers[layer];
+    memset(step, 0, sizeof *step);
+    step->map = map, step->layer = layer, step->collects = 1;
+    step->in = in, step->out = out < 0 ? net->slot_count : out, step->out_row = out_row;
+    step->outputs = rows, step->inputs = net->slot_rows ? net->slot_rows[in] : 0;
+    step->bias = l->bias, step->fan_in = l->fan_in, step->weights = l->weights, step->biases = l->biases;
+    step->geometry = l->geometry;
+    step->end = l->geometry.out_height * l->geometry.out_width, step->in_end = l->geometry.height * l->geometry.width;
+    if (out < 0) {
+        if (net->slot_rows) net->slot_rows[net->slot_count] = rows;
+        net->slot_count++;
+    }
+    net->step_count++;
+    return step;
+}
+
+/* A sequence's map with one kernel for all positions, `shift` positions back. */
+static rpi_geometry rpi_sequence_geometry(int steps, int features, int units, int shift) {
+    rpi_geometry g;
+    memset(&g, 0, sizeof g);
+    g.filters = units, g.channels = features, g.groups = 1;
+    g.kernel_height = g.kernel_width = g.stride_height = g.stride_width = 1;
+    g.padding_height = shift, g.first = shift;
+    g.height = g.out_height = steps, g.width = g.out_width = 1;
+    g.in_channel = g.out_filter = 1, g.in_y = features, g.out_y = units;
+    return g;
+}
+
+/* h_t = activation(... + U h_(t-1)), one step of the tape for each t from `first` on, in place in one slot of `states` states. */
+static void rpi_lower_states(rp_net *net, int index, int slot, int states, int first, int add, size_t weights, rpi_step *counted) {
+    const rpi_layer *layer = &net->layers[index];
+    for (int t = first; t < states; t++) {
+        rpi_step *step = rpi_emit(net, &rpi_shared_map, index, slot, layer->units, slot, t * layer->units, counted);
+        step->geometry = rpi_sequence_geometry(states, layer->units, layer->units, 1);
+        step->from = t, step->end = t + 1, step->in_from = t ? t - 1 : 0, step->in_end = t;
+        step->inputs = layer->units;
+        step->weights = weights, step->add = add, step->bias = add ? 0 : layer->bias;
+        step->collects = t == states - 1;
+        step->activation = layer->activation, step->alpha = layer->alpha;
+    }
+}
+
+/* A slot of its own for rows of another. */
+static int rpi_lower_copy(rp_net *net, int index, int in, int in_row, int rows, rpi_step *counted) {
+    rpi_step *step = rpi_emit(net, &rpi_copy_map, index, in, rows, -1, 0, counted);
+    step->in_row = in_row, step->inputs = rows;
+    return step->out;
+}
+
+static int rpi_lower_recurrent(rp_net *net, int index, int in, rpi_step *counted) {
+    const rpi_layer *layer = &net->layers[index];
+    rpi_step *step = rpi_emit(net, &rpi_shared_map, index, in, layer->steps * layer->units, -1, 0, counted);
+    int slot = step->out;
+    step->geometry = rpi_sequence_geometry(layer->steps, layer->in.channels, layer->units, 0);
+    step->end = step->in_end = layer->steps;
+    rpi_lower_states(net, index, slot, layer->steps, 0, 1, layer->weights + (size_t)layer->units * (size_t)layer->in.channels, counted);
+    return layer->all_states ? slot : rpi_lower_copy(net, index, slot, (layer->steps - 1) * layer->units, layer->units, counted);
+}
+
+static int rpi_lower_recursive(rp_net *net, int index, int in, rpi_step *counted) {
+    const rpi_layer *layer = &net->layers[index];
+    rpi_step *step = rpi_emit(net, &rpi_copy_map, index, in, layer->units, -1, 0, counted); /* v_0 */
+    int slot = step->out;
+    if (net->slot_rows) net->slot_rows[slot] = (layer->steps + 1) * layer->units;
+    rpi_lower_states(net, index, slot, layer->steps + 1, 1, 0, layer->weights, counted);
+    return rpi_lower_copy(net, index, slot, layer->steps * layer->units, layer->units, counted);
+}
+
+/* Whether a later rp_add reads this layer's output, which must then stay as it is. */
+static int rpi_added_later(const rp_net *net, int index) {
+    for (int i = index + 1; i < net->layer_count; i++)
+        if (net->layers[i].kind == RPI_ADD && net->layers[i].source == index) return 1;
+    return 0;
+}
+
+/* The layer's steps; returns the slot of its output. An activation joins the step before it, if that is the last to write the
+   slot and nothing else reads it. */
+static int rpi_lower_layer(rp_net *net, int index, int in, rpi_step **open, rpi_step *counted) {
+    const rpi_layer *layer = &net->layers[index];
+    int rows = rpi_features(layer->out);
+    rpi_step *last = *open;
+    *open = NULL;
+    switch (layer->kind) {
+    case RPI_DENSE: *open = rpi_emit(net, &rpi_dense_map, index, in, rows, -1, 0, counted); break;
+    case RPI_CONV2D: *open = rpi_emit(net, &rpi_shared_map, index, in, rows, -1, 0, counted); break;
+    case RPI_MAX_POOL2D: return rpi_emit(net, &rpi_max_pool_map, index, in, rows, -1, 0, counted)->out;
+    case RPI_AVG_POOL2D: return rpi_emit(net, &rpi_avg_pool_map, index, in, rows, -1, 0, counted)->out;
+    case RPI_RECURRENT: return rpi_lower_recurrent(net, index, in, counted);
+    case RPI_RECURSIVE: return rpi_lower_recursive(net, index, in, counted);
+    case RPI_ADD: {
+        int out = rpi_lower_copy(net, index, in, 0, rows, counted);
+        *open = rpi_emit(net, &rpi_copy_map, index, layer->source == RP_INPUT ? 0 : net->layers[layer->source].slot, rows, out, 0, counted);
+        (*open)->add = 1;
+        return out;
+    }
+    default:
+        if (!last || rpi_added_later(net, index - 1)) last = rpi_emit(net, &rpi_copy_map, index, in, rows, -1, 0, counted);
+        last->activation = layer->activation, last->alpha = layer->alpha;
+        return last->out;
+    }
+    return (*open)->out;
+}
+
+static void rpi_lower(rp_net *net) {
+    rpi_step counted, *open = NULL;
+    int slot = 0;
+    net->step_count = 0, net->slot_count = 1, net->vectors = 1;
+    if (net->slot_rows) net->slot_rows[0] = net->inputs;
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
-        int joins = !layer->dense && open;
-        rpi_step *step = steps ? &steps[joins ? count - 1 : count] : NULL;
-        if (!joins) count++;
-        open = layer->dense;
-        if (!step) continue;
-        if (!joins) {
-            step->map = layer->dense ? &rpi_dense_map : &rpi_copy_map;
-            step->activation = RP_IDENTITY;
-            step->layer = i;
-            step->inputs = step->fan_in = rpi_features(layer->in), step->outputs = rpi_features(layer->out);
-            step->bias = layer->bias, step->weights = layer->weights, step->biases = layer->biases;
-            step->in = count - 1, step->out = count;
-        }
-        if (!layer->dense) step->activation = layer->activation, step->alpha = layer->alpha;
+        slot = rpi_lower_layer(net, i, slot, &open, &counted);
+        net->layers[i].slot = slot;
+        net->vectors &= layer->kind == RPI_DENSE || layer->kind == RPI_ACTIVATION || layer->kind == RPI_ADD;
     }
-    return count;
+    if (slot != net->slot_count - 1) rpi_lower_copy(net, net->layer_count - 1, slot, 0, net->outputs, &counted);
 }
 
 static int rpi_trains(const rp_net *net, const rpi_step *step) { return step->map->outer && !net->layers[step->layer].frozen; }
 
 static void rpi_mark_live(rp_net *net) {
-    net->live[0] = 0;
+    memset(net->live, 0, (size_t)net->slot_count * sizeof *net->live);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        net->live[step->out] = net->live[step->in] || rpi_trains(net, step);
+        net->live[step->out] |= net->live[step->in] || rpi_trains(net, step);
     }
 }
 
-static size_t rpi_slot_rows(const rp_net *net, int slot) {
-    return (size_t)(slot ? net->steps[slot - 1].outputs : net->inputs);
+/* Slots to which several steps, or steps that read only a part, send derivatives: these begin at zero and are added to. */
+static void rpi_mark_summed(rp_net *net) {
+    memset(net->summed, 0, (size_t)net->slot_count * sizeof *net->summed);
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        net->summed[step->in] += step->inputs == net->slot_rows[step->in] ? 1 : 2;
+    }
+    for (int slot = 0; slot < net->slot_count; slot++) net->summed[slot] = net->summed[slot] > 1;
 }
 
-/* Slots that are never needed at the same time share a buffer when nothing is kept for a backward pass. last: scratch. */
-static void rpi_share_slots(rp_net *net, int *last) {
-    for (int slot = 0; slot <= net->step_count; slot++) last[slot] = net->step_count;
-    for (int i = 0; i < net->step_count; i++) last[net->steps[i].in] = i; /* the last step that reads the slot */
+static size_t rpi_slot_rows(const rp_net *net, int slot) { return (size_t)net->slot_rows[slot]; }
+
+/* Slots that are never needed at the same time share a buffer when nothing is kept for a backward pass. first, last: scratch
+   for the steps that first and last touch a slot. */
+static void rpi_share_slots(rp_net *net, int *first, int *last) {
+    for (int slot = 0; slot < net->slot_count; slot++) first[slot] = -1, last[slot] = net->step_count;
+    for (int i = net->step_count - 1; i >= 0; i--) first[net->steps[i].out] = i;
+    for (int i = 0; i < net->step_count; i++) last[net->steps[i].in] = i;
     net->pool_count = 0;
-    for (int slot = 0; slot <= net->step_count; slot++) {
+    for (int slot = 0; slot < net->slot_count; slot++) {
         int p = 0;
-        while (p < net->pool_count && net->pool_until[p] >= slot - 1) p++;
+        while (p < net->pool_count && net->pool_until[p] >= first[slot]) p++;
         if (p == net->pool_count) net->pool_rows[net->pool_count++] = 0;
         net->pool[slot] = p, net->pool_until[p] = last[slot];
         if (net->pool_rows[p] < rpi_slot_rows(net, slot)) net->pool_rows[p] = rpi_slot_rows(net, slot);
@@ -1617,20 +2389,29 @@ static rp_real *rpi_claim_rows(rpi_arena *arena, size_t rows, size_t ld) {
 static size_t rpi_threads(const rp_net *net) { return (size_t)(net->config.threads > 1 ? net->config.threads : 1); }
 
 static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffers *b, size_t threads) {
-    size_t slots = (size_t)net->step_count + 1;
-    rp_real **all = (rp_real **)rpi_claim(arena, 5 * slots, sizeof *all);
+    size_t slots = (size_t)net->slot_count, steps = (size_t)net->step_count, all = 3 * slots + 2 * steps;
+    rp_real **pointers = (rp_real **)rpi_claim(arena, all, sizeof *pointers);
     b->a_packed = rpi_claim_rows(arena, RPI_M_BLOCK * threads, RPI_K_BLOCK);
+    b->at_size = 0, b->shared_size = 0;
+    for (int i = 0; i < net->step_count; i++) rpi_scratch_of(&net->steps[i], &b->at_size, &b->shared_size);
+    b->at = (size_t *)rpi_claim(arena, 2 * threads * b->at_size, sizeof *b->at);
+    b->shared = rpi_claim_rows(arena, 2, b->shared_size ? b->shared_size : 1);
+    b->columns = rpi_claim_rows(arena, threads, b->ld);
+    b->own = rpi_claim_rows(arena, threads * RPI_TAPS_MOST * 4, b->ld);
+    b->zeros = rpi_claim_reals(arena, b->ld), b->ones = rpi_claim_reals(arena, b->ld);
+    b->column = rpi_claim_reals(arena, 2 * b->ld);
     if (!arena->base) return;
-    memset(all, 0, 5 * slots * sizeof *all);
-    b->y = all, b->d = all + slots, b->v = all + 2 * slots, b->slope = all + 3 * slots, b->second = all + 4 * slots;
+    memset(pointers, 0, all * sizeof *pointers);
+    b->y = pointers, b->d = pointers + slots, b->v = pointers + 2 * slots, b->slope = pointers + 3 * slots, b->second = b->slope + steps;
+    for (size_t i = 0; i < b->ld; i++) b->zeros[i] = 0, b->ones[i] = 1;
 }
 
 /* Values of slots that share buffers: for prediction. */
 static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buffers *b, size_t threads) {
     rpi_lay_out_pointers(net, arena, b, threads);
     for (int p = 0; p < net->pool_count; p++) {
-        rp_real *rows = rpi_claim_reals(arena, net->pool_rows[p] * b->ld);
-        for (int slot = 0; arena->base && slot <= net->step_count; slot++)
+        rp_real *rows = rpi_claim_rows(arena, net->pool_rows[p], b->ld);
+        for (int slot = 0; arena->base && slot < net->slot_count; slot++)
             if (net->pool[slot] == p) b->y[slot] = rows;
     }
 }
@@ -1638,7 +2419,7 @@ static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buff
 static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffers *b) {
     size_t threads = rpi_threads(net);
     rpi_lay_out_pointers(net, arena, b, threads);
-    for (int slot = 0; slot <= net->step_count; slot++) {
+    for (int slot = 0; slot < net->slot_count; slot++) {
         rp_real *y = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld), *d = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
         rp_real *v = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
         if (arena->base) b->y[slot] = y, b->d[slot] = d, b->v[slot] = v;
@@ -1651,22 +2432,23 @@ static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffer
     }
     b->panel = rpi_claim_rows(arena, 2 * RPI_PANEL * threads, (size_t)b->batch);
     b->tile = rpi_claim_rows(arena, 2 * RPI_PANEL * threads, RPI_ROWS_MOST);
-    b->column = rpi_claim_reals(arena, 2 * b->ld);
     b->total = rpi_claim_reals(arena, b->ld);
 }
 
 static void rpi_lay_out_tape(rp_net *net, rpi_arena *arena) {
-    size_t slots = (size_t)net->step_count + 1;
+    size_t slots = (size_t)net->slot_count;
     rpi_step *steps = (rpi_step *)rpi_claim(arena, (size_t)net->step_count, sizeof *steps);
-    int *numbers = (int *)rpi_claim(arena, 4 * slots, sizeof *numbers);
+    int *numbers = (int *)rpi_claim(arena, 7 * slots, sizeof *numbers);
     size_t *rows = (size_t *)rpi_claim(arena, slots, sizeof *rows);
     if (!arena->base) return;
     memset(steps, 0, (size_t)net->step_count * sizeof *steps);
-    rpi_lower(net, steps);
     net->steps = steps, net->pool_rows = rows;
     net->live = numbers, net->pool = numbers + slots, net->pool_until = numbers + 2 * slots;
+    net->slot_rows = numbers + 3 * slots, net->summed = numbers + 4 * slots;
+    rpi_lower(net);
     rpi_mark_live(net);
-    rpi_share_slots(net, numbers + 3 * slots);
+    rpi_mark_summed(net);
+    rpi_share_slots(net, numbers + 5 * slots, numbers + 6 * slots);
 }
 
 static void rpi_lay_out_arrays(rp_net *net, rpi_arena *arena) {
@@ -1679,7 +2461,7 @@ static void rpi_lay_out_arrays(rp_net *net, rpi_arena *arena) {
         rp_real *targets;
         rpi_lay_out_prediction(net, arena, b, rpi_threads(net));
         targets = rpi_claim_rows(arena, outputs, b->ld);
-        if (arena->base) b->d[net->step_count] = targets;
+        if (arena->base) b->d[net->slot_count - 1] = targets;
         return;
     }
     rpi_lay_out_training(net, arena, b);
@@ -1720,12 +2502,11 @@ static rp_status rpi_build_team(rp_net *net) {
 
 static void rpi_draw_parameters(rp_net *net, uint64_t seed) {
     net->random = rpi_mix(seed);
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        double bound = 1 / sqrt((double)step->fan_in);
-        size_t count = net->layers[step->layer].weight_count + (size_t)(step->bias ? step->outputs : 0);
-        for (size_t at = 0; at < count; at++)
-            net->parameters[step->weights + at] = (rp_real)(bound * (2 * rpi_uniform(&net->random) - 1));
+    for (int i = 0; i < net->layer_count; i++) {
+        const rpi_layer *layer = &net->layers[i];
+        double bound = layer->affine ? 1 / sqrt((double)layer->draw_fan_in) : 0;
+        for (size_t at = 0; at < layer->weight_count + layer->bias_count; at++)
+            net->parameters[layer->weights + at] = (rp_real)(bound * (2 * rpi_uniform(&net->random) - 1));
     }
 }
 
@@ -1739,8 +2520,9 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
     net->inputs = rpi_features(net->input), net->outputs = rpi_features(net->output);
     net->buffers.kernels = rpi_kernels_of(net->config.isa);
     net->buffers.batch = batch, net->buffers.ld = rpi_leading(batch);
-    net->step_count = rpi_lower(net, NULL);
     status = rpi_place_parameters(net);
+    net->steps = NULL, net->slot_rows = NULL;
+    rpi_lower(net);
     if (!status) status = rpi_build_block(net, &net->tape, rpi_lay_out_tape);
     if (!status) status = rpi_build_block(net, &net->arrays, rpi_lay_out_arrays);
     if (!status) status = rpi_build_team(net);
@@ -1759,7 +2541,7 @@ RP_API rp_status rp_freeze(rp_net *net, int layer, int frozen) {
     if (!net) return RP_ERR_NULL;
     if (layer < 0 || layer >= net->layer_count)
         return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: layer is %d; the net has layers 0 to %d", layer, net->layer_count - 1);
-    if (!net->layers[layer].dense)
+    if (!net->layers[layer].affine)
         return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: layer %d (%s) has no parameters", layer, rpi_layer_name(&net->layers[layer]));
     if (frozen != 0 && frozen != 1) return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: frozen is %d; it may be 0 or 1", frozen);
     net->layers[layer].frozen = frozen;
@@ -1812,7 +2594,7 @@ RP_API rp_status rp_layer_info(rp_net *net, int index, rp_layer *info) {
     info->frozen = layer->frozen;
     if (!net->built) return RP_OK;
     info->weights = layer->weights, info->weight_count = layer->weight_count;
-    info->biases = layer->biases, info->bias_count = layer->bias ? (size_t)rpi_features(layer->out) : 0;
+    info->biases = layer->biases, info->bias_count = layer->bias_count;
     return RP_OK;
 }
 
@@ -1834,8 +2616,7 @@ RP_API size_t rp_summary(const rp_net *net, char *out, size_t size) {
     rpi_put(&text, '\n');
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
-        size_t weights = layer->dense ? (size_t)rpi_features(layer->in) * (size_t)rpi_features(layer->out) : 0;
-        size_t biases = layer->dense && layer->bias ? (size_t)rpi_features(layer->out) : 0, length;
+        size_t weights = layer->weight_count, biases = layer->bias_count, length;
         length = rpi_format(line, sizeof line, "%d", i);
         for (; length < 5; length++) rpi_put(&text, ' ');
         rpi_put_string(&text, line);
@@ -1859,8 +2640,6 @@ RP_API size_t rp_summary(const rp_net *net, char *out, size_t size) {
 
 /* >>sweeps
    Each is written once, over the steps of the tape. n: columns in use, the batch rounded up to whole vectors. */
-static int rpi_columns(const rpi_buffers *b, int count) { return (count + b->kernels->lanes - 1) / b->kernels->lanes * b->kernels->lanes; }
-
 static void rpi_load_rows(const rpi_buffers *b, const rp_real *rows, int count, int features, rp_real *out) {
     b->kernels->transpose(rows, (size_t)features, count, features, out, b->ld, rpi_columns(b, count));
 }
@@ -1879,7 +2658,7 @@ static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rp
     a->kind = step->activation, a->alpha = step->alpha;
     a->rows = step->outputs, a->n = n, a->ld = b->ld;
     if (b->ld == 1) a->rows = 1, a->n = step->outputs; /* one sample: its units are contiguous */
-    a->y = b->y[step->out], a->slope = b->slope[i], a->second = b->second[i];
+    a->y = b->y[step->out] + (size_t)step->out_row * b->ld, a->slope = b->slope[i], a->second = b->second[i];
     return work;
 }
 
@@ -1892,7 +2671,7 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, int keep
         rpi_activate_work work = rpi_activate_step(b, i, step, n);
         step->map->apply(b, step, net->parameters, n, b->y[step->in], b->y[step->out], twin && net->live[step->in] ? b->v[step->in] : NULL, u,
                          twin ? rpi_scale(net, step, rule) : 0);
-        work.activate.u = u;
+        work.activate.u = u ? u + (size_t)step->out_row * b->ld : NULL;
         if (!keep) work.activate.slope = NULL;
         if (step->activation) rpi_activate_run(&work);
     }
@@ -1901,22 +2680,28 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, int keep
 /* From d and v of the last slot to those of every slot above trained parameters (Equation 9). d: whether d flows; v: whether v
    does; plain: v is a vector swept like d (Jacobian, sampled). */
 static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int with_d, int with_v, int plain) {
+    for (int slot = 0; slot < net->slot_count; slot++) {
+        if (!net->summed[slot] || !net->live[slot]) continue;
+        if (with_d) rpi_fill_rows(net->slot_rows[slot], n, b->ld, NULL, b->d[slot]);
+        if (with_v) rpi_fill_rows(net->slot_rows[slot], n, b->ld, NULL, b->v[slot]);
+    }
     for (int i = net->step_count - 1; i >= 0; i--) {
         const rpi_step *step = &net->steps[i];
+        size_t row = (size_t)step->out_row * b->ld;
         rp_real *d = with_d ? b->d[step->out] : NULL, *v = with_v ? b->v[step->out] : NULL;
         rpi_activate_work work = rpi_activate_step(b, i, step, n);
-        work.back = 1, work.plain = plain, work.d = d, work.v = v;
+        work.back = 1, work.plain = plain, work.d = d ? d + row : NULL, work.v = v ? v + row : NULL;
         if (!net->live[step->out]) continue;
         if (step->activation) rpi_activate_run(&work);
         if (net->live[step->in])
-            step->map->transposed(b, step, net->parameters, n, d, b->d[step->in], v, b->v[step->in], plain);
+            step->map->transposed(b, step, net->parameters, n, d, b->d[step->in], v, b->v[step->in], plain, net->summed[step->in]);
     }
 }
 
-static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, int slot) {
-    if (slot == 0) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite at the input; this step changed nothing", who, what);
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); this step changed nothing", who, what,
-                    net->steps[slot - 1].layer, rpi_layer_name(&net->layers[net->steps[slot - 1].layer]));
+static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, const rpi_step *step) {
+    if (!step) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: an input is not finite; this step changed nothing", who);
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); this step changed nothing", who, what, step->layer,
+                    rpi_layer_name(&net->layers[step->layer]));
 }
 
 static int rpi_all_finite(const rp_real *x, size_t count) {
@@ -1925,36 +2710,42 @@ static int rpi_all_finite(const rp_real *x, size_t count) {
     return 1;
 }
 
-/* Before anything is changed: values are finite, and S max|d| max|y|, which bounds every sum of a gradient, is too; the same
-   for v, whose sums may be divided by c. */
-static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int with_d, int with_v) {
+/* Before anything is changed: values are finite, and S max|d| max|y|, times the positions that share a weight, which bounds
+   every sum of a gradient, is too; the same for v, whose sums may be divided by c and multiplied by weight[s]. */
+static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int with_d, int with_v, const rp_real *weight) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count);
+    if (b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT) return rpi_not_finite(net, who, NULL, NULL);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        rpi_int peaks[3] = {0, 0, 0};
-        rp_real sizes[3], most;
-        if (i == 0 || net->live[step->in] || rpi_trains(net, step)) peaks[0] = b->kernels->peak(step->inputs, n, b->y[step->in], b->ld);
-        if (peaks[0] >= RPI_EXPONENT) return rpi_not_finite(net, who, "a value", step->in);
-        if (!net->live[step->out]) continue;
-        if (with_d) peaks[1] = b->kernels->peak(step->outputs, n, b->d[step->out], b->ld);
-        if (with_v) peaks[2] = b->kernels->peak(step->outputs, n, b->v[step->out], b->ld);
+        rpi_int peaks[4] = {0, 0, 0, 0};
+        rp_real sizes[4], most;
+        if (!rpi_trains(net, step) || !step->collects) continue;
+        peaks[0] = b->kernels->peak(net->slot_rows[step->in], n, b->y[step->in], b->ld);
+        if (with_d) peaks[1] = b->kernels->peak(net->slot_rows[step->out], n, b->d[step->out], b->ld);
+        if (with_v) peaks[2] = b->kernels->peak(net->slot_rows[step->out], n, b->v[step->out], b->ld);
+        if (weight) peaks[3] = b->kernels->peak(1, n, weight, b->ld);
         memcpy(sizes, peaks, sizeof sizes);
         most = (rp_real)count * (sizes[0] > 1 ? sizes[0] : 1); /* 1: the bias's input */
-        if (peaks[1] >= RPI_EXPONENT || !rpi_finite(sizes[1] * most)) return rpi_not_finite(net, who, "the gradient", step->out);
+        if (step->geometry.filters) most *= (rp_real)step->geometry.out_height * (rp_real)step->geometry.out_width;
+        if (peaks[0] >= RPI_EXPONENT) return rpi_not_finite(net, who, "a value", step);
+        if (peaks[1] >= RPI_EXPONENT || !rpi_finite(sizes[1] * most)) return rpi_not_finite(net, who, "the gradient", step);
         most *= (rp_real)sqrt((double)step->fan_in + 1); /* at least 1/c */
-        if (peaks[2] >= RPI_EXPONENT || !rpi_finite(sizes[2] * most)) return rpi_not_finite(net, who, "the curvature", step->out);
+        if (weight) most *= sizes[3] > 1 ? sizes[3] : 1;
+        if (peaks[2] >= RPI_EXPONENT || peaks[3] >= RPI_EXPONENT || !rpi_finite(sizes[2] * most)) return rpi_not_finite(net, who, "the curvature", step);
     }
     return RP_OK;
 }
 
-/* Gradient (with_d) and curvature (with_v) of every trained step into the sink. */
-static void rpi_collect(const rp_net *net, const rpi_buffers *b, int count, int with_d, int with_v, const rp_rule *rule, const rpi_sink *sink) {
+/* Gradient (with_d) and curvature (with_v; with weight[s] from each sample's own e in v) of every trained step into the sink. */
+static void rpi_collect(const rp_net *net, const rpi_buffers *b, int count, int with_d, int with_v, const rp_rule *rule, const rp_real *weight,
+                        const rpi_sink *sink) {
+    rp_real mean = 1 / (rp_real)count;
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        rp_real mean = 1 / (rp_real)count, scale = with_v && rule->kind == RP_PATHS ? mean / rpi_scale(net, step, rule) : mean;
-        if (rpi_trains(net, step))
-            step->map->outer(b, step, count, b->y[step->in], with_d ? b->d[step->out] : NULL, with_v ? b->v[step->out] : NULL, mean, scale, sink);
+        if (!rpi_trains(net, step) || !step->collects) continue;
+        step->map->outer(b, step, count, b->y[step->in], with_d ? b->d[step->out] : NULL, with_v ? b->v[step->out] : NULL, weight, mean,
+                         with_v ? mean / rpi_scale(net, step, rule) : mean, sink);
     }
 }
 
@@ -2005,19 +2796,7 @@ static void rpi_reach(const rp_net *net, const rp_rule *rule, int n) {
     memset(b->total, 0, (size_t)n * sizeof *b->total);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        if (rpi_trains(net, step)) step->map->reach(b, step, n, b->y[step->in], b->v[step->out], rpi_scale(net, step, rule), b->total);
-    }
-}
-
-/* v = weight[s] |e| / c, so that the outer product with |y| is the rule's curvature. */
-static void rpi_weigh(const rp_net *net, const rp_rule *rule, int n, const rp_real *weight) {
-    const rpi_buffers *b = &net->buffers;
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        rp_real c = rpi_scale(net, step, rule);
-        if (c == 0) continue;
-        for (int s = 0; s < n; s++) b->column[s] = weight[s] / c;
-        b->kernels->weigh(step->outputs, n, b->v[step->out], b->ld, b->column, 0, 1);
+        if (rpi_trains(net, step) && step->collects) step->map->reach(b, step, n, b->y[step->in], b->v[step->out], rpi_scale(net, step, rule), b->total);
     }
 }
 
@@ -2025,7 +2804,7 @@ static void rpi_weigh(const rp_net *net, const rp_rule *rule, int n, const rp_re
 static void rpi_sweep_output(const rp_net *net, const rp_rule *rule, int count, int k) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count);
-    rp_real *e = b->v[net->step_count];
+    rp_real *e = b->v[net->slot_count - 1];
     rpi_fill_rows(net->outputs, n, b->ld, NULL, e);
     for (int s = 0; s < count; s++) e[(size_t)k * b->ld + (size_t)s] = 1;
     rpi_sweep_back(net, b, n, 0, 1, 1);
@@ -2054,10 +2833,9 @@ static rp_status rpi_jacobian(rp_net *net, const char *who, const rp_rule *rule,
         rpi_sweep_output(net, rule, count, k);
         memset(row + (mixes ? count : 0), 0, (size_t)(mixes ? n - count : n) * sizeof *row);
         for (int s = 0; !mixes && s < count; s++) row[s] = net->h[(size_t)k * b->ld + (size_t)s] * b->total[s];
-        rpi_weigh(net, rule, n, row);
-        status = rpi_check_finite(net, who, count, 0, 1);
+        status = rpi_check_finite(net, who, count, 0, 1, row);
         if (status) return status;
-        rpi_collect(net, b, count, 0, 1, rule, &sink);
+        rpi_collect(net, b, count, 0, 1, rule, row, &sink);
     }
     if (!rpi_all_finite(net->direction, net->parameter_count))
         return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the curvature is not finite, or too large; nothing was changed", who);
@@ -2105,7 +2883,7 @@ static rp_status rpi_check_rule(rp_net *net, const char *who, const rp_rule *rul
 
 /* Targets, or labels as targets, into d of the last slot. */
 static void rpi_load_targets(const rp_net *net, const rpi_buffers *b, const rp_data *data) {
-    rp_real *t = b->d[net->step_count];
+    rp_real *t = b->d[net->slot_count - 1];
     if (data->targets) {
         rpi_load_rows(b, data->targets, data->count, net->outputs, t);
         return;
@@ -2122,7 +2900,7 @@ static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const r
     double sum = 0;
     rpi_load_targets(net, b, data);
     call.outputs = net->outputs, call.count = data->count, call.ld = b->ld, call.delta = net->huber_delta;
-    call.y = b->y[net->step_count], call.d = b->d[net->step_count], call.h = h, call.loss = net->sample_loss;
+    call.y = b->y[net->slot_count - 1], call.d = b->d[net->slot_count - 1], call.h = h, call.loss = net->sample_loss;
     b->kernels->loss(net->loss, &call);
     for (int s = 0; s < data->count; s++) sum += (data->weights ? (double)data->weights[s] : 1) * net->sample_loss[s];
     return sum;
@@ -2138,15 +2916,18 @@ static void rpi_weigh_rows(const rp_net *net, int count, const rp_real *weights,
     }
 }
 
+/* What the curvature of each sample is multiplied by: T_s in the sampled rule. */
+static const rp_real *rpi_weight_of(const rpi_buffers *b, const rp_rule *rule) { return rule && rule->kind == RP_SAMPLED ? b->total : NULL; }
+
 /* With d and h of the output in place: everything from there to finite gradient and curvature, which then wait in d and v of
    every slot (Jacobian: the curvature in the direction array). Changes nothing but scratch. */
 static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, const rp_real *weights, const rp_rule *rule, int separable) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count), second = rule && rule->kind != RP_JACOBIAN;
     uint64_t random = net->random;
-    rp_real *v = b->v[net->step_count];
+    rp_real *v = b->v[net->slot_count - 1];
     rp_status status;
-    rpi_weigh_rows(net, count, weights, b->d[net->step_count]);
+    rpi_weigh_rows(net, count, weights, b->d[net->slot_count - 1]);
     if (rule) rpi_weigh_rows(net, count, weights, net->h);
     if (second && rule->kind == RP_PATHS) rpi_flow_at_output(net, rule, separable, count, v);
     if (second && rule->kind == RP_SAMPLED) {
@@ -2155,11 +2936,8 @@ static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, cons
     }
     if (second) rpi_weigh_rows(net, count, NULL, v);
     rpi_sweep_back(net, b, n, 1, second, second && rule->kind == RP_SAMPLED);
-    if (second && rule->kind == RP_SAMPLED) {
-        rpi_reach(net, rule, n);
-        rpi_weigh(net, rule, n, b->total);
-    }
-    status = rpi_check_finite(net, who, count, 1, second);
+    if (second && rule->kind == RP_SAMPLED) rpi_reach(net, rule, n);
+    status = rpi_check_finite(net, who, count, 1, second, rpi_weight_of(b, rule));
     if (!status && rule && !second) status = rpi_jacobian(net, who, rule, separable, count);
     if (status) net->random = random;
     return status;
@@ -2191,12 +2969,12 @@ static void rpi_fill_arrays(rp_net *net, int count, const rp_rule *rule) {
     sink.take = net->buffers.kernels->take_arrays, sink.gradient = net->gradient, sink.curvature = net->curvature;
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
-        size_t size = layer->weight_count + (layer->bias ? (size_t)rpi_features(layer->out) : 0);
-        if (!layer->dense || !layer->frozen) continue;
+        size_t size = layer->weight_count + layer->bias_count;
+        if (!layer->frozen) continue;
         memset(net->gradient + layer->weights, 0, size * sizeof(rp_real));
         if (rule) memset(net->curvature + layer->weights, 0, size * sizeof(rp_real));
     }
-    rpi_collect(net, &net->buffers, count, 1, second, rule, &sink);
+    rpi_collect(net, &net->buffers, count, 1, second, rule, rpi_weight_of(&net->buffers, rule), &sink);
     if (rule && !second) memcpy(net->curvature, net->direction, net->parameter_count * sizeof(rp_real));
     net->has_gradient |= 1;
     if (rule) net->has_curvature |= 1;
@@ -2223,7 +3001,7 @@ RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count) {
     b = &net->buffers;
     rpi_load_rows(b, x, count, net->inputs, b->y[0]);
     rpi_forward(net, b, rpi_columns(b, count), 1, NULL);
-    b->kernels->transpose(b->y[net->step_count], b->ld, net->outputs, count, net->row_output, (size_t)net->outputs, net->outputs);
+    b->kernels->transpose(b->y[net->slot_count - 1], b->ld, net->outputs, count, net->row_output, (size_t)net->outputs, net->outputs);
     net->forward_count = count;
     return RP_OK;
 }
@@ -2248,7 +3026,7 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
     net->forward_count = 0;
     rule = output_curvature ? &chosen : NULL;
     if (rule && rule->kind == RP_PATHS) rpi_forward(net, b, rpi_columns(b, count), 1, rule); /* now with u */
-    rpi_load_rows(b, output_gradient, count, net->outputs, b->d[net->step_count]);
+    rpi_load_rows(b, output_gradient, count, net->outputs, b->d[net->slot_count - 1]);
     if (rule) rpi_load_rows(b, output_curvature, count, net->outputs, net->h);
     status = rpi_backward_pass(net, who, count, NULL, rule, 1);
     if (!status) rpi_fill_arrays(net, count, rule);
@@ -2383,8 +3161,7 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o, const rp_real *cur
     rpi_update update = rpi_next_update(net, o);
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
-        size_t at = layer->weights, end = layer->biases + (layer->bias ? (size_t)rpi_features(layer->out) : 0);
-        if (!layer->dense) continue;
+        size_t at = layer->weights, end = layer->biases + layer->bias_count;
         if (layer->frozen) memset(net->direction + at, 0, (end - at) * sizeof(rp_real));
         for (; !layer->frozen && at < end; at += RPI_LARGEST) {
             int n = end - at < RPI_LARGEST ? (int)(end - at) : RPI_LARGEST;
@@ -2452,7 +3229,7 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     sink.take = net->buffers.kernels->take_step, sink.update = &update;
     sink.parameters = net->parameters, sink.first = net->first, sink.second = net->second;
     sink.gradient = NULL, sink.curvature = jacobian ? net->direction : NULL;
-    rpi_collect(net, &net->buffers, batch->count, 1, rule && !jacobian, rule, &sink);
+    rpi_collect(net, &net->buffers, batch->count, 1, rule && !jacobian, rule, rpi_weight_of(&net->buffers, rule), &sink);
     return RP_OK;
 }
 
@@ -2475,13 +3252,13 @@ static void rpi_predict_batches(const rp_net *net, const rpi_buffers *b, const r
     size_t inputs = (size_t)net->inputs, outputs = (size_t)net->outputs;
     for (int some; count > 0; count -= some, x += (size_t)some * inputs, out += (size_t)some * outputs) {
         some = count < b->batch ? count : b->batch;
-        if (some == 1) {
+        if (some == 1 && net->vectors) {
             rpi_predict_one(net, b, x, out);
             continue;
         }
         rpi_load_rows(b, x, some, net->inputs, b->y[0]);
         rpi_forward(net, b, rpi_columns(b, some), 0, NULL);
-        b->kernels->transpose(b->y[net->step_count], b->ld, net->outputs, some, out, outputs, net->outputs);
+        b->kernels->transpose(b->y[net->slot_count - 1], b->ld, net->outputs, some, out, outputs, net->outputs);
     }
 }
 
@@ -2547,7 +3324,7 @@ typedef struct rpi_tally {
 static void rpi_tally_decisions(const rp_net *net, const rpi_buffers *b, const rp_data *data, rpi_tally *tally) {
     const size_t ld = b->ld, end = (size_t)net->outputs * ld;
     for (int s = 0; s < data->count; s++) {
-        const rp_real *y = b->y[net->step_count] + s, *t = b->d[net->step_count] + s;
+        const rp_real *y = b->y[net->slot_count - 1] + s, *t = b->d[net->slot_count - 1] + s;
         double weight = data->weights ? (double)data->weights[s] : 1;
         size_t best = 0, truth = 0;
         if (net->loss == RP_SOFTMAX_CROSS_ENTROPY) {
@@ -3178,6 +3955,179 @@ static const RPI_FN(tile) RPI_FN(tiles)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_
 static const RPI_FN(tile) RPI_FN(tiles)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_TILES(1), RPI_TILES(2)};
 #endif
 
+/* The same for an inner index that wanders. */
+#define RPI_GATHERED_ROW(i, v) const rpi_v a##i = RPI_ALL(a[i * a_row]); RPI_VECTORS_##v(RPI_TERM, i)
+#define RPI_GATHERED_TILE(rows, v) \
+    static void RPI_JOIN(RPI_FN(gathered), rows##x##v)(const rpi_gathered *q, const rp_real *a_from, const rp_real *b_from, rp_real *c, \
+                                                       const rp_real *start, size_t start_row) { \
+        const size_t a_row = q->a_row, ldc = q->ldc; \
+        const int per_row = q->start && q->per_row; \
+        RPI_ROWS_##rows(RPI_BEGIN_ROW, v) \
+        for (int p = 0; p < q->k; p++) { \
+            const rp_real *a = a_from + q->a_at[p], *b = b_from + q->b_at[p]; \
+            RPI_VECTORS_##v(RPI_READ_B, 0) \
+            RPI_ROWS_##rows(RPI_TERM_ROW, v) \
+        } \
+        RPI_ROWS_##rows(RPI_END_ROW, v) \
+    }
+typedef void (*RPI_FN(gathered_tile))(const rpi_gathered *, const rp_real *, const rp_real *, rp_real *, const rp_real *, size_t);
+#define RPI_GATHERED(rows, v) RPI_JOIN(RPI_FN(gathered), rows##x##v)
+#if RPI_TILE_ROWS == 6
+#define RPI_GATHERED_TILES(v) RPI_GATHERED_TILE(1, v) RPI_GATHERED_TILE(2, v) RPI_GATHERED_TILE(3, v) RPI_GATHERED_TILE(4, v) RPI_GATHERED_TILE(5, v) RPI_GATHERED_TILE(6, v)
+#define RPI_GATHERED_ALL(v) {RPI_GATHERED(1, v), RPI_GATHERED(2, v), RPI_GATHERED(3, v), RPI_GATHERED(4, v), RPI_GATHERED(5, v), RPI_GATHERED(6, v)}
+#else
+#define RPI_GATHERED_TILES(v) RPI_GATHERED_TILE(1, v) RPI_GATHERED_TILE(2, v) RPI_GATHERED_TILE(3, v) RPI_GATHERED_TILE(4, v)
+#define RPI_GATHERED_ALL(v) {RPI_GATHERED(1, v), RPI_GATHERED(2, v), RPI_GATHERED(3, v), RPI_GATHERED(4, v)}
+#endif
+RPI_GATHERED_TILES(1)
+RPI_GATHERED_TILES(2)
+#if RPI_TILE_VECTORS == 4
+RPI_GATHERED_TILES(3)
+RPI_GATHERED_TILES(4)
+static const RPI_FN(gathered_tile) RPI_FN(gathered_all)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_GATHERED_ALL(1), RPI_GATHERED_ALL(2), RPI_GATHERED_ALL(3), RPI_GATHERED_ALL(4)};
+#else
+static const RPI_FN(gathered_tile) RPI_FN(gathered_all)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_GATHERED_ALL(1), RPI_GATHERED_ALL(2)};
+#endif
+
+static void RPI_FN(gathered)(const rpi_gathered *q) {
+    static const rp_real zeros[RPI_TILE_VECTORS * RPI_LANES] = {0};
+    int left = q->n / RPI_LANES, panels = (left + RPI_TILE_VECTORS - 1) / RPI_TILE_VECTORS;
+    for (int j = 0; left; panels--) {
+        int vectors = (left + panels - 1) / panels, tiles = (q->m + RPI_TILE_ROWS - 1) / RPI_TILE_ROWS;
+        for (int i = 0, rows; i < q->m; i += rows, tiles--) {
+            rows = (q->m - i + tiles - 1) / tiles;
+            RPI_FN(gathered_all)[vectors - 1][rows - 1](q, q->a + (size_t)i * q->a_row, q->b + j, q->c + (size_t)i * q->ldc + j,
+                                                         !q->start ? zeros : q->per_row ? q->start + i : q->start + (size_t)i * q->start_row + j,
+                                                         q->start ? q->start_row : 0);
+        }
+        left -= vectors, j += vectors * RPI_LANES;
+    }
+}
+
+RPI_INLINE rp_real RPI_FN(sum_lanes)(rpi_v x) {
+    rp_real lanes[RPI_LANES], sum = 0;
+    RPI_STORE(lanes, x);
+    for (int i = 0; i < RPI_LANES; i++) sum += lanes[i];
+    return sum;
+}
+
+/* A tile of 4 rows of d by RPI_TAPS rows of y; rows beyond the last repeat it and are not kept. */
+#if RPI_TILE_VECTORS == 4
+#define RPI_TAPS 4
+#define RPI_TAP_VECTORS(X, i) RPI_VECTORS_4(X, i)
+#define RPI_ROWS_OF_TAPS(X) X(0, 4) X(1, 4) X(2, 4) X(3, 4)
+#else
+#define RPI_TAPS 2
+#define RPI_TAP_VECTORS(X, i) RPI_VECTORS_2(X, i)
+#define RPI_ROWS_OF_TAPS(X) X(0, 2) X(1, 2) X(2, 2) X(3, 2)
+#endif
+#define RPI_CLEAR(i, j) rpi_v c##i##j = RPI_ALL(0);
+#define RPI_CLEAR_ROW(i, v) RPI_VECTORS_##v(RPI_CLEAR, i)
+#define RPI_READ_TAP(i, j) const rpi_v b##j = RPI_REALS(RPI_BITS(RPI_LOAD(y[j * (size_t)q->positions] + s)) & mask);
+#define RPI_CORRELATE_ROW(i, v) const rpi_v a##i = RPI_LOAD(d + row[i] + s); RPI_VECTORS_##v(RPI_TERM, i)
+#define RPI_KEEP(i, j) kept[i][j] = c##i##j;
+#define RPI_KEEP_ROW(i, v) RPI_VECTORS_##v(RPI_KEEP, i)
+#define RPI_AT_POSITION \
+    const rp_real *d = from + q->d_at[t]; \
+    const rp_real *const *y = taps + t;
+#define RPI_MULTIPLY \
+    RPI_TAP_VECTORS(RPI_READ_TAP, 0) \
+    RPI_ROWS_OF_TAPS(RPI_CORRELATE_ROW)
+
+static void RPI_FN(correlate_sums)(const rpi_correlation *q, const rp_real *from, const size_t *row, const rp_real *const *taps, rpi_v kept[4][RPI_TAPS]) {
+    const rpi_i mask = RPI_ALL_INT(q->magnitudes ? RPI_MAGNITUDE : -1);
+    RPI_ROWS_OF_TAPS(RPI_CLEAR_ROW)
+    for (int t = 0; t < q->positions; t++) {
+        RPI_AT_POSITION
+        for (int s = 0; s < q->n; s += RPI_LANES) {
+            RPI_MULTIPLY
+        }
+    }
+    RPI_ROWS_OF_TAPS(RPI_KEEP_ROW)
+}
+
+/* Each sample's own sum for one vector of samples. */
+static void RPI_FN(correlate_samples)(const rpi_correlation *q, const rp_real *from, const size_t *row, const rp_real *const *taps, int s, rpi_v kept[4][RPI_TAPS]) {
+    const rpi_i mask = RPI_ALL_INT(q->magnitudes ? RPI_MAGNITUDE : -1);
+    RPI_ROWS_OF_TAPS(RPI_CLEAR_ROW)
+    for (int t = 0; t < q->positions; t++) {
+        RPI_AT_POSITION
+        RPI_MULTIPLY
+    }
+    RPI_ROWS_OF_TAPS(RPI_KEEP_ROW)
+}
+
+static void RPI_FN(correlate_tile)(const rpi_correlation *q, int i, int m, int j, int taps) {
+    rpi_v kept[4][RPI_TAPS];
+    const rp_real *from = q->d + (size_t)i * q->d_row, *y[RPI_TAPS * RPI_POSITIONS];
+    rp_real *out = q->out + ((size_t)i * q->out_row + (size_t)j) * (q->samples ? q->samples : 1);
+    size_t row[4];
+    for (int r = 0; r < 4; r++) row[r] = (size_t)(r < m ? r : m - 1) * q->d_row;
+    for (int k = 0; k < RPI_TAPS; k++)
+        memcpy(y + k * q->positions, q->y + (j + (k < taps ? k : taps - 1)) * q->positions, (size_t)q->positions * sizeof *y);
+    if (!q->samples) RPI_FN(correlate_sums)(q, from, row, y, kept);
+    for (int r = 0; r < m && !q->samples; r++)
+        for (int k = 0; k < taps; k++) out[(size_t)r * q->out_row + (size_t)k] += RPI_FN(sum_lanes)(kept[r][k]);
+    for (int s = 0; s < q->n && q->samples; s += RPI_LANES) {
+        RPI_FN(correlate_samples)(q, from, row, y, s, kept);
+        for (int r = 0; r < m; r++)
+            for (int k = 0; k < taps; k++) {
+                rp_real *to = out + ((size_t)r * q->out_row + (size_t)k) * q->samples + s;
+                RPI_STORE(to, RPI_LOAD(to) + kept[r][k]);
+            }
+    }
+}
+
+static void RPI_FN(correlate)(const rpi_correlation *q) {
+    for (int i = 0; i < q->m; i += 4)
+        for (int j = 0; j < q->taps; j += RPI_TAPS)
+            RPI_FN(correlate_tile)(q, i, q->m - i < 4 ? q->m - i : 4, j, q->taps - j < RPI_TAPS ? q->taps - j : RPI_TAPS);
+}
+
+static void RPI_FN(window_magnitudes)(const rpi_window *w, rp_real *out) {
+    for (int s = 0; s < w->n; s += RPI_LANES) {
+        rpi_v sum = RPI_ALL(0);
+        for (int j = 0; j < w->k; j++) sum += RPI_ABS(RPI_LOAD(w->x + w->at[j] + s));
+        RPI_STORE(out + s, sum);
+    }
+}
+
+/* The place of the largest of the window's rows at column s. */
+RPI_INLINE rpi_i RPI_FN(largest)(const rpi_window *w, int s) {
+    rpi_v best = RPI_LOAD(w->x + w->at[0] + s);
+    rpi_i place = RPI_ALL_INT(0);
+    for (int j = 1; j < w->k; j++) {
+        rpi_v x = RPI_LOAD(w->x + w->at[j] + s);
+        rpi_i larger = RPI_GREATER(x, best);
+        best = RPI_SELECT(larger, x, best);
+        place = (RPI_ALL_INT(j) & larger) | (place & ~larger);
+    }
+    return place;
+}
+static void RPI_FN(select_rows)(const rpi_window *w, const rp_real *in, rp_real *out) {
+    for (int s = 0; s < w->n; s += RPI_LANES) {
+        rpi_i place = RPI_FN(largest)(w, s);
+        rpi_v chosen = RPI_ALL(0);
+        for (int j = 0; j < w->k; j++) chosen = RPI_SELECT(RPI_EQUAL(place, RPI_ALL_INT(j)), RPI_LOAD(in + w->at[j] + s), chosen);
+        RPI_STORE(out + s, chosen);
+    }
+}
+static void RPI_FN(select_back)(const rpi_window *w, const rp_real *d, rp_real *d_in) {
+    for (int s = 0; s < w->n; s += RPI_LANES) {
+        rpi_i place = RPI_FN(largest)(w, s);
+        rpi_v value = RPI_LOAD(d + s);
+        for (int j = 0; j < w->k; j++) {
+            rp_real *to = d_in + w->at[j] + s;
+            RPI_STORE(to, RPI_LOAD(to) + RPI_SELECT(RPI_EQUAL(place, RPI_ALL_INT(j)), value, RPI_ALL(0)));
+        }
+    }
+}
+
+static void RPI_FN(add_rows)(int rows, int n, rp_real scale, const rp_real *in, size_t ldi, rp_real *out, size_t ldo) {
+    for (int i = 0; i < rows; i++, in += ldi, out += ldo)
+        for (int s = 0; s < n; s += RPI_LANES) RPI_STORE(out + s, RPI_FMA(RPI_ALL(scale), RPI_LOAD(in + s), RPI_LOAD(out + s)));
+}
+
 /* One block of A against all columns of B. start: NULL for 0; per_row: one value for each row; start_row 0: one for each column;
    C itself to add to it. Rows of B stay in L1 over a panel as wide as a tile. */
 static void RPI_FN(block)(int m, int n, int k, const rp_real *a, size_t a_row, size_t a_column, const rp_real *b, size_t ldb, rp_real *c,
@@ -3239,11 +4189,11 @@ static void RPI_FN(product)(const rpi_product *q) {
             if (q->b && packed) RPI_FN(pack)(a, stride, lines, length, 0, q->a_packed);
             if (q->b)
                 RPI_FN(block)(m, q->n, k, packed ? q->a_packed : a, by_row ? packed ? (size_t)k : stride : 1, by_row ? 1 : packed ? (size_t)m : stride,
-                              q->b + from, q->ldb, c, q->ldc, p ? c : q->bias ? q->bias + i : NULL, q->ldc, !p);
+                              q->b + from, q->ldb, c, q->ldc, p || q->add ? c : q->bias ? q->bias + i : NULL, q->ldc, !p && !q->add);
             if (!q->b2) continue;
             if (!q->plain || !(q->b && packed)) RPI_FN(pack)(a, stride, lines, length, !q->plain, q->a_packed);
             RPI_FN(block)(m, q->n, k, q->a_packed, by_row ? (size_t)k : 1, by_row ? 1 : (size_t)m, q->b2 + from, q->ldb, c2, q->ldc,
-                          p ? c2 : q->column, p ? q->ldc : 0, 0);
+                          p || q->add ? c2 : q->column, p || q->add ? q->ldc : 0, 0);
         }
 }
 
@@ -3621,8 +4571,8 @@ static void RPI_FN(take_arrays)(const rpi_sink *sink, const rpi_piece *piece) {
     for (int r = 0; r < piece->rows; r++) {
         rp_real *gradient = sink->gradient + piece->offset + (size_t)r * piece->stride, *curvature = sink->curvature + piece->offset + (size_t)r * piece->stride;
         for (int i = 0, from = r * (int)piece->ld; i < piece->n; i += RPI_LANES, from += RPI_LANES) {
-            if (piece->gradient) RPI_STORE_SOME(gradient + i, RPI_ALL(piece->scale) * RPI_LOAD(piece->gradient + from), piece->n - i);
-            if (piece->curvature) RPI_STORE_SOME(curvature + i, RPI_ALL(piece->scale2) * RPI_LOAD(piece->curvature + from), piece->n - i);
+            if (piece->gradient) RPI_STORE_SOME(gradient + i, RPI_ALL(piece->scale) * RPI_LOAD_SOME(piece->gradient + from, piece->n - i), piece->n - i);
+            if (piece->curvature) RPI_STORE_SOME(curvature + i, RPI_ALL(piece->scale2) * RPI_LOAD_SOME(piece->curvature + from, piece->n - i), piece->n - i);
         }
     }
 }
@@ -3644,6 +4594,12 @@ static const rpi_kernels RPI_FN(kernels) = {
     RPI_ISA_NAME,
     RPI_LANES,
     RPI_FN(product),
+    RPI_FN(gathered),
+    RPI_FN(correlate),
+    RPI_FN(window_magnitudes),
+    RPI_FN(select_rows),
+    RPI_FN(select_back),
+    RPI_FN(add_rows),
     RPI_FN(matrix_vector),
     RPI_TILE_ROWS,
     RPI_FN(outer),
@@ -3672,6 +4628,11 @@ static const rpi_kernels RPI_FN(kernels) = {
 #undef RPI_TILE_ROWS
 #undef RPI_TILE_VECTORS
 #undef RPI_SQUARE
+#undef RPI_TAPS
+#undef RPI_TAP_VECTORS
+#undef RPI_ROWS_OF_TAPS
+#undef RPI_GATHERED_TILES
+#undef RPI_GATHERED_ALL
 #undef RPI_MICROKERNELS
 #undef RPI_TILES
 #endif /* RPI_PASS */

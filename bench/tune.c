@@ -136,14 +136,14 @@ static void add_real(task *tasks, int *count, const char *set, const char *names
     add_images(tasks, count, names, 1e-4, images.values, labels.labels);
 }
 
-static rp_net *make_net(const task *t) {
+static rp_net *make_net(const task *t, uint64_t seed) {
     rp_net *net = rp_net_new(rp_vector(t->widths[0]), NULL);
     for (int i = 1; i < 6 && t->widths[i]; i++) {
         rp_dense(net, t->widths[i]);
         if (t->output_activation || t->widths[i + 1]) rp_activation(net, t->activation);
     }
     rp_loss(net, t->loss);
-    if (net && !rp_net_build(net, BATCH, 1)) return net;
+    if (net && !rp_net_build(net, BATCH, seed)) return net;
     fprintf(stderr, "tune: %s\n", net ? rp_error(net) : "out of memory");
     exit(1);
 }
@@ -158,17 +158,17 @@ static rp_data data_of(const task *t, int first, int count) {
 }
 
 typedef struct options {
-    int steps, epochs, top;
+    int steps, epochs, top, seed;
     const char *tasks;
 } options;
 
 /* The validation loss after training; infinite if that fails. */
 static double train(const task *t, rp_optimizer optimizer, const options *o) {
-    rp_net *net = make_net(t);
+    rp_net *net = make_net(t, (uint64_t)o->seed);
     rp_data training = data_of(t, 0, o->steps * BATCH), validation = data_of(t, o->steps * BATCH, VALIDATION);
     rp_fit_options fit = {0};
     rp_score score;
-    fit.epochs = o->epochs;
+    fit.epochs = o->epochs, fit.seed = (uint64_t)o->seed;
     optimizer.weight_decay = (rp_real)t->weight_decay;
     int failed = rp_fit(net, &optimizer, &training, &fit, NULL) || rp_evaluate(net, &validation, &score);
     rp_net_free(net);
@@ -246,9 +246,10 @@ static int run_grid(const task *tasks, int count, const options *o, setting *set
 static int usage(const char *wrong) {
     FILE *to = wrong ? stderr : stdout;
     if (wrong) fprintf(to, "tune: %s is not an option, or has no good value\n", wrong);
-    fprintf(to, "usage: tune [--steps N] [--epochs N] [--top N] [--tasks WORD] [list]...\n"
+    fprintf(to, "usage: tune [--steps N] [--epochs N] [--seed N] [--top N] [--tasks WORD] [list]...\n"
                 "  --steps N      steps in an epoch (300)\n"
                 "  --epochs N     epochs for each setting (1)\n"
+                "  --seed N       of the first parameters and of the shuffling (1)\n"
                 "  --top N        rows of the sorted table (12)\n"
                 "  --tasks WORD   only tasks with WORD in their name\n"
                 "lists of values, as in --rate 100,300,1000 (which are the defaults):\n");
@@ -276,6 +277,7 @@ static int read_list(list *l, const char *text) {
 static int read_option(const char *name, const char *value, options *o) {
     if (!strcmp(name, "--steps")) return (o->steps = atoi(value)) > 0;
     if (!strcmp(name, "--epochs")) return (o->epochs = atoi(value)) > 0;
+    if (!strcmp(name, "--seed")) return (o->seed = atoi(value)) > 0;
     if (!strcmp(name, "--top")) return (o->top = atoi(value)) > 0;
     if (!strcmp(name, "--tasks")) return o->tasks = value, 1;
     for (int i = 0; i < LISTS; i++)
@@ -295,7 +297,7 @@ int main(int argc, char **argv) {
     static const char *mnist[2] = {"AE MNIST", "class. MNIST"}, *fashion[2] = {"AE Fashion", "class. Fashion"};
     static task tasks[MOST_TASKS];
     static setting settings[MOST_SETTINGS];
-    options o = {300, 1, 12, ""};
+    options o = {300, 1, 12, 1, ""};
     int count = 0;
     if (argc == 2 && !strcmp(argv[1], "--help")) return usage(NULL);
     for (int i = 1; i < argc; i += 2)
