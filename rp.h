@@ -33,8 +33,8 @@
        >>pieces          the third level: a training step in pieces, your own loss, the flat arrays
        >>threads         several threads that predict from one net; nets for inference only; memory
      and behind RP_IMPLEMENTATION
-       >>platform  >>memory  >>random  >>isa  >>kernels  >>products  >>activations  >>losses
-       >>layers  >>build  >>sweeps  >>rules  >>optimizers  >>steps  >>predict  >>evaluate  >>idx  >>template  >>licence
+       >>platform  >>memory  >>random  >>kernels  >>isa  >>team  >>activations  >>losses  >>layers  >>maps  >>build
+       >>sweeps  >>rules  >>optimizers  >>steps  >>predict  >>evaluate  >>idx  >>template  >>licence
 */
 #ifndef RPI_PASS /* the file includes itself once for each instruction set, for the part behind >>template */
 #ifndef RP_H
@@ -309,8 +309,9 @@ RP_API rp_optimizer rp_adadelta(rp_real rate);
 RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
 
 /* One step on one batch. *loss (NULL: not wanted) is the loss before the step. RP_ERR_NOT_FINITE, with parameters and state
-   untouched: loss, gradient or curvature is not finite. RP_ERR_LABEL, RP_ERR_SHAPE: labels or targets do not fit the loss.
-   RP_ERR_VALUE: the batch has no sample, or more than the net was built for. */
+   untouched: loss, gradient or curvature is not finite. RP_ERR_LABEL: labels do not fit the loss, or one is not a class.
+   RP_ERR_VALUE: the batch has no sample, or more than the net was built for; a target that the loss does not allow, a weight
+   below 0; both targets and labels. RP_ERR_NULL: neither. */
 RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss);
 
 /* The last layer's values (logits, log rates) for any number of samples: x [count][inputs], out [count][outputs]. Values that
@@ -438,7 +439,7 @@ RP_API size_t rp_summary(const rp_net *net, char *text, size_t size);
 typedef struct rp_workspace rp_workspace;
 RP_API rp_workspace *rp_workspace_new(const rp_net *net, int batch);  /* NULL: the net is not built, batch < 1, or no memory */
 RP_API void rp_workspace_free(rp_workspace *workspace);               /* before its net; NULL is allowed */
-RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count, rp_real *out); /* as rp_predict; leaves rp_error alone */
+RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count, rp_real *out); /* as rp_predict; leaves rp_error alone. RP_ERR_VALUE: also a workspace of another net */
 
 RP_API const char *rp_isa(const rp_net *net);           /* "portable", ...: the kernels that this net runs on; "" before the build */
 RP_API size_t rp_memory(const rp_net *net);             /* bytes that the net has allocated */
@@ -961,8 +962,9 @@ static int rpi_resolve_isa(rp_isa_kind *isa) {
     rp_isa_kind best = rpi_best_isa();
 #ifndef RP_NO_ENVIRONMENT
     const char *wanted = *isa == RP_ISA_AUTO ? getenv("RP_ISA") : NULL;
-    for (int i = RP_ISA_PORTABLE; wanted && i <= RP_ISA_NEON; i++)
-        if (!strcmp(wanted, rpi_isa_names[i])) *isa = (rp_isa_kind)i;
+    for (int i = RP_ISA_AUTO; wanted && i <= RP_ISA_NEON; i++)
+        if (!strcmp(wanted, rpi_isa_names[i])) *isa = (rp_isa_kind)i, wanted = NULL;
+    if (wanted && *wanted) return 0;
 #endif
     if (*isa == RP_ISA_AUTO) *isa = best;
     return *isa == RP_ISA_PORTABLE || *isa == best || (*isa == RP_ISA_AVX2 && best == RP_ISA_AVX512);
@@ -980,7 +982,7 @@ static const rpi_kernels *rpi_kernels_of(rp_isa_kind isa) {
     return &rpi_portable_kernels;
 }
 
-/* >>threads-inside
+/* >>team
    A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are chosen so
    that no sum is split between two of them; the bits do not depend on their number. */
 #define RPI_GRAIN (1 << 18) /* multiply-adds that are worth a part of their own: measured, some 5 us on one AVX-512 core */
@@ -1231,7 +1233,8 @@ typedef struct rpi_buffers {
     rpi_team *team;             /* NULL: the caller alone */
 } rpi_buffers;
 
-/* An affine map's primitives. p: flat parameters, or any other vector in their place. Pointers are to the slots' first rows. */
+/* >>maps
+   An affine map's primitives. p: flat parameters, or any other vector in their place. Pointers are to the slots' first rows. */
 struct rpi_map {
     /* y = A x + b and, if u2: u2 = own (|x| summed as the weights are, 1 for the bias) + |A| u; u NULL is 0 */
     void (*apply)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
@@ -1779,6 +1782,7 @@ struct rp_net {
     int pool_count;
     rpi_buffers buffers;
     rp_real *parameters, *gradient, *curvature, *direction;
+    rp_real *sums;                 /* scratch of the Jacobian rule: its curvature */
     int has_gradient, has_curvature, has_direction; /* the array has been filled or zeroed */
     rp_real *h;                    /* [outputs][ld] second derivatives of the loss */
     rp_real *row_output;           /* [batch][outputs] for rp_output; scratch [outputs][ld] of the Jacobian rule */
@@ -1833,7 +1837,8 @@ static int rpi_shape_valid(rp_shape s) {
         product *= sizes[i];
         if (product > RPI_LARGEST) return 0;
     }
-    return s.kind >= RP_SHAPE_VECTOR && s.kind <= RP_SHAPE_SEQUENCE;
+    if (s.kind == RP_SHAPE_IMAGE) return s.steps == 1;
+    return (s.kind == RP_SHAPE_VECTOR && s.steps == 1 && s.height == 1 && s.width == 1) || (s.kind == RP_SHAPE_SEQUENCE && s.height == 1 && s.width == 1);
 }
 
 static void rpi_put_shape(rpi_text *text, rp_shape s) {
@@ -1874,14 +1879,14 @@ RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config) {
     net->input = net->output = input;
     net->huber_delta = 1;
     if (!rpi_shape_valid(input))
-        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: the input shape %dx%dx%dx%d (steps, channels, height, width) must have sizes of 1 or more, and at most %d in all",
+        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: the input shape %dx%dx%dx%d (steps, channels, height, width) must come from rp_vector, rp_image or rp_sequence, with sizes of 1 or more, and at most %d in all",
                                 input.steps, input.channels, input.height, input.width, RPI_LARGEST));
     else if (!config->allocate != !config->release)
         rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.%s is NULL; set allocate and release both, or neither", config->allocate ? "release" : "allocate"));
     else if ((int)config->isa < 0 || config->isa > RP_ISA_NEON)
         rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.isa is %d, which is no rp_isa_kind", (int)config->isa));
     else if (!rpi_resolve_isa(&net->config.isa))
-        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: the instruction set %s (config.isa or the environment's RP_ISA) is not in this build or not on this machine", rpi_isa_names[net->config.isa]));
+        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: the instruction set of config.isa (%s) or of the environment's RP_ISA is not known, not in this build or not on this machine", rpi_isa_names[net->config.isa]));
     else if (config->threads < 0)
         rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.threads is %d; it may be 0 or more", config->threads));
 #ifndef RP_THREADS
@@ -2162,8 +2167,8 @@ RP_API rp_status rp_no_bias(rp_net *net) {
     if (status) return status;
     last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
     if (!last || !last->affine)
-        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER, "rp_no_bias: the last layer is %s, which has no bias; call it right after the affine layer is added",
-                                       last ? rpi_layer_name(last) : "missing"));
+        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER, "rp_no_bias: %s has no bias; call it right after the affine layer is added",
+                                       last ? rpi_layer_name(last) : "a net without a layer"));
     last->bias = 0, last->bias_count = 0;
     return RP_OK;
 }
@@ -2174,8 +2179,8 @@ RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope) {
     if (status) return status;
     last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
     if (!last || (last->activation != RP_LEAKY_RELU && last->activation != RP_ELU))
-        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER, "rp_negative_slope: the last layer is %s; call it right after a leaky_relu or elu is added",
-                                       last ? rpi_layer_name(last) : "missing"));
+        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER, "rp_negative_slope: %s has no such slope; call it right after a leaky_relu or elu is added",
+                                       last ? rpi_layer_name(last) : "a net without a layer"));
     if (!rpi_finite(slope) || slope < 0)
         return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_negative_slope: layer %d: the slope is %g; it must be finite and 0 or more", net->layer_count - 1, (double)slope));
     last->alpha = slope;
@@ -2468,6 +2473,7 @@ static void rpi_lay_out_arrays(rp_net *net, rpi_arena *arena) {
     net->gradient = rpi_claim_reals(arena, net->parameter_count);
     net->curvature = rpi_claim_reals(arena, net->parameter_count);
     net->direction = rpi_claim_reals(arena, net->parameter_count);
+    net->sums = rpi_claim_reals(arena, net->parameter_count);
     net->h = rpi_claim_rows(arena, outputs, b->ld);
     net->row_output = rpi_claim_rows(arena, outputs, b->ld);
     net->staged_inputs = rpi_claim_rows(arena, inputs, batch);
@@ -2812,16 +2818,15 @@ static void rpi_sweep_output(const rp_net *net, const rp_rule *rule, int count, 
 }
 
 /* The Jacobian rule: curvature = (1/S) sum_s sum_k v_k |J_kw| / c_w, where v is the loss's bound at u_k = T_k. It is added up
-   in the direction array, and copied only when it is finite. */
+   in a scratch array, and used only when it is finite. */
 static rp_status rpi_jacobian(rp_net *net, const char *who, const rp_rule *rule, int separable, int count) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count), mixes = !separable && rule->bound == RP_BOUND_JENSEN;
     rp_real *flow = net->row_output;
     rpi_sink sink;
     memset(&sink, 0, sizeof sink);
-    sink.take = b->kernels->take_sum, sink.curvature = net->direction;
-    memset(net->direction, 0, net->parameter_count * sizeof *net->direction);
-    net->has_direction = 0;
+    sink.take = b->kernels->take_sum, sink.curvature = net->sums;
+    memset(net->sums, 0, net->parameter_count * sizeof *net->sums);
     for (int k = 0; mixes && k < net->outputs; k++) {
         rpi_sweep_output(net, rule, count, k);
         memcpy(flow + (size_t)k * b->ld, b->total, (size_t)n * sizeof *flow);
@@ -2837,7 +2842,7 @@ static rp_status rpi_jacobian(rp_net *net, const char *who, const rp_rule *rule,
         if (status) return status;
         rpi_collect(net, b, count, 0, 1, rule, row, &sink);
     }
-    if (!rpi_all_finite(net->direction, net->parameter_count))
+    if (!rpi_all_finite(net->sums, net->parameter_count))
         return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the curvature is not finite, or too large; nothing was changed", who);
     return RP_OK;
 }
@@ -2860,6 +2865,18 @@ static rp_status rpi_check_labels(rp_net *net, const char *who, const rp_data *d
     return RP_OK;
 }
 
+/* What is not a number passes here, and is found in the loss. */
+static rp_status rpi_check_targets(rp_net *net, const char *who, const rp_data *data) {
+    size_t count = (size_t)data->count * (size_t)net->outputs;
+    rp_real most = net->loss == RP_BINARY_CROSS_ENTROPY ? 1 : RPI_REAL_MAX;
+    if (net->loss == RP_SQUARED_ERROR || net->loss == RP_HUBER) return RP_OK;
+    for (size_t i = 0; i < count; i++)
+        if (rpi_finite(data->targets[i]) && (data->targets[i] < 0 || data->targets[i] > most))
+            return rpi_fail(net, RP_ERR_VALUE, "%s: targets[%z] is %g; with the %s it must be 0 or more%s", who, i, (double)data->targets[i],
+                            rpi_losses[net->loss].name, most > 1 ? "" : ", and at most 1");
+    return RP_OK;
+}
+
 static rp_status rpi_check_data(rp_net *net, const char *who, const rp_data *data, int most) {
     rp_status status = rpi_needs(net, who, "data", data);
     if (!status) status = rpi_needs(net, who, "data.inputs", data->inputs);
@@ -2868,7 +2885,7 @@ static rp_status rpi_check_data(rp_net *net, const char *who, const rp_data *dat
         return rpi_fail(net, RP_ERR_VALUE, "%s: data.count is %d; it may be 1 to %d", who, data->count, most);
     if (!data->targets && !data->labels) return rpi_fail(net, RP_ERR_NULL, "%s: data.targets and data.labels are both NULL", who);
     if (data->targets && data->labels) return rpi_fail(net, RP_ERR_VALUE, "%s: data.targets and data.labels are both given; one must be NULL", who);
-    if (data->labels) status = rpi_check_labels(net, who, data);
+    status = data->labels ? rpi_check_labels(net, who, data) : rpi_check_targets(net, who, data);
     return status ? status : rpi_check_weights(net, who, data);
 }
 
@@ -2920,11 +2937,10 @@ static void rpi_weigh_rows(const rp_net *net, int count, const rp_real *weights,
 static const rp_real *rpi_weight_of(const rpi_buffers *b, const rp_rule *rule) { return rule && rule->kind == RP_SAMPLED ? b->total : NULL; }
 
 /* With d and h of the output in place: everything from there to finite gradient and curvature, which then wait in d and v of
-   every slot (Jacobian: the curvature in the direction array). Changes nothing but scratch. */
+   every slot (Jacobian: the curvature in net->sums). Changes nothing but scratch. */
 static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, const rp_real *weights, const rp_rule *rule, int separable) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count), second = rule && rule->kind != RP_JACOBIAN;
-    uint64_t random = net->random;
     rp_real *v = b->v[net->slot_count - 1];
     rp_status status;
     rpi_weigh_rows(net, count, weights, b->d[net->slot_count - 1]);
@@ -2939,7 +2955,6 @@ static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, cons
     if (second && rule->kind == RP_SAMPLED) rpi_reach(net, rule, n);
     status = rpi_check_finite(net, who, count, 1, second, rpi_weight_of(b, rule));
     if (!status && rule && !second) status = rpi_jacobian(net, who, rule, separable, count);
-    if (status) net->random = random;
     return status;
 }
 
@@ -2975,7 +2990,7 @@ static void rpi_fill_arrays(rp_net *net, int count, const rp_rule *rule) {
         if (rule) memset(net->curvature + layer->weights, 0, size * sizeof(rp_real));
     }
     rpi_collect(net, &net->buffers, count, 1, second, rule, rpi_weight_of(&net->buffers, rule), &sink);
-    if (rule && !second) memcpy(net->curvature, net->direction, net->parameter_count * sizeof(rp_real));
+    if (rule && !second) memcpy(net->curvature, net->sums, net->parameter_count * sizeof(rp_real));
     net->has_gradient |= 1;
     if (rule) net->has_curvature |= 1;
 }
@@ -2986,9 +3001,11 @@ RP_API rp_rule rp_rule_default(void) {
 }
 
 RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *rule, rp_real *loss) {
+    uint64_t random = net ? net->random : 0;
     rp_status status = rpi_trainable(net, "rp_backward");
     if (!status) status = rpi_differentiate(net, "rp_backward", batch, rule, loss);
     if (!status) rpi_fill_arrays(net, batch->count, rule);
+    else if (net) net->random = random;
     return status;
 }
 
@@ -3013,6 +3030,7 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
     rp_rule chosen = rule ? *rule : rp_rule_default();
     rp_status status = rpi_trainable(net, who);
     const rpi_buffers *b;
+    uint64_t random;
     int count;
     if (!status) status = rpi_needs(net, who, "output_gradient", output_gradient);
     if (!status) status = rpi_check_rule(net, who, &chosen);
@@ -3028,8 +3046,10 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
     if (rule && rule->kind == RP_PATHS) rpi_forward(net, b, rpi_columns(b, count), 1, rule); /* now with u */
     rpi_load_rows(b, output_gradient, count, net->outputs, b->d[net->slot_count - 1]);
     if (rule) rpi_load_rows(b, output_curvature, count, net->outputs, net->h);
+    random = net->random;
     status = rpi_backward_pass(net, who, count, NULL, rule, 1);
     if (!status) rpi_fill_arrays(net, count, rule);
+    else net->random = random;
     return status;
 }
 
@@ -3219,16 +3239,22 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     rpi_update update;
     rpi_sink sink;
     int jacobian;
-    rp_status status = rpi_prepare(net, who, o);
+    uint64_t random = net->random;
+    rp_status status = rpi_needs(net, who, "optimizer", o);
+    if (!status) status = rpi_check_optimizer(net, who, o);
     if (status) return status;
     rule = o->method == RP_PARTITIONING ? &o->rule : NULL;
     status = rpi_differentiate(net, who, batch, rule, loss);
-    if (status) return status;
+    if (!status) status = rpi_prepare(net, who, o); /* last, as it may drop another optimizer's state */
+    if (status) {
+        net->random = random;
+        return status;
+    }
     jacobian = rule && rule->kind == RP_JACOBIAN;
     update = rpi_next_update(net, o);
     sink.take = net->buffers.kernels->take_step, sink.update = &update;
     sink.parameters = net->parameters, sink.first = net->first, sink.second = net->second;
-    sink.gradient = NULL, sink.curvature = jacobian ? net->direction : NULL;
+    sink.gradient = NULL, sink.curvature = jacobian ? net->sums : NULL;
     rpi_collect(net, &net->buffers, batch->count, 1, rule && !jacobian, rule, rpi_weight_of(&net->buffers, rule), &sink);
     return RP_OK;
 }
@@ -3274,6 +3300,7 @@ RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *o
 }
 
 struct rp_workspace {
+    const rp_net *net;
     rpi_memory memory;
     rpi_block block;
     rpi_buffers buffers;
@@ -3286,7 +3313,7 @@ RP_API rp_workspace *rp_workspace_new(const rp_net *net, int batch) {
     w = (rp_workspace *)net->memory.allocate(net->memory.user, sizeof *w);
     if (!w) return NULL;
     memset(w, 0, sizeof *w);
-    w->memory = net->memory;
+    w->net = net, w->memory = net->memory;
     w->buffers.kernels = net->buffers.kernels;
     w->buffers.batch = batch, w->buffers.ld = rpi_leading(batch);
     rpi_lay_out_prediction(net, &arena, &w->buffers, 1);
@@ -3309,7 +3336,7 @@ RP_API void rp_workspace_free(rp_workspace *workspace) {
 
 RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count, rp_real *out) {
     if (!net || !workspace || !x || !out) return RP_ERR_NULL;
-    if (count < 1) return RP_ERR_VALUE;
+    if (count < 1 || workspace->net != net) return RP_ERR_VALUE;
     rpi_predict_batches(net, &workspace->buffers, x, count, out);
     return RP_OK;
 }
@@ -3380,8 +3407,8 @@ static rp_status rpi_evaluate(rp_net *net, const char *who, const rp_data *data,
         if (more < 0) return (rp_status)more;
         if (!tally.count) return rpi_fail(net, RP_ERR_VALUE, "%s: data.fill gave no batch", who);
     } else
-        for (int at = 0; at < data->count; at += net->batch) {
-            batch = rpi_slice(net, data, at, net->batch);
+        for (int64_t at = 0; at < data->count; at += net->batch) {
+            batch = rpi_slice(net, data, (int)at, net->batch);
             rpi_evaluate_batch(net, &batch, &tally);
         }
     score->loss = (rp_real)(tally.loss / (double)tally.count);
@@ -3425,13 +3452,13 @@ typedef struct rpi_fit {
 /* The next batch of the epoch: 1, 0 at its end, or a negative status. Shuffled samples are gathered; others are used in place. */
 static int rpi_next_batch(rpi_fit *fit, rp_data *batch) {
     rp_net *net = fit->net;
-    int at = fit->progress.step * fit->options.batch;
+    int64_t at = (int64_t)fit->progress.step * fit->options.batch;
     if (fit->data->fill) return rpi_stream(net, "rp_fit", fit->data, fit->progress.step, batch);
     if (at >= fit->data->count) return 0;
-    *batch = rpi_slice(net, fit->data, at, fit->options.batch);
+    *batch = rpi_slice(net, fit->data, (int)at, fit->options.batch);
     if (fit->options.keep_order) return 1;
     for (int s = 0; s < batch->count; s++)
-        rpi_copy_sample(net, fit->data, rpi_permute(rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->progress.epoch + 1)), fit->data->count, at + s), s);
+        rpi_copy_sample(net, fit->data, rpi_permute(rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->progress.epoch + 1)), fit->data->count, (int)at + s), s);
     batch->inputs = net->staged_inputs;
     if (batch->targets) batch->targets = net->staged_targets;
     if (batch->labels) batch->labels = net->staged_labels;
@@ -3507,7 +3534,8 @@ static rp_status rpi_fit_check(rpi_fit *fit) {
         return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.%s needs options.validation", options->patience ? "patience" : "keep_best");
     if (!fit->data->fill) status = rpi_check_data(net, "rp_fit", fit->data, INT_MAX);
     if (!status && validation && !validation->fill) status = rpi_check_data(net, "rp_fit: validation", validation, INT_MAX);
-    return status ? status : rpi_prepare(net, "rp_fit", fit->optimizer);
+    if (!status) status = rpi_needs(net, "rp_fit", "optimizer", fit->optimizer);
+    return status ? status : rpi_check_optimizer(net, "rp_fit", fit->optimizer);
 }
 
 RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options, rp_fit_report *report) {

@@ -34,13 +34,13 @@ static void product_run(void *context) {
     const product_call *c = (const product_call *)context;
     const rpi_buffers *b = &c->net->buffers;
     const rpi_step *s = c->step;
-    const rp_real *y = b->y[s->in], *d = b->d[s->out], *v = c->twin ? b->v[s->out] : NULL, *u = c->twin ? b->v[s->in] : NULL;
-    rp_real *w = c->net->parameters, *out2 = c->twin ? c->out2 : NULL;
+    const rp_real *y = b->y[s->in], *d = b->d[s->out], *u = c->twin ? b->v[s->in] : NULL;
+    rp_real *w = c->net->parameters, *v = c->twin ? b->v[s->out] : NULL, *out2 = c->twin ? c->out2 : NULL;
     int n = rpi_columns(b, b->batch);
     rpi_sink sink = {b->kernels->take_arrays, w, c->net->gradient, c->net->curvature, NULL, NULL, NULL};
     if (c->kind == FORWARD) s->map->apply(b, s, w, n, y, c->out, u, out2, 1);
-    else if (c->kind == TRANSPOSED) s->map->transposed(b, s, w, n, d, c->out, v, out2, 0);
-    else s->map->outer(b, s, b->batch, y, d, v, 1, 1, &sink);
+    else if (c->kind == TRANSPOSED) s->map->transposed(b, s, w, n, d, c->out, v, out2, 0, 0);
+    else s->map->outer(b, s, b->batch, y, d, v, NULL, 1, 1, &sink);
 }
 
 /* The error of an entry against float64, relative to the sum of its terms' magnitudes. */

@@ -41,13 +41,13 @@ typedef struct list {
 } list;
 enum { RATE, AVERAGE, MOMENTUM, SCALE, BOUND, RULE, DAMPING, LISTS };
 static list grid[LISTS] = {
-    {"--rate", "rate", 5, {30, 100, 300, 1000, 3000}},
-    {"--average", "curvature_average", 2, {0.9, 0.99}},
+    {"--rate", "rate", 5, {5, 10, 25, 50, 100}},
+    {"--average", "curvature_average", 1, {0.99}},
     {"--momentum", "momentum", 2, {0, 0.9}},
     {"--scale", "rule.scale: 0 one, 1 fan-in", 2, {0, 1}},
     {"--bound", "rule.bound: 0 tight, 1 Jensen", 1, {0}},
     {"--rule", "rule.kind: 0 paths, 1 Jacobian, 2 sampled", 2, {0, 2}},
-    {"--damping", "damping", 1, {1e-8}},
+    {"--damping", "damping", 2, {1e-8, 1e-2}},
 };
 
 static void *must(void *pointer) {
@@ -252,7 +252,7 @@ static int usage(const char *wrong) {
                 "  --seed N       of the first parameters and of the shuffling (1)\n"
                 "  --top N        rows of the sorted table (12)\n"
                 "  --tasks WORD   only tasks with WORD in their name\n"
-                "lists of values, as in --rate 100,300,1000 (which are the defaults):\n");
+                "lists of values, as in --rate 10,30,100 (which are the defaults):\n");
     for (int i = 0; i < LISTS; i++) {
         fprintf(to, "  %-12s %-44s", grid[i].option, grid[i].help);
         for (int k = 0; k < grid[i].count; k++) fprintf(to, "%s%g", k ? "," : "", grid[i].values[k]);

@@ -666,12 +666,12 @@ static void check_activate(test_random *random, rp_activation_kind kind, int row
         sets[set]->activate(&a);
         for (int i = 0; i < rows * n; i++) {
             size_t p = at(i / n, i % n, a.ld);
-            double exact[3], size = 1 + fabs((double)z[p]), own = (double)u[p];
-            exact_activation(kind, (double)a.alpha, (double)z[p], exact);
-            error = larger(error_of((double)a.y[p], exact[0], size, 4), error);
-            if (a.slope) error1 = larger(error_of((double)a.slope[p], exact[1], size, 4), error1);
-            if (a.u) error1 = larger(error_of((double)a.u[p], fabs(exact[1]) * own, size * fabs(own), 4), error1);
-            if (a.second) error2 = larger(error_of((double)a.second[p], exact[2] * own, size * fabs(own), 4), error2);
+            double sigma[3], size = 1 + fabs((double)z[p]), own = (double)u[p];
+            exact_activation(kind, (double)a.alpha, (double)z[p], sigma);
+            error = larger(error_of((double)a.y[p], sigma[0], size, 4), error);
+            if (a.slope) error1 = larger(error_of((double)a.slope[p], sigma[1], size, 4), error1);
+            if (a.u) error1 = larger(error_of((double)a.u[p], fabs(sigma[1]) * own, size * fabs(own), 4), error1);
+            if (a.second) error2 = larger(error_of((double)a.second[p], sigma[2] * own, size * fabs(own), 4), error2);
         }
         int inside = intact() && gaps_intact(a.y, rows, n, a.ld) && (!a.slope || gaps_intact(a.slope, rows, n, a.ld)) &&
                      (!a.second || gaps_intact(a.second, rows, n, a.ld)) && (!a.u || gaps_intact(a.u, rows, n, a.ld));
@@ -720,7 +720,7 @@ static double sample_excess(const ref_net *net, const rpi_loss_call *call, const
     ref_loss_gradient(net, y, t, d), ref_loss_second(net, RP_BOUND_TIGHT, y, t, h);
     for (int i = 0; i < net->outputs; i++) {
         size_t p = at(i, s, call->ld);
-        double size = fabs(y[i]) + fabs(t[i]) + fabs(h[i]) + ref_sum(net->outputs, t);
+        double size = 1 + fabs(y[i]) + fabs(t[i]) + fabs(h[i]) + fabs(d[i]);
         worst = larger(error_of((double)call->d[p], d[i], size, 16), worst);
         if (call->h) worst = larger(error_of((double)call->h[p], h[i], size, 16), worst);
     }
@@ -906,25 +906,38 @@ static void test_accuracy(void) {
 
 /* Whole nets */
 
+enum { WIDEST = 350, SAMPLES = 100, PLANS = 4, OPTIMIZERS = 6, THREADS = 5 };
+
 typedef struct plan {
-    int width[6]; /* inputs, then layers, 0 behind the last */
+    int width[6]; /* inputs, then units of dense layers, then 0 */
     rp_activation_kind activation;
     rp_loss_kind loss;
     int batch;
 } plan;
+static const plan plans[PLANS] = { /* all but the last are large enough to be shared between threads */
+    {{330, 90, 70, 5, 0, 0}, RP_SOFTPLUS, RP_SOFTMAX_CROSS_ENTROPY, 64},
+    {{160, 200, 40, 160, 0, 0}, RP_TANH, RP_SQUARED_ERROR, SAMPLES},
+    {{WIDEST, 64, WIDEST, 0, 0, 0}, RP_RELU, RP_BINARY_CROSS_ENTROPY, 33},
+    {{9, 30, 7, 0, 0, 0}, RP_GELU, RP_HUBER, 5}};
+static rp_real inputs[SAMPLES * WIDEST], targets[SAMPLES * WIDEST];
 
-typedef struct run {
-    const plan *plan;
-    rp_optimizer optimizer;
+static void make_data(void) {
+    test_random random = {7};
+    for (int i = 0; i < SAMPLES * WIDEST; i++)
+        inputs[i] = (rp_real)test_normal(&random), targets[i] = (rp_real)test_uniform(&random, 0, 1);
+}
+
+static int outputs_of(const plan *p) {
+    int layer = 1;
+    while (p->width[layer + 1]) layer++;
+    return p->width[layer];
+}
+
+static rp_net *new_net(const plan *p, rp_isa_kind isa, int threads) {
     rp_config config;
-    int steps;
-    rp_net *net;
-    rp_real loss;
-    rp_status status;
-} run;
-
-static rp_net *new_net(const plan *p, const rp_config *config) {
-    rp_net *net = rp_net_new(rp_vector(p->width[0]), config);
+    memset(&config, 0, sizeof config);
+    config.isa = isa, config.threads = threads;
+    rp_net *net = rp_net_new(rp_vector(p->width[0]), &config);
     for (int l = 1; p->width[l]; l++) {
         rp_dense(net, p->width[l]);
         if (p->width[l + 1]) rp_activation(net, p->activation);
@@ -934,3 +947,174 @@ static rp_net *new_net(const plan *p, const rp_config *config) {
     return net;
 }
 
+static rp_optimizer nth_optimizer(int n) {
+    static const rp_rule rules[] = {{RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE},
+                                    {RP_PATHS, RP_BOUND_JENSEN, RP_SCALE_FAN_IN},
+                                    {RP_SAMPLED, RP_BOUND_TIGHT, RP_SCALE_FAN_IN},
+                                    {RP_JACOBIAN, RP_BOUND_TIGHT, RP_SCALE_ONE}};
+    rp_optimizer optimizer = n == 0 ? rp_sgd((rp_real)0.01) : n == 1 ? rp_adam((rp_real)0.001) : rp_partitioning_rate(1);
+    if (n > 1) optimizer.rule = rules[n - 2];
+    return optimizer;
+}
+static int too_slow(const plan *p, int optimizer) { return optimizer == OPTIMIZERS - 1 && outputs_of(p) > 10; }
+
+/* A net on its way, possibly in a thread of its own. */
+typedef struct training {
+    const plan *plan;
+    rp_net *net;
+    rp_optimizer optimizer;
+    rp_real loss;
+    rp_status status;
+} training;
+
+static void train(training *t, int steps) {
+    rp_data data = {inputs, targets, NULL, NULL, t->plan->batch, NULL, NULL};
+    for (t->status = RP_OK; steps > 0 && !t->status; steps--) t->status = rp_train(t->net, &t->optimizer, &data, &t->loss);
+}
+static training train_new(const plan *p, rp_isa_kind isa, int threads, int optimizer, int steps) {
+    training t = {p, new_net(p, isa, threads), nth_optimizer(optimizer), 0, RP_OK};
+    train(&t, steps);
+    CHECK(t.status == RP_OK, "%s", rp_error(t.net));
+    return t;
+}
+
+/* Largest difference of two arrays, relative to the largest entry. */
+static double difference(const rp_real *a, const rp_real *b, size_t count) {
+    double largest = 0, error = 0;
+    for (size_t i = 0; i < count; i++) {
+        largest = fmax(largest, fabs((double)a[i]));
+        error = larger(fabs((double)a[i] - (double)b[i]), error);
+    }
+    return error > 0 ? error / largest : error;
+}
+
+/* The same numbers on every set, to rounding that has grown over some steps. */
+static void test_nets_on_sets(void) {
+    const double allowed = 2000 * (double)EPSILON;
+    for (int n = 0; n < PLANS * OPTIMIZERS; n += quick ? 5 : 1) {
+        const plan *p = &plans[n % PLANS];
+        int optimizer = n / PLANS;
+        if (too_slow(p, optimizer)) continue;
+        training first = train_new(p, set_kinds[0], 1, optimizer, 4);
+        for (int set = 1; set < set_count; set++) {
+            training t = train_new(p, set_kinds[set], 1, optimizer, 4);
+            double error = difference(rp_parameters(first.net), rp_parameters(t.net), rp_parameter_count(t.net));
+            CHECK(!strcmp(rp_isa(t.net), sets[set]->name), "%s", rp_isa(t.net));
+            CHECK(error <= allowed && difference(&first.loss, &t.loss, 1) <= allowed,
+                  "%s: plan %d, optimizer %d: parameters differ by %g, losses %g and %g", sets[set]->name, n % PLANS, optimizer, error,
+                  (double)first.loss, (double)t.loss);
+            rp_net_free(t.net);
+        }
+        rp_net_free(first.net);
+    }
+}
+
+/* The same bits for every number of threads: parameters, loss, predictions. */
+static void test_thread_counts(void) {
+    static rp_real expected[SAMPLES * WIDEST], out[SAMPLES * WIDEST];
+    for (int n = 0; n < PLANS * OPTIMIZERS; n += quick ? 7 : 1) {
+        const plan *p = &plans[n % PLANS];
+        int optimizer = n / PLANS, set = n % set_count, outputs = outputs_of(p);
+        if (too_slow(p, optimizer)) continue;
+        training alone = train_new(p, set_kinds[set], 1, optimizer, 2);
+        rp_predict(alone.net, inputs, p->batch, expected);
+        for (int threads = 2; threads <= THREADS; threads++) {
+            training t = train_new(p, set_kinds[set], threads, optimizer, 2);
+            double work = (double)p->width[0] * p->width[1] * p->batch;
+            int parts = rpi_parts(t.net->buffers.team, work, p->width[1], sets[set]->rows);
+            CHECK(p == &plans[PLANS - 1] || parts > 1, "%d parts: the net is too small for this test", parts);
+            CHECK(!memcmp(rp_parameters(alone.net), rp_parameters(t.net), rp_parameter_count(t.net) * sizeof *out) &&
+                      !memcmp(&alone.loss, &t.loss, sizeof t.loss),
+                  "%s: plan %d, optimizer %d, %d threads: losses %g and %g", sets[set]->name, n % PLANS, optimizer, threads,
+                  (double)alone.loss, (double)t.loss);
+            CHECK(rp_predict(t.net, inputs, p->batch, out) == RP_OK && !memcmp(out, expected, (size_t)(p->batch * outputs) * sizeof *out),
+                  "%s: plan %d, predictions of %d threads", sets[set]->name, n % PLANS, threads);
+            rp_net_free(t.net);
+        }
+        rp_net_free(alone.net);
+    }
+}
+
+static RPI_THREAD_RESULT train_in_thread(void *argument) {
+    train((training *)argument, 6);
+    return 0;
+}
+
+/* Two nets, each with its team, trained at the same time: as if alone. */
+static void test_two_teams(void) {
+    for (int round = repeats(20); round > 0; round--) {
+        training t[2];
+        rpi_thread thread[2];
+        for (int i = 0; i < 2; i++) {
+            t[i].plan = &plans[i], t[i].optimizer = nth_optimizer((round + i) % (OPTIMIZERS - 1));
+            t[i].net = new_net(t[i].plan, RP_ISA_AUTO, 2 + (round + i) % 2);
+        }
+        for (int i = 0; i < 2; i++)
+            if (!CHECK(rpi_thread_new(&thread[i], train_in_thread, &t[i]), "no thread")) exit(test_end());
+        for (int i = 0; i < 2; i++) rpi_thread_join(thread[i]);
+        for (int i = 0; i < 2; i++) {
+            training alone = train_new(t[i].plan, RP_ISA_AUTO, 1, (round + i) % (OPTIMIZERS - 1), 6);
+            CHECK(t[i].status == RP_OK, "%s", rp_error(t[i].net));
+            CHECK(!memcmp(rp_parameters(alone.net), rp_parameters(t[i].net), rp_parameter_count(alone.net) * sizeof(rp_real)),
+                  "round %d, net %d", round, i);
+            rp_net_free(alone.net), rp_net_free(t[i].net);
+        }
+    }
+}
+
+/* Teams that are never asked for anything, or once. */
+static void test_idle_teams(void) {
+    for (int round = repeats(60); round > 0; round--) {
+        rp_real y[WIDEST];
+        rp_net *net = new_net(&plans[round % PLANS], RP_ISA_AUTO, 1 + round % THREADS);
+        if (round % 3 == 0) CHECK(rp_predict(net, inputs, 1, y) == RP_OK, "%s", rp_error(net));
+        rp_net_free(net);
+    }
+}
+
+/* One sample at a time, by matrix-vector products, against the same samples together. */
+static void test_single_samples(void) {
+    enum { COUNT = 7 };
+    static rp_real together[COUNT * SMALL], single[COUNT * SMALL];
+    test_random random = {8};
+    for (int trial = repeats(200); trial > 0; trial--) {
+        plan p = {{1, 1, 1, 1, 0, 0}, (rp_activation_kind)test_int(&random, RP_IDENTITY, RP_SILU), RP_SQUARED_ERROR, COUNT};
+        for (int l = 0; l < 4; l++) p.width[l] = test_int(&random, 1, SMALL);
+        for (int set = 0; set < set_count; set++) {
+            rp_net *net = new_net(&p, set_kinds[set], 1);
+            rp_workspace *one = rp_workspace_new(net, 1), *more = rp_workspace_new(net, 1 + trial % COUNT);
+            size_t count = (size_t)(COUNT * p.width[3]);
+            CHECK(one && more && rp_predict(net, inputs, COUNT, together) == RP_OK, "%s", rp_error(net));
+            for (int way = 0; way < 3; way++) {
+                rp_status status = way == 2 ? rp_predict_with(net, more, inputs, COUNT, single) : RP_OK;
+                for (int s = 0; way < 2 && !status && s < COUNT; s++) {
+                    const rp_real *x = inputs + s * p.width[0];
+                    rp_real *y = single + s * p.width[3];
+                    status = way ? rp_predict_with(net, one, x, 1, y) : rp_predict(net, x, 1, y);
+                }
+                double error = difference(together, single, count);
+                CHECK(status == RP_OK && error <= 100 * (double)EPSILON, "%s: %d %d %d %d %s, way %d: %g", sets[set]->name, p.width[0],
+                      p.width[1], p.width[2], p.width[3], rpi_activations[p.activation].name, way, error);
+            }
+            rp_workspace_free(one), rp_workspace_free(more), rp_net_free(net);
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    quick = argc > 1 && !strcmp(argv[1], "quick"), all = argc > 1 && !strcmp(argv[1], "all");
+    find_sets();
+    test_products();
+    test_outer();
+    test_updates();
+    test_rows();
+    test_activations();
+    test_accuracy();
+    make_data();
+    test_nets_on_sets();
+    test_thread_counts();
+    test_two_teams();
+    test_idle_teams();
+    test_single_samples();
+    return test_end();
+}

@@ -14,33 +14,32 @@ typedef struct ours {
     rp_optimizer optimizer;
 } ours;
 
-ours *ours_new(int task, int method, int threads);
-const char *ours_task(int task);
-const char *ours_method(int method);
+const char *ours_task(int index); /* NULL behind the last */
+const char *ours_method(int index);
+ours *ours_new(int task_index, int method, int threads);
 const int *ours_widths(const ours *o);
 int ours_batch(const ours *o);
 const float *ours_inputs(const ours *o);
-const int *ours_labels(const ours *o);
+const int *ours_labels(const ours *o); /* NULL: an autoencoder */
 float *ours_parameters(const ours *o);
-float ours_steps(ours *o, int count, float rate);
+float ours_steps(ours *o, int count, float rate); /* the loss before the last step */
 
-const char *ours_task(int task) { return task < TASKS ? tasks[task].name : NULL; }
-const char *ours_method(int method) { return method < METHODS ? methods[method].name : NULL; }
+const char *ours_task(int index) { return index < TASKS ? tasks[index].name : NULL; }
+const char *ours_method(int index) { return index < METHODS ? methods[index].name : NULL; }
 
-ours *ours_new(int task, int method, int threads) {
+ours *ours_new(int task_index, int method, int threads) {
     ours *o = (ours *)task_must(malloc(sizeof *o));
-    o->task = &tasks[task], o->net = task_net(o->task, RP_ISA_AUTO, threads), o->data = task_data(o->task);
+    o->task = &tasks[task_index], o->net = task_net(o->task, RP_ISA_AUTO, threads), o->data = task_data(o->task);
     o->optimizer = methods[method].make(1);
     return o;
 }
 
-const int *ours_widths(const ours *o) { return o->task->widths; } /* ends with 0 */
+const int *ours_widths(const ours *o) { return o->task->widths; }
 int ours_batch(const ours *o) { return o->task->batch; }
 const float *ours_inputs(const ours *o) { return o->data.inputs; }
-const int *ours_labels(const ours *o) { return o->data.labels; } /* NULL: an autoencoder */
+const int *ours_labels(const ours *o) { return o->data.labels; }
 float *ours_parameters(const ours *o) { return rp_parameters(o->net); }
 
-/* The loss before the last step. */
 float ours_steps(ours *o, int count, float rate) {
     float loss = 0;
     o->optimizer.rate = rate;

@@ -9,6 +9,7 @@ times as long PyTorch takes.
 import argparse
 import ctypes
 import gc
+import itertools
 import statistics
 import sys
 import time
@@ -20,56 +21,60 @@ ACTIVATIONS = {"ae": nn.Tanh, "clf": nn.Softplus, "deep": nn.ReLU, "wide": nn.Re
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 CHECK_RATE = {"sgd": 1e-1, "adam": 1e-3}
 PAIRS = (("sgd", "sgd"), ("adam", "adam"), ("rp", "sgd"), ("rp_sampled", "sgd"))
-RUN = 5e-3  # seconds
+VARIANTS = ("eager", "fused", "compiled")
+RUN, LEAST_ROUNDS = 5e-3, 7  # seconds
 
 
-def load(path):
-    lib = ctypes.CDLL(path)
-    floats, ints = ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int)
-    for name, result, arguments in (
-        ("task", ctypes.c_char_p, [ctypes.c_int]), ("method", ctypes.c_char_p, [ctypes.c_int]),
-        ("new", ctypes.c_void_p, [ctypes.c_int] * 3), ("widths", ints, [ctypes.c_void_p]),
-        ("batch", ctypes.c_int, [ctypes.c_void_p]), ("inputs", floats, [ctypes.c_void_p]),
-        ("labels", ints, [ctypes.c_void_p]), ("parameters", floats, [ctypes.c_void_p]),
-        ("steps", ctypes.c_float, [ctypes.c_void_p, ctypes.c_int, ctypes.c_float]),
-    ):
-        function = getattr(lib, "ours_" + name)
+class Library:
+    """ours.c"""
+
+    def __init__(self, path):
+        self.lib = ctypes.CDLL(path)
+        net, integer = ctypes.c_void_p, ctypes.c_int
+        floats, integers = ctypes.POINTER(ctypes.c_float), ctypes.POINTER(integer)
+        self.new = self.function("new", net, integer, integer, integer)
+        self.widths = self.function("widths", integers, net)
+        self.batch = self.function("batch", integer, net)
+        self.inputs = self.function("inputs", floats, net)
+        self.labels = self.function("labels", integers, net)
+        self.parameters = self.function("parameters", floats, net)
+        self.steps = self.function("steps", ctypes.c_float, net, integer, ctypes.c_float)
+        self.tasks = self.names(self.function("task", ctypes.c_char_p, integer))
+        self.methods = self.names(self.function("method", ctypes.c_char_p, integer))
+
+    def function(self, name, result, *arguments):
+        function = getattr(self.lib, "ours_" + name)
         function.restype, function.argtypes = result, arguments
-    return lib
+        return function
 
-
-def names(get):
-    found = []
-    while (name := get(len(found))) is not None:
-        found.append(name.decode())
-    return found
+    @staticmethod
+    def names(get):
+        return [name.decode() for name in iter(map(get, itertools.count()).__next__, None)]
 
 
 class Ours:
     def __init__(self, lib, task, method, threads):
-        self.lib, self.net = lib, lib.ours_new(task, method, threads)
+        self.lib, self.net = lib, lib.new(lib.tasks.index(task), lib.methods.index(method), threads)
 
     def steps(self, count, rate):
-        return self.lib.ours_steps(self.net, count, rate)
+        return self.lib.steps(self.net, count, rate)
 
 
 class Theirs:
+    """The same net with the same parameters, on the same data."""
+
     def __init__(self, lib, task, method, variant):
-        self.name = variant
-        ours = lib.ours_new(lib_tasks.index(task), 0, 1)  # for its data and first parameters
-        batch, widths = lib.ours_batch(ours), lib.ours_widths(ours)
-        widths = [widths[i] for i in range(next(i for i in range(99) if not widths[i]))]
-        labels = lib.ours_labels(ours)
-        self.inputs = torch.tensor(lib.ours_inputs(ours)[: batch * widths[0]]).view(batch, -1)
+        self.variant = variant
+        ours = Ours(lib, task, "sgd", 1).net
+        batch, labels = lib.batch(ours), lib.labels(ours)
+        widths = list(itertools.takewhile(bool, map(lib.widths(ours).__getitem__, itertools.count())))
+        self.inputs = torch.tensor(lib.inputs(ours)[: batch * widths[0]]).view(batch, -1)
         self.labels = torch.tensor(labels[:batch]) if labels else None
-        layers = []
-        for i, o in zip(widths, widths[1:]):
-            layers += [nn.Linear(i, o), ACTIVATIONS[task]()]
+        layers = [layer for i, o in zip(widths, widths[1:]) for layer in (nn.Linear(i, o), ACTIVATIONS[task]())]
         self.model = nn.Sequential(*(layers[:-1] if labels else layers))
         count = sum(p.numel() for p in self.model.parameters())
-        nn.utils.vector_to_parameters(torch.tensor(lib.ours_parameters(ours)[:count]), self.model.parameters())
-        fused = {} if variant == "eager" else {"fused": True}
-        self.optimizer = OPTIMIZERS[method](self.model.parameters(), lr=1e-9, **fused)
+        nn.utils.vector_to_parameters(torch.tensor(lib.parameters(ours)[:count]), self.model.parameters())
+        self.optimizer = OPTIMIZERS[method](self.model.parameters(), fused=variant != "eager")
         self.forward = torch.compile(self.loss) if variant == "compiled" else self.loss
 
     def loss(self):
@@ -93,12 +98,12 @@ def check(task, method, ours, theirs):
     for _ in range(3):
         a, b = ours.steps(1, CHECK_RATE[method]), theirs.steps(1, CHECK_RATE[method])
         if abs(a - b) > 1e-3 * abs(b):
-            sys.exit(f"{task} {method} {theirs.name}: losses {a} and {b}")
+            sys.exit(f"{task} {method} {theirs.variant}: losses {a} and {b}")
 
 
 def variants(lib, task, method, threads):
     """Those that work here, each checked."""
-    for variant in ("eager", "fused", "compiled"):
+    for variant in VARIANTS:
         try:
             theirs = Theirs(lib, task, method, variant)
             theirs.steps(1, 0.0)
@@ -106,7 +111,7 @@ def variants(lib, task, method, threads):
         except Exception as error:  # no compiler, or no fused kernel: said, and left out
             print(f"note: PyTorch {variant} {method} does not work here: {str(error).splitlines()[0]}", flush=True)
             continue
-        check(task, method, Ours(lib, lib_tasks.index(task), lib_methods.index(method), threads), theirs)
+        check(task, method, Ours(lib, task, method, threads), theirs)
         yield theirs
 
 
@@ -122,7 +127,7 @@ def measure(contenders, seconds):
     counts = {name: max(1, int(RUN / timed(c, 3))) for name, c in contenders.items()}
     times = {name: [] for name in contenders}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[name]) < 7:
+    while time.perf_counter() < end or len(times[name]) < LEAST_ROUNDS:
         for name, contender in contenders.items():
             times[name].append(timed(contender, counts[name]))
     return times
@@ -130,33 +135,27 @@ def measure(contenders, seconds):
 
 def compare(lib, task, threads, seconds):
     torch.set_num_threads(threads)
-    contenders = {("ours", m): Ours(lib, lib_tasks.index(task), lib_methods.index(m), threads) for m, _ in PAIRS}
+    contenders = {("ours", mine): Ours(lib, task, mine, threads) for mine, _ in PAIRS}
     for method in OPTIMIZERS:
-        for theirs in variants(lib, task, method, threads):
-            contenders["torch " + theirs.name, method] = theirs
+        contenders |= {(theirs.variant, method): theirs for theirs in variants(lib, task, method, threads)}
     times = measure(contenders, seconds)
-    for mine, method in PAIRS:
-        for who, optimizer in contenders:
-            if who == "ours" or optimizer != method:
-                continue
-            a, b = times["ours", mine], times[who, optimizer]
-            ratio = statistics.median(y / x for x, y in zip(a, b))
-            print(f"step task={task} threads={threads} ours={mine} us={1e6 * statistics.median(a):.1f} "
-                  f"torch={optimizer} variant={who.split()[1]} torch_us={1e6 * statistics.median(b):.1f} ratio={ratio:.2f}", flush=True)
+    for (mine, method), variant in itertools.product(PAIRS, VARIANTS):
+        if (variant, method) in times:
+            a, b = times["ours", mine], times[variant, method]
+            print(f"step task={task} threads={threads} optimizer={mine} us={1e6 * statistics.median(a):.1f} "
+                  f"torch={method} variant={variant} torch_us={1e6 * statistics.median(b):.1f} "
+                  f"ratio={statistics.median(y / x for x, y in zip(a, b)):.2f} ratio_of_least={min(b) / min(a):.2f}", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library")
-    parser.add_argument("--task")
+    parser.add_argument("library", metavar="OURS.SO", type=Library)
+    parser.add_argument("--task", help="default: all")
     parser.add_argument("--threads", type=int, help="default: one, then two")
-    parser.add_argument("--seconds", type=float, default=8, help="for each task (8)")
+    parser.add_argument("--seconds", type=float, default=8, help="for each task and number of threads (8)")
     arguments = parser.parse_args()
-    library = load(arguments.library)
-    lib_tasks, lib_methods = names(library.ours_task), names(library.ours_method)
     gc.disable()
     print("torch", torch.__version__)
-    for n in [arguments.threads] if arguments.threads else [1, 2]:
-        for t in lib_tasks:
-            if arguments.task in (None, t):
-                compare(library, t, n, arguments.seconds)
+    for threads in [arguments.threads] if arguments.threads else [1, 2]:
+        for task in [arguments.task] if arguments.task else arguments.library.tasks:
+            compare(arguments.library, task, threads, arguments.seconds)
