@@ -26,19 +26,23 @@ test-quick: $(QUICK) ## run those that take a moment
 	@RUN="$(RUN)" tests/run.sh $^
 test-all: all test ## run all tests, and see that everything else builds
 examples: $(EXAMPLES) ## build the examples
-bench: $(BENCHES) ## build the benchmarks and print how to run them
-	@printf 'run %s\n' $^
+bench: $(BENCHES) ## measure steps, products and predictions against the machine, and look for cliffs
+	$(BUILD)/bench/bench
+	$(BUILD)/bench/sweep
+bench-peers: ## the same beside OpenBLAS, FANN and PyTorch, as far as they are installed
+	CC="$(CC)" BUILD="$(BUILD)" bench/peers/compare.sh
 all: $(EXAMPLES) $(BENCHES) $(PROGRAMS) ## build everything
 format: ## format the code with clang-format
 	clang-format -i $(filter-out tests/torch_numbers.h,$(HEADERS)) $(SOURCES)
 clean: ## remove what was built
 	rm -rf $(BUILD)
-.PHONY: help run test test-quick test-all examples bench all format clean
+.PHONY: help run test test-quick test-all examples bench bench-peers all format clean
 
 DIRECTORIES = $(addprefix $(BUILD)/,examples tests bench)
 $(DIRECTORIES):
 	mkdir -p $@
 $(BUILD)/tests/%: LDLIBS += -lpthread
+$(BUILD)/bench/%: LDLIBS += -lpthread
 $(BUILD)/%: %.c $(HEADERS) | $(DIRECTORIES)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $< -o $@ $(LDLIBS)
 $(BUILD)/%_double: %.c $(HEADERS) | $(DIRECTORIES)

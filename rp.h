@@ -456,6 +456,9 @@ RP_API size_t rp_state_memory(const rp_net *net);       /* of them, optimizer st
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
+#ifndef RP_NO_ENVIRONMENT
+#include <stdlib.h> /* getenv */
+#endif
 #if !defined(RP_MALLOC) && !defined(RP_FREE)
 #include <stdlib.h>
 #define RP_MALLOC(size) malloc(size)

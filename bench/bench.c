@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The machine: multiply-adds that stay in registers, and reading, which is summing up. Fourteen sums hide the latency. */
+/* The machine: multiply-adds that stay in registers, and reading, which is summing up. So many sums hide the latency. */
 
 enum { SUMS = 14 };
 typedef struct machine {
@@ -23,17 +23,18 @@ typedef struct machine {
     int lanes;
     float (*multiply_add)(long rounds);
     float (*read)(const float *x, size_t count);
-    double peak;         /* operations per second */
+    double peak; /* operations per second */
 } machine;
 
+#define UNROLLED _Pragma("GCC unroll 14") for
 #define MACHINE(isa, target, vector, all, multiply_add) \
     target static float multiply_add_##isa(long rounds) { \
         vector sum[SUMS], a = all(0.5f), b = all(1.0f); \
         float first; \
-        _Pragma("GCC unroll 14") for (int i = 0; i < SUMS; i++) sum[i] = all((float)i); \
+        UNROLLED (int i = 0; i < SUMS; i++) sum[i] = all((float)i); \
         for (long round = 0; round < rounds; round++) \
-            _Pragma("GCC unroll 14") for (int i = 0; i < SUMS; i++) sum[i] = multiply_add(sum[i], a, b); \
-        _Pragma("GCC unroll 14") for (int i = 1; i < SUMS; i++) sum[0] += sum[i]; \
+            UNROLLED (int i = 0; i < SUMS; i++) sum[i] = multiply_add(sum[i], a, b); \
+        UNROLLED (int i = 1; i < SUMS; i++) sum[0] += sum[i]; \
         memcpy(&first, sum, sizeof first); \
         return first; \
     } \
@@ -41,10 +42,10 @@ typedef struct machine {
         const size_t lanes = sizeof(vector) / sizeof *x; \
         vector sum[SUMS], part; \
         float first; \
-        _Pragma("GCC unroll 14") for (int i = 0; i < SUMS; i++) sum[i] = all(0.0f); \
+        UNROLLED (int i = 0; i < SUMS; i++) sum[i] = all(0.0f); \
         for (; count >= SUMS * lanes; count -= SUMS * lanes) \
-            _Pragma("GCC unroll 14") for (int i = 0; i < SUMS; i++, x += lanes) memcpy(&part, x, sizeof part), sum[i] += part; \
-        _Pragma("GCC unroll 14") for (int i = 1; i < SUMS; i++) sum[0] += sum[i]; \
+            UNROLLED (int i = 0; i < SUMS; i++, x += lanes) memcpy(&part, x, sizeof part), sum[i] += part; \
+        UNROLLED (int i = 1; i < SUMS; i++) sum[0] += sum[i]; \
         memcpy(&first, sum, sizeof first); \
         return first; \
     }
@@ -109,7 +110,8 @@ static double read_caches(const machine *m, double seconds) {
     if (posix_memalign(&memory, RPI_LINE, kbytes[2] << 10)) exit(1);
     memset(memory, 0, kbytes[2] << 10);
     for (int i = 0; i < 3; i++) {
-        double bytes = 1024.0 * (double)kbytes[i], time = best_of(m, (float *)memory, (kbytes[i] << 10) / sizeof(float), seconds);
+        double bytes = 1024.0 * (double)kbytes[i];
+        double time = best_of(m, (float *)memory, (kbytes[i] << 10) / sizeof(float), seconds);
         printf("read kbytes=%d isa=%s gbytes_per_second=%.1f\n", (int)kbytes[i], m->isa, bytes / time / 1e9);
         if (i == 1) l2 = time / bytes;
     }
@@ -122,15 +124,15 @@ static double read_caches(const machine *m, double seconds) {
 enum { MOST_CASES = 400 };
 typedef struct bench_case {
     char name[112];
-    double flops, peak;        /* of one call; of as many cores as it has threads. 0: not printed */
-    double l2;                 /* seconds that reading the weights from L2 would take; 0: not printed */
-    int reference;             /* another case; -1: none */
+    double flops, peak; /* of one call; of as many cores as it has threads. 0: not printed */
+    double l2;          /* seconds that reading the weights from L2 would take; 0: not printed */
+    int reference;      /* another case; -1: none */
     const char *ratio_name;
     rp_net *net;
     rp_optimizer optimizer;
     rp_data data;
     product_call product;
-    const machine *machine;    /* for reading */
+    const machine *machine; /* for reading */
     rp_real *output;
 } bench_case;
 static bench_case cases[MOST_CASES];
@@ -199,7 +201,8 @@ static void add_steps(const task *t, const rp_data *data, const machine *m, int 
     int sgd = case_count;
     for (int i = 0; i < METHODS; i++) {
         bench_case *c = add_case(run_step);
-        snprintf(c->name, sizeof c->name, "step task=%s optimizer=%s isa=%s threads=%d batch=%d", t->name, methods[i].name, m->isa, threads, t->batch);
+        snprintf(c->name, sizeof c->name, "step task=%s optimizer=%s isa=%s threads=%d batch=%d", t->name,
+                 methods[i].name, m->isa, threads, t->batch);
         c->flops = task_flops(t, methods[i].first_products, methods[i].products), c->peak = threads * m->peak;
         c->reference = sgd, c->ratio_name = "vs_sgd";
         c->net = task_net(t, m->kind, threads), c->data = *data;
@@ -220,8 +223,8 @@ static void add_products(const task *t, const rp_data *data, const machine *m) {
             int twin = kind / PRODUCTS;
             if (i == 0 && (product == TRANSPOSED || (twin && product == FORWARD))) continue; /* no step needs it */
             bench_case *c = add_case(product_run);
-            snprintf(c->name, sizeof c->name, "gemm task=%s layer=%d product=%s outputs=%d inputs=%d batch=%d isa=%s", t->name, i + 1,
-                     product_names[twin][product], step->outputs, step->inputs, t->batch, m->isa);
+            snprintf(c->name, sizeof c->name, "gemm task=%s layer=%d product=%s outputs=%d inputs=%d batch=%d isa=%s",
+                     t->name, i + 1, product_names[twin][product], step->outputs, step->inputs, t->batch, m->isa);
             c->flops = 2.0 * step->outputs * step->inputs * t->batch * (1 + twin), c->peak = m->peak;
             c->product = product_new(net, i, product, twin);
             measurements[case_count - 1].context = &c->product;
@@ -301,7 +304,7 @@ static void add_task(const task *t, const options *o, int machine_count) {
         if (!wanted(machines[i].isa, o->isa)) continue;
         best = &machines[i];
         for (int threads = 1; threads <= 2; threads++) /* two of them on the best set only, unless asked for */
-            if (o->threads ? threads == 1 : threads == 1 || i == machine_count - 1 || o->isa)
+            if (threads == 1 || (!o->threads && (o->isa || i == machine_count - 1)))
                 add_steps(t, &data, best, o->threads ? o->threads : threads);
     }
     if (!best) return;
@@ -318,8 +321,8 @@ static int usage(const char *wrong) {
                 "  --threads N     only so many threads (default: 1, and on the best instruction set 2)\n"
                 "  --seconds N     how long to take turns (40)\n"
                 "  --quick         as few turns as possible\n"
-                "us is the median, and what the other numbers are made of; vs_sgd is against SGD with the same threads,\n"
-                "vs_read against the time that reading the net's weights takes, vs_l2 if they all were in L2.\n");
+                "us is the median, and what the other numbers are made of; vs_sgd is against SGD with the same\n"
+                "threads, vs_read against the time that reading the net's weights takes, vs_l2 if they all were in L2.\n");
     return wrong ? 2 : 0;
 }
 

@@ -3,6 +3,7 @@
    the rounds. Needs POSIX clocks: define _POSIX_C_SOURCE before the first include. */
 #ifndef MEASURE_H
 #define MEASURE_H
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -27,8 +28,8 @@ static double measure_run(const measurement *m) {
     return (measure_clock() - start) / m->repeats;
 }
 
-/* Rounds until the time is over, of runs that last `run` seconds, at least one call. The call before each run brings its
-   memory back into the caches. */
+/* Rounds until the time is over, of runs that last `run` seconds, at least one call. The call before each run brings
+   its memory back into the caches. */
 static void measure(measurement *list, int count, double seconds, double run) {
     double end = measure_clock() + seconds;
     for (int i = 0; i < count; i++) {
@@ -70,5 +71,11 @@ static inline double measure_least(const measurement *m) {
     for (int i = 1; i < m->rounds; i++)
         if (m->times[i] < least) least = m->times[i];
     return least;
+}
+
+/* The end of a line on ours and a peer's. */
+static inline void measure_print_pair(const measurement *ours, const char *name, const measurement *theirs) {
+    printf(" us=%.2f %s_us=%.2f", 1e6 * measure_median(ours), name, 1e6 * measure_median(theirs));
+    printf(" ratio=%.2f ratio_of_least=%.2f\n", measure_ratio(theirs, ours), measure_least(theirs) / measure_least(ours));
 }
 #endif

@@ -1,5 +1,5 @@
-/* products.h - the matrix products of one dense layer, as a training step does them: through the layer's three primitives,
-   into memory of their own. Include it after rp.h with its implementation; needs _POSIX_C_SOURCE. */
+/* products.h - the matrix products of one dense layer, as a training step does them: through the layer's three
+   primitives, into memory of their own. Include it after rp.h with its implementation; needs _POSIX_C_SOURCE. */
 #ifndef PRODUCTS_H
 #define PRODUCTS_H
 #include <math.h>
@@ -44,8 +44,8 @@ static void product_run(void *context) {
 }
 
 /* The error of an entry against float64, relative to the sum of its terms' magnitudes. */
-static double product_entry_error(int k, const rp_real *a, size_t a_stride, const rp_real *b, size_t b_stride, double more,
-                                  int magnitudes, rp_real got) {
+static double product_entry_error(int k, const rp_real *a, size_t a_stride, const rp_real *b, size_t b_stride,
+                                  double more, int magnitudes, rp_real got) {
     double sum = more, size = fabs(more) + 1e-30;
     for (size_t p = 0; p < (size_t)k; p++) {
         double term = (double)a[p * a_stride] * (double)b[p * b_stride];
@@ -63,7 +63,8 @@ static inline double product_error(const product_call *c) {
     size_t ld = b->ld, in = (size_t)step->inputs, out = (size_t)step->outputs;
     double worst = 0;
     for (size_t entry = 0; entry < 50; entry++) {
-        size_t i = entry * 7919 % out, j = entry * 104729 % in, s = entry * 31 % (size_t)b->batch, at = step->weights + i * in + j;
+        size_t i = entry * 7919 % out, j = entry * 104729 % in, s = entry * 31 % (size_t)b->batch;
+        size_t at = step->weights + i * in + j;
         double error[2] = {0, 0}, own = 1;
         for (size_t p = 0; p < in; p++) own += fabs((double)y[p * ld + s]);
         switch (c->kind) {
@@ -77,7 +78,8 @@ static inline double product_error(const product_call *c) {
             break;
         default:
             error[0] = product_entry_error(b->batch, d + i * ld, 1, y + j * ld, 1, 0, 0, c->net->gradient[at]);
-            if (c->twin) error[1] = product_entry_error(b->batch, v + i * ld, 1, y + j * ld, 1, 0, 1, c->net->curvature[at]);
+            if (!c->twin) break;
+            error[1] = product_entry_error(b->batch, v + i * ld, 1, y + j * ld, 1, 0, 1, c->net->curvature[at]);
         }
         worst = fmax(worst, fmax(error[0], error[1]));
     }

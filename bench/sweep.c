@@ -34,12 +34,13 @@ static void print_worst(const measurement *m, const double *work) {
     double worst[3] = {0, 0, 0};
     int at[3] = {0, 0, 0};
     for (int i = 1; i < SIZES; i++) {
-        double ratio = measure_ratio(&m[i], &m[i - 1]), ratios[3] = {ratio, 1 / ratio, ratio * work[i - 1] / work[i]};
+        double ratio = measure_ratio(&m[i], &m[i - 1]);
+        double ratios[3] = {ratio, 1 / ratio, ratio * work[i - 1] / work[i]};
         for (int k = 0; k < 3; k++)
             if (ratios[k] > worst[k]) worst[k] = ratios[k], at[k] = k == 1 ? i : i + 1;
     }
-    printf(" time_vs_smaller=%.3f at=%d time_vs_larger=%.3f at=%d cost_vs_smaller=%.3f at=%d\n", worst[0], at[0], worst[1], at[1],
-           worst[2], at[2]);
+    printf(" time_vs_smaller=%.3f at=%d time_vs_larger=%.3f at=%d", worst[0], at[0], worst[1], at[1]);
+    printf(" cost_vs_smaller=%.3f at=%d\n", worst[2], at[2]);
 }
 
 static void sweep(int batches, int method, int every, double seconds) {
@@ -55,10 +56,10 @@ static void sweep(int batches, int method, int every, double seconds) {
     }
     measure(m, SIZES, seconds, 2e-4);
     for (int i = 0; i < SIZES && every; i++)
-        printf("size %s=%d optimizer=%s us=%.2f gflops=%.2f\n", batches ? "batch" : "width", i + 1, methods[method].name,
-               1e6 * measure_median(&m[i]), work[i] / measure_median(&m[i]) / 1e9);
-    printf("sweep %s=1..%d optimizer=%s isa=%s", batches ? "net=256-256-10 batch" : "net=n-n-n batch=32 n", SIZES, methods[method].name,
-           rp_isa(steps[0].net));
+        printf("size %s=%d optimizer=%s us=%.2f gflops=%.2f\n", batches ? "batch" : "width", i + 1,
+               methods[method].name, 1e6 * measure_median(&m[i]), work[i] / measure_median(&m[i]) / 1e9);
+    printf("sweep %s=1..%d optimizer=%s isa=%s", batches ? "net=256-256-10 batch" : "net=n-n-n batch=32 n", SIZES,
+           methods[method].name, rp_isa(steps[0].net));
     print_worst(m, work);
     fflush(stdout);
     for (int i = 0; i < SIZES; i++) {
@@ -84,7 +85,8 @@ int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--help")) return usage(NULL);
         if (!strcmp(argv[i], "--all")) every = 1;
-        else if (strcmp(argv[i], "--seconds") || i + 1 == argc || (seconds = atof(argv[++i])) <= 0) return usage(argv[i]);
+        else if (strcmp(argv[i], "--seconds") || i + 1 == argc) return usage(argv[i]);
+        else if ((seconds = atof(argv[++i])) <= 0) return usage(argv[i]);
     }
     for (int batches = 0; batches < 2; batches++)
         for (int method = SGD; method <= RP; method += RP - SGD) sweep(batches, method, every, seconds);

@@ -1,5 +1,5 @@
-/* tasks.h - the nets that are measured, their data, and the optimizers with the work that each asks for. Include it after
-   rp.h. What fails ends the program: there is nothing to measure then. */
+/* tasks.h - the nets that are measured, their data, and the optimizers with the work that each asks for. Include it
+   after rp.h. What fails ends the program: there is nothing to measure then. */
 #ifndef TASKS_H
 #define TASKS_H
 #include <stdio.h>
@@ -10,7 +10,7 @@ typedef struct task {
     const char *name;
     int batch, widths[TASK_LAYERS + 1]; /* inputs, then dense layers; 0 ends them */
     rp_activation_kind activation;      /* between the layers */
-    int classes;                        /* 1: softmax of the last layer; 0: an autoencoder, which ends in the activation */
+    int classes;                        /* 1: softmax of the last layer; 0: an autoencoder, ending in the activation */
 } task;
 
 enum { TASKS = 4 };
@@ -27,7 +27,7 @@ static rp_optimizer task_sampled(rp_real rate) {
     return optimizer;
 }
 
-/* In a step each weight meets each sample in so many products. Those of the first layer need no derivative of the input. */
+/* In a step each weight meets each sample in so many products; in the first layer none for the derivative of the input. */
 enum { SGD, ADAM, RP, RP_SAMPLED_RULE, METHODS };
 static const struct {
     const char *name;

@@ -1,7 +1,9 @@
 /* The matrix products of the nets against OpenBLAS's, and whole SGD steps against a step written on OpenBLAS, in turns.
-   One line per pair; the ratio says how many times as long OpenBLAS takes. Results are compared before they are timed.
+   One line per pair; the ratios say how many times as long OpenBLAS takes, in the median and in the best run of each.
+   Results are compared before they are timed.
 
-       cc -O3 -march=native -ffast-math -c bench/peers/blas_step.c && cc -O2 bench/peers/blas.c blas_step.o -lopenblas -lm */
+       cc -O3 -march=native -ffast-math -c bench/peers/blas_step.c
+       cc -O2 bench/peers/blas.c blas_step.o -lopenblas -lm */
 #define _POSIX_C_SOURCE 200809L
 #define RP_IMPLEMENTATION
 #include "../../rp.h"
@@ -23,8 +25,9 @@ typedef struct gemm {
 
 static void run_gemm(void *context) {
     const gemm *g = (const gemm *)context;
-    cblas_sgemm(CblasRowMajor, g->a_transposed ? CblasTrans : CblasNoTrans, g->b_transposed ? CblasTrans : CblasNoTrans, g->m, g->n,
-                g->k, 1, g->a, g->a_transposed ? g->m : g->k, g->b, g->b_transposed ? g->k : g->n, 0, g->c, g->n);
+    CBLAS_TRANSPOSE a = g->a_transposed ? CblasTrans : CblasNoTrans, b = g->b_transposed ? CblasTrans : CblasNoTrans;
+    int lda = g->a_transposed ? g->m : g->k, ldb = g->b_transposed ? g->k : g->n;
+    cblas_sgemm(CblasRowMajor, a, b, g->m, g->n, g->k, 1, g->a, lda, g->b, ldb, 0, g->c, g->n);
 }
 
 static rp_real *matrix(size_t count) {
@@ -38,20 +41,22 @@ static rp_real *matrix(size_t count) {
 static rp_real *packed(const rp_real *from, int rows, int columns, size_t ld, int transposed) {
     rp_real *to = matrix((size_t)rows * (size_t)columns);
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) to[transposed ? j * rows + i : i * columns + j] = from[(size_t)i * ld + (size_t)j];
+        for (int j = 0; j < columns; j++)
+            to[transposed ? j * rows + i : i * columns + j] = from[(size_t)i * ld + (size_t)j];
     return to;
 }
 
-/* The same product for OpenBLAS, with a sample in each row, as most libraries have it, or in each column, as rp.h has it. */
+/* The same product for OpenBLAS, a sample in each row, as most libraries have it, or in each column, as rp.h has it. */
 static gemm gemm_of(const product_call *c, int by_column) {
     const rpi_buffers *b = &c->net->buffers;
     int in = c->step->inputs, out = c->step->outputs, count = b->batch;
     const rp_real *w = c->net->parameters + c->step->weights;
-    const rp_real *y = packed(b->y[c->step->in], in, count, b->ld, !by_column), *d = packed(b->d[c->step->out], out, count, b->ld, !by_column);
-    gemm forward[2] = {{count, out, in, 0, 1, y, w, NULL}, {out, count, in, 0, 0, w, y, NULL}};
-    gemm transposed[2] = {{count, in, out, 0, 0, d, w, NULL}, {in, count, out, 1, 0, w, d, NULL}};
-    gemm outer[2] = {{out, in, count, 1, 0, d, y, NULL}, {out, in, count, 0, 1, d, y, NULL}};
-    gemm g = (c->kind == FORWARD ? forward : c->kind == TRANSPOSED ? transposed : outer)[by_column];
+    const rp_real *y = packed(b->y[c->step->in], in, count, b->ld, !by_column);
+    const rp_real *d = packed(b->d[c->step->out], out, count, b->ld, !by_column);
+    gemm all[PRODUCTS][2] = {{{count, out, in, 0, 1, y, w, NULL}, {out, count, in, 0, 0, w, y, NULL}},
+                             {{count, in, out, 0, 0, d, w, NULL}, {in, count, out, 1, 0, w, d, NULL}},
+                             {{out, in, count, 1, 0, d, y, NULL}, {out, in, count, 0, 1, d, y, NULL}}};
+    gemm g = all[c->kind][by_column];
     g.c = matrix((size_t)g.m * (size_t)g.n);
     return g;
 }
@@ -65,7 +70,8 @@ static void check_gemm(const product_call *c, const gemm *g, int by_column) {
         for (size_t j = 0; j < (size_t)g->n; j++) {
             int swapped = c->kind != OUTER && !by_column;
             rp_real want = g->c[i * (size_t)g->n + j] + (bias ? bias[swapped ? j : i] : 0);
-            error = fmax(error, fabs((double)(ours[swapped ? j * ld + i : i * ld + j] - want))), size = fmax(size, fabs((double)want));
+            rp_real got = ours[swapped ? j * ld + i : i * ld + j];
+            error = fmax(error, fabs((double)(got - want))), size = fmax(size, fabs((double)want));
         }
     if (error <= 1e-4 * size) return;
     fprintf(stderr, "blas: results differ by %g of %g\n", error, size);
@@ -101,17 +107,18 @@ static void add_products(const task *t) {
                 check_gemm(c, g, by_column);
                 m[1 + by_column].run = run_gemm, m[1 + by_column].context = g;
             }
-            snprintf(names[count++], sizeof *names, "gemm task=%s layer=%d product=%s outputs=%d inputs=%d batch=%d", t->name, i + 1,
-                     product_names[0][kind], step->outputs, step->inputs, t->batch);
+            snprintf(names[count++], sizeof *names, "gemm task=%s layer=%d product=%s outputs=%d inputs=%d batch=%d",
+                     t->name, i + 1, product_names[0][kind], step->outputs, step->inputs, t->batch);
         }
     }
 }
 
 static void print_products(void) {
     for (int i = 0; i < count; i++) {
-        const measurement *m = &measurements[3 * i], *theirs = measure_median(&m[1]) < measure_median(&m[2]) ? &m[1] : &m[2];
-        printf("%s us=%.2f openblas_us=%.2f samples_in=%s ratio=%.2f\n", names[i], 1e6 * measure_median(m), 1e6 * measure_median(theirs),
-               theirs == &m[1] ? "rows" : "columns", measure_ratio(theirs, m));
+        const measurement *m = &measurements[3 * i];
+        const measurement *theirs = measure_median(&m[1]) < measure_median(&m[2]) ? &m[1] : &m[2];
+        printf("%s samples_in=%s", names[i], theirs == &m[1] ? "rows" : "columns");
+        measure_print_pair(m, "openblas", theirs);
     }
 }
 
@@ -130,12 +137,16 @@ static void run_theirs(void *context) {
     blas_step(s->theirs, s->data.inputs, s->data.labels, (float)s->optimizer.rate);
 }
 
+static blas_activation blas_activation_of(rp_activation_kind kind) {
+    return kind == RP_TANH ? BLAS_TANH : kind == RP_SOFTPLUS ? BLAS_SOFTPLUS : BLAS_RELU;
+}
+
 static void add_step(const task *t, sgd *s, measurement *m) {
     int layers = 0;
     while (t->widths[layers + 1]) layers++;
     s->net = task_net(t, RP_ISA_AUTO, 1), s->data = task_data(t), s->optimizer = rp_sgd((rp_real)0.1);
-    s->theirs = blas_net_new(layers, t->widths, t->batch, t->activation == RP_TANH ? BLAS_TANH : t->activation == RP_SOFTPLUS ? BLAS_SOFTPLUS : BLAS_RELU,
-                             t->classes, rp_parameters(s->net));
+    s->theirs = blas_net_new(layers, t->widths, t->batch, blas_activation_of(t->activation), t->classes,
+                             rp_parameters(s->net));
     for (int i = 0; i < 3; i++) {
         rp_real loss;
         task_good(rp_train(s->net, &s->optimizer, &s->data, &loss), s->net);
@@ -159,8 +170,9 @@ int main(int argc, char **argv) {
     print_products();
     for (int i = 0; i < TASKS; i++) add_step(&tasks[i], &pairs[i], &steps[2 * i]);
     measure(steps, 2 * TASKS, seconds / 2, 2e-3);
-    for (int i = 0; i < TASKS; i++)
-        printf("step task=%s optimizer=sgd batch=%d us=%.2f openblas_us=%.2f ratio=%.2f\n", tasks[i].name, tasks[i].batch,
-               1e6 * measure_median(&steps[2 * i]), 1e6 * measure_median(&steps[2 * i + 1]), measure_ratio(&steps[2 * i + 1], &steps[2 * i]));
+    for (int i = 0; i < TASKS; i++) {
+        printf("step task=%s optimizer=sgd batch=%d", tasks[i].name, tasks[i].batch);
+        measure_print_pair(&steps[2 * i], "openblas", &steps[2 * i + 1]);
+    }
     return 0;
 }

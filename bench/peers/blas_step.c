@@ -9,8 +9,8 @@ enum { LAYERS = 16 };
 struct blas_net {
     int layers, batch, classes, widths[LAYERS + 1];
     blas_activation activation;
-    float *w[LAYERS], *b[LAYERS];          /* [out][in], [out] */
-    float *y[LAYERS + 1], *d[LAYERS + 1];  /* [batch][width]; d[0] is not needed */
+    float *w[LAYERS], *b[LAYERS];         /* [out][in], [out] */
+    float *y[LAYERS + 1], *d[LAYERS + 1]; /* [batch][width]; d[0] is not needed */
     float *slope[LAYERS + 1], *gradient;
 };
 
@@ -20,7 +20,8 @@ static float *new_array(int rows, int columns) {
     return (float *)memory;
 }
 
-blas_net *blas_net_new(int layers, const int *widths, int batch, blas_activation activation, int classes, const float *parameters) {
+blas_net *blas_net_new(int layers, const int *widths, int batch, blas_activation activation, int classes,
+                       const float *parameters) {
     blas_net *net = (blas_net *)calloc(1, sizeof *net);
     int largest = 0;
     if (!net || layers > LAYERS) exit(1);
@@ -31,7 +32,8 @@ blas_net *blas_net_new(int layers, const int *widths, int batch, blas_activation
         net->w[l] = new_array(out, in), net->b[l] = new_array(out, 1);
         memcpy(net->w[l], parameters, (size_t)(out * in) * sizeof *parameters), parameters += out * in;
         memcpy(net->b[l], parameters, (size_t)out * sizeof *parameters), parameters += out;
-        net->y[l + 1] = new_array(batch, out), net->d[l + 1] = new_array(batch, out), net->slope[l + 1] = new_array(batch, out);
+        net->y[l + 1] = new_array(batch, out), net->d[l + 1] = new_array(batch, out);
+        net->slope[l + 1] = new_array(batch, out);
         if (in * out > largest) largest = in * out;
     }
     net->gradient = new_array(largest, 1);
@@ -70,9 +72,10 @@ float blas_step(blas_net *net, const float *inputs, const int *labels, float rat
     float loss = 0;
     for (int l = 0; l < last; l++) {
         int in = net->widths[l], out = net->widths[l + 1];
+        const float *x = l ? net->y[l] : inputs;
         float *y = net->y[l + 1];
         for (int s = 0; s < batch; s++) memcpy(y + s * out, net->b[l], (size_t)out * sizeof *y);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, batch, out, in, 1, l ? net->y[l] : inputs, in, net->w[l], in, 1, y, out);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, batch, out, in, 1, x, in, net->w[l], in, 1, y, out);
         if (l + 1 < last || !net->classes) activate(net->activation, batch * out, y, net->slope[l + 1]);
     }
     for (int s = 0, n = net->widths[last]; s < batch; s++)
@@ -80,14 +83,15 @@ float blas_step(blas_net *net, const float *inputs, const int *labels, float rat
                              : half_square(n, net->y[last] + s * n, inputs + s * n, net->d[last] + s * n);
     for (int l = last - 1; l >= 0; l--) {
         int in = net->widths[l], out = net->widths[l + 1];
-        float *d = net->d[l + 1];
+        const float *x = l ? net->y[l] : inputs;
+        float *d = net->d[l + 1], step = -rate / (float)batch;
         if (l + 1 < last || !net->classes)
             for (int i = 0; i < batch * out; i++) d[i] *= net->slope[l + 1][i];
-        if (l) cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, batch, in, out, 1, d, out, net->w[l], in, 0, net->d[l], in);
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, out, in, batch, -rate / (float)batch, d, out, l ? net->y[l] : inputs, in, 1,
-                    net->w[l], in);
+        if (l)
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, batch, in, out, 1, d, out, net->w[l], in, 0, net->d[l], in);
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, out, in, batch, step, d, out, x, in, 1, net->w[l], in);
         for (int s = 0; s < batch; s++)
-            for (int i = 0; i < out; i++) net->b[l][i] -= rate / (float)batch * d[s * out + i];
+            for (int i = 0; i < out; i++) net->b[l][i] += step * d[s * out + i];
     }
     return loss / (float)batch;
 }

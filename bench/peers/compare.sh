@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 seconds=${1:-20}
 python=${PYTHON:-build/venv/bin/python}
 cc=${CC:-cc}
-out=build/bench/peers
+out=${BUILD:-build}/bench/peers
 mkdir -p $out
 
 heading() { printf '\n== %s (load %s)\n' "$1" "$(cut -d ' ' -f 1-2 /proc/loadavg)"; }
@@ -34,7 +34,10 @@ else missing "FANN (libfann-dev)"; fi
 if "$python" -c 'import torch' 2>/dev/null; then
     heading "PyTorch"
     $cc -O2 -shared -fPIC bench/peers/ours.c -o $out/ours.so -lm -lpthread
-    "$python" bench/peers/torch_step.py $out/ours.so --seconds "$seconds" 2>$out/torch.log || { cat $out/torch.log; exit 1; }
+    "$python" bench/peers/torch_step.py $out/ours.so --seconds "$seconds" 2>$out/torch.log || {
+        cat $out/torch.log
+        exit 1
+    }
 else missing "PyTorch ($python cannot import torch)"; fi
 
 if ! command -v hyperfine >/dev/null; then missing "whole programs (hyperfine)"
@@ -42,17 +45,17 @@ elif "$python" -c 'import torch' 2>/dev/null; then
     heading "whole programs: from start to a trained classifier"
     $cc -O2 bench/peers/digits.c -o $out/digits -lm
     $out/digits --draw $out/digits.raw
-    for program in "$out/digits $out/digits.raw adam" "$out/digits $out/digits.raw rp" "$python bench/peers/digits.py $out/digits.raw"; do
-        printf '%s: %s\n' "$program" "$($program)"
-    done
-    hyperfine --style none --warmup 1 --export-json $out/digits.json \
-        -n ours_adam "$out/digits $out/digits.raw adam" -n ours_rp "$out/digits $out/digits.raw rp" \
-        -n torch "$python bench/peers/digits.py $out/digits.raw" -n torch_import "$python -c 'import torch'" >/dev/null
+    adam="$out/digits $out/digits.raw adam" rp="$out/digits $out/digits.raw rp"
+    torch="$python bench/peers/digits.py $out/digits.raw"
+    for program in "$adam" "$rp" "$torch"; do printf '%s: %s\n' "$program" "$($program)"; done
+    hyperfine --style none --warmup 1 --export-json $out/digits.json -n ours_adam "$adam" -n ours_rp "$rp" \
+        -n torch "$torch" -n torch_import "$python -c 'import torch'" >/dev/null
     "$python" - $out/digits.json <<'END'
 import json, sys
 ms = {r["command"]: 1e3 * r["median"] for r in json.load(open(sys.argv[1]))["results"]}
 print(*(f"{name}_ms={time:.0f}" for name, time in ms.items()))
 for ours in "ours_adam", "ours_rp":
-    print(f"whole {ours} ratio={ms['torch'] / ms[ours]:.1f} ratio_without_import={(ms['torch'] - ms['torch_import']) / ms[ours]:.1f}")
+    without = ms["torch"] - ms["torch_import"]
+    print(f"whole {ours} ratio={ms['torch'] / ms[ours]:.1f} ratio_without_import={without / ms[ours]:.1f}")
 END
 fi

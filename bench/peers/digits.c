@@ -40,7 +40,8 @@ static int train(const char *path, const char *method, digits *d) {
     rp_dense(net, 36), rp_activation(net, RP_SOFTPLUS);
     rp_dense(net, 10);
     rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
-    if (rp_net_build(net, 100, 1) || rp_fit(net, &optimizer, &training, &options, NULL) || rp_evaluate(net, &validation, &score))
+    if (rp_net_build(net, 100, 1) || rp_fit(net, &optimizer, &training, &options, NULL) ||
+        rp_evaluate(net, &validation, &score))
         return fprintf(stderr, "digits: %s\n", rp_error(net)), 1;
     printf("accuracy %.4f\n", (double)score.accuracy);
     rp_net_free(net);

@@ -1,5 +1,6 @@
-/* One SGD step against one of FANN: the gradient over a batch and one update (FANN_TRAIN_BATCH), in turns. FANN has neither
-   softplus nor softmax: its classifiers are sigmoid with a squared error, the same number of weights and samples.
+/* One SGD step against one of FANN: the gradient over a batch and one update (FANN_TRAIN_BATCH), in turns. FANN has
+   neither softplus nor softmax: its classifiers are sigmoid with a squared error, of as many weights and samples. The
+   ratios say how many times as long FANN takes, in the median and in the best run of each.
 
        cc -O2 bench/peers/fann.c -lfann -lm */
 #define _POSIX_C_SOURCE 200809L
@@ -28,11 +29,12 @@ static void run_theirs(void *context) {
 }
 
 static struct fann_train_data *fann_data(const task *t, const rp_data *data, unsigned inputs, unsigned outputs) {
-    struct fann_train_data *to = (struct fann_train_data *)task_must(fann_create_train((unsigned)t->batch, inputs, outputs));
+    struct fann_train_data *to = fann_create_train((unsigned)t->batch, inputs, outputs);
+    task_must(to);
     for (unsigned s = 0; s < (unsigned)t->batch; s++) {
         for (unsigned i = 0; i < inputs; i++) to->input[s][i] = data->inputs[s * inputs + i];
         for (unsigned i = 0; i < outputs; i++)
-            to->output[s][i] = data->targets ? data->targets[s * outputs + i] : (unsigned)data->labels[s] == i ? 1.0f : 0.0f;
+            to->output[s][i] = data->targets ? data->targets[s * outputs + i] : (float)((unsigned)data->labels[s] == i);
     }
     return to;
 }
@@ -63,8 +65,9 @@ int main(int argc, char **argv) {
     const int most = 3; /* wide would take FANN seconds a step */
     for (int i = 0; i < most; i++) add_step(&tasks[i], &pairs[i], &steps[2 * i]);
     measure(steps, 2 * most, argc > 1 ? atof(argv[1]) : 10, 2e-3);
-    for (int i = 0; i < most; i++)
-        printf("step task=%s optimizer=sgd batch=%d us=%.2f fann_us=%.2f ratio=%.2f\n", tasks[i].name, tasks[i].batch,
-               1e6 * measure_median(&steps[2 * i]), 1e6 * measure_median(&steps[2 * i + 1]), measure_ratio(&steps[2 * i + 1], &steps[2 * i]));
+    for (int i = 0; i < most; i++) {
+        printf("step task=%s optimizer=sgd batch=%d", tasks[i].name, tasks[i].batch);
+        measure_print_pair(&steps[2 * i], "fann", &steps[2 * i + 1]);
+    }
     return 0;
 }

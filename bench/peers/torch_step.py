@@ -144,7 +144,8 @@ def compare(lib, task, threads, seconds):
             a, b = times["ours", mine], times[variant, method]
             print(f"step task={task} threads={threads} optimizer={mine} us={1e6 * statistics.median(a):.1f} "
                   f"torch={method} variant={variant} torch_us={1e6 * statistics.median(b):.1f} "
-                  f"ratio={statistics.median(y / x for x, y in zip(a, b)):.2f} ratio_of_least={min(b) / min(a):.2f}", flush=True)
+                  f"ratio={statistics.median(y / x for x, y in zip(a, b)):.2f} "
+                  f"ratio_of_least={min(b) / min(a):.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1052 @@
+/* Convolutions, pools, recurrence, recursion and residual sums: the library against a naive float64 version over some
+   hundreds of random nets that mix them, against what is known of their mathematics, and against PyTorch. For single
+   precision as it is, for double with -DRP_DOUBLE. */
+#define RP_IMPLEMENTATION
+#define RP_THREADS
+#include "../rp.h"
+#include "reference_layers.h"
+#include "torch_layers.h"
+
+/* Largest error allowed, relative to the largest entry of the layer's array; see test_math.c. */
+#ifdef RP_DOUBLE
+static const double tolerance = 1e-10, kink = 1e-9;
+#else
+static const double tolerance = 5e-4, kink = 3e-6;
+#endif
+
+/* What a random net may be. */
+typedef enum input_kind { IMAGE, SEQUENCE, VECTOR } input_kind;
+typedef enum activation_choice { ANY, SMOOTH, PIECEWISE_LINEAR } activation_choice;
+typedef struct net_recipe {
+    input_kind input;
+    int layers, size, outputs, count; /* upper limits; size: of channels, features, heights, widths, steps */
+    activation_choice activations;
+} net_recipe;
+
+/* A random net, in the library and in the reference, and a batch for it. */
+typedef struct trial {
+    uint64_t seed;
+    test_random random;
+    rp_rule rule;
+    ref_graph *graph;
+    rp_net *net;
+    int batch; /* built for */
+    rp_real *inputs, *targets, *weights;
+    int *labels;
+    rp_data data;   /* what the library sees */
+    ref_data exact; /* the same in float64, labels as targets */
+    char text[1200];
+} trial;
+
+static void *allocate(size_t size) {
+    void *memory = calloc(size + 1, 1);
+    if (!memory) exit(2);
+    return memory;
+}
+static rp_real *new_reals(size_t count) { return (rp_real *)allocate(count * sizeof(rp_real)); }
+static double rounded(double x) { return (double)(rp_real)x; }
+static double larger(double a, double b) { return a <= b || b != b ? b : a; } /* keeps what is not a number */
+static int smaller(int a, int b) { return a < b ? a : b; }
+static int chance(test_random *random, double probability) { return test_uniform(random, 0, 1) < probability; }
+static void random_reals(test_random *random, rp_real *out, size_t count) {
+    for (size_t i = 0; i < count; i++) out[i] = (rp_real)test_normal(random);
+}
+
+/* All combinations of the first so many kinds with bounds and scales, in turn. */
+static rp_rule nth_rule(int kinds, int n) {
+    rp_rule rule;
+    rule.kind = (rp_rule_kind)(n % kinds), n /= kinds;
+    rule.bound = (rp_bound_kind)(n % 2), n /= 2;
+    rule.scale = (rp_scale_kind)(n % 2);
+    return rule;
+}
+
+/* Random layers. */
+
+static void random_activation(test_random *random, activation_choice choice, ref_spec *spec) {
+    static const rp_activation_kind smooth[] = {RP_TANH, RP_SIGMOID, RP_SOFTPLUS, RP_GELU, RP_SILU};
+    spec->activation = (rp_activation_kind)test_int(random, 0, choice == ANY ? RP_SILU : RP_LEAKY_RELU);
+    if (choice == SMOOTH) spec->activation = smooth[test_int(random, 0, 4)];
+    spec->slope = rounded(chance(random, 0.5) ? spec->activation == RP_ELU ? 1 : 0.01 : test_uniform(random, 0, 2));
+}
+
+/* One side of a window: kernels of 1 and beyond the image where the padding allows it, strides beyond the kernel. */
+static void random_side(test_random *random, int size, int *kernel, int *stride, int *padding) {
+    if (padding) *padding = chance(random, 0.5) ? 0 : test_int(random, 1, 3);
+    *kernel = test_int(random, 1, smaller(size + (padding ? 2 * *padding : 0), chance(random, 0.3) ? 9 : 3));
+    *stride = test_int(random, 1, chance(random, 0.2) ? *kernel + 2 : 2);
+}
+
+static void random_conv2d(test_random *random, const net_recipe *recipe, rp_shape s, ref_spec *spec) {
+    rp_conv2d_desc *w = &spec->window;
+    w->groups = chance(random, 0.6) ? 1 : chance(random, 0.5) ? s.channels : test_int(random, 1, s.channels);
+    while (s.channels % w->groups) w->groups--;
+    w->filters = w->groups * test_int(random, 1, recipe->size / w->groups + 1);
+    random_side(random, s.height, &w->kernel_height, &w->stride_height, &w->padding_height);
+    random_side(random, s.width, &w->kernel_width, &w->stride_width, &w->padding_width);
+    if (!chance(random, 0.5) || w->kernel_height > s.width + 2 * w->padding_height) return;
+    w->groups = 1, w->kernel_width = w->kernel_height;
+    w->stride_width = w->stride_height, w->padding_width = w->padding_height;
+}
+
+static void random_pool2d(test_random *random, rp_shape s, ref_spec *spec) {
+    rp_conv2d_desc *w = &spec->window;
+    spec->kind = chance(random, 0.5) ? REF_MAX_POOL : REF_AVG_POOL;
+    random_side(random, smaller(s.height, s.width), &w->kernel_height, &w->stride_height, NULL);
+    w->kernel_width = w->kernel_height, w->stride_width = w->stride_height;
+    if (!chance(random, 0.2)) return;
+    spec->kind = REF_AVG_POOL;
+    w->kernel_height = s.height, w->kernel_width = s.width, w->stride_height = w->stride_width = 1;
+}
+
+/* Layers, and the input, whose output has the shape of the last layer's; returns one of them. There is always that itself. */
+static int random_source(test_random *random, const ref_graph *g) {
+    rp_shape s = ref_last_shape(g), other;
+    int source;
+    do {
+        source = test_int(random, RP_INPUT, g->net.layers - 1), other = ref_shape(g, source);
+    } while (memcmp(&s, &other, sizeof s) != 0);
+    return source;
+}
+
+static void random_layer(test_random *random, const net_recipe *recipe, ref_graph *g) {
+    static const ref_kind kinds[3][8] = {
+        {REF_ACTIVATION, REF_DENSE, REF_DENSE, REF_DENSE, REF_RECURSIVE, REF_RECURSIVE, REF_ADD, REF_ADD},
+        {REF_ACTIVATION, REF_ACTIVATION, REF_CONV2D, REF_CONV2D, REF_CONV2D, REF_MAX_POOL, REF_MAX_POOL, REF_ADD},
+        {REF_ACTIVATION, REF_RECURRENT, REF_RECURRENT, REF_RECURRENT, REF_RECURRENT, REF_RECURRENT, REF_ADD, REF_ADD},
+    };
+    rp_shape s = ref_last_shape(g);
+    ref_spec spec;
+    memset(&spec, 0, sizeof spec);
+    spec.kind = kinds[s.kind - RP_SHAPE_VECTOR][test_int(random, 0, 7)];
+    if (chance(random, 0.05)) spec.kind = chance(random, 0.5) ? REF_RECURSIVE : REF_DENSE;
+    if (spec.kind == REF_RECURSIVE && ref_features(s) > 20) spec.kind = REF_ACTIVATION;
+    if (g->net.layers && g->spec[g->net.layers - 1].kind == REF_CONV2D && chance(random, 0.5)) spec.kind = REF_ACTIVATION;
+    spec.units = test_int(random, 1, recipe->size), spec.steps = test_int(random, 1, 5);
+    spec.all_states = chance(random, 0.6);
+    spec.bias = chance(random, 0.8), spec.frozen = chance(random, 0.1);
+    random_activation(random, recipe->activations, &spec);
+    if (spec.kind == REF_ADD) spec.source = random_source(random, g);
+    if (spec.kind == REF_CONV2D) random_conv2d(random, recipe, s, &spec);
+    if (spec.kind == REF_MAX_POOL) random_pool2d(random, s, &spec);
+    ref_add_layer(g, spec);
+}
+
+static ref_graph *random_graph(test_random *random, const net_recipe *recipe, rp_rule_kind kind) {
+    rp_loss_kind loss = (rp_loss_kind)test_int(random, RP_SQUARED_ERROR, RP_POISSON);
+    int a = test_int(random, 1, recipe->size), b = test_int(random, 1, recipe->size), c = test_int(random, 1, recipe->size);
+    rp_shape input = recipe->input == IMAGE ? rp_image(smaller(a, 4), b, c)
+                     : recipe->input == SEQUENCE ? rp_sequence(a, b)
+                                                 : rp_vector(a);
+    ref_graph *g = ref_graph_new(input, loss, rounded(test_uniform(random, 0.3, 2)));
+    /* 2^4 sign vectors for the sampled rule */
+    int outputs = kind == RP_SAMPLED && loss != RP_SOFTMAX_CROSS_ENTROPY ? smaller(4, recipe->outputs) : recipe->outputs;
+    for (int more = test_int(random, 1, recipe->layers); more > 0; more--) random_layer(random, recipe, g);
+    if (g->net.outputs > outputs || chance(random, 0.3)) {
+        ref_spec spec;
+        memset(&spec, 0, sizeof spec);
+        spec.kind = REF_DENSE, spec.bias = 1, spec.units = test_int(random, 1, outputs);
+        ref_add_layer(g, spec);
+    }
+    ref_graph_close(g);
+    return g;
+}
+
+/* The same net in the library. */
+
+static int describe_window(rp_net *net, const ref_spec *spec, rp_shape s) {
+    const rp_conv2d_desc *w = &spec->window;
+    int same = w->kernel_height == w->kernel_width && w->stride_height == w->stride_width;
+    if (spec->kind == REF_MAX_POOL) return rp_max_pool2d(net, w->kernel_height, w->stride_height);
+    if (spec->kind == REF_AVG_POOL && w->kernel_height == s.height && w->kernel_width == s.width) return rp_global_avg_pool2d(net);
+    if (spec->kind == REF_AVG_POOL) return rp_avg_pool2d(net, w->kernel_height, w->stride_height);
+    if (same && w->padding_height == w->padding_width && w->groups == 1)
+        return rp_conv2d(net, w->filters, w->kernel_height, w->stride_height, w->padding_height);
+    return rp_conv2d_with(net, w);
+}
+
+static int describe_layer(rp_net *net, const ref_spec *spec, rp_shape s) {
+    rp_recurrent_desc recurrent;
+    switch (spec->kind) {
+    case REF_DENSE: return rp_dense(net, spec->units);
+    case REF_ACTIVATION: return rp_activation(net, spec->activation);
+    case REF_CONV2D:
+    case REF_MAX_POOL:
+    case REF_AVG_POOL: return describe_window(net, spec, s);
+    case REF_RECURRENT:
+        recurrent.units = spec->units, recurrent.activation = spec->activation, recurrent.all_states = spec->all_states;
+        return spec->all_states ? rp_recurrent_with(net, &recurrent) : rp_recurrent(net, spec->units, spec->activation);
+    case REF_RECURSIVE: return rp_recursive(net, spec->steps, spec->activation);
+    case REF_ADD: return rp_add(net, spec->source);
+    }
+    return -1;
+}
+
+static int same_shape(rp_shape a, rp_shape b) {
+    return a.kind == b.kind && a.steps == b.steps && a.channels == b.channels && a.height == b.height && a.width == b.width;
+}
+
+static void check_layers(rp_net *net, const ref_graph *g) {
+    static const char *names[] = {"dense", NULL, "conv2d", "max_pool2d", "avg_pool2d", "recurrent", "recursive", "add"};
+    CHECK(rp_layer_count(net) == g->net.layers, "%d", rp_layer_count(net));
+    for (int l = 0; l < g->net.layers; l++) {
+        const ref_layer *layer = &g->net.layer[l];
+        const char *name = names[g->spec[l].kind];
+        rp_layer info;
+        CHECK(rp_layer_info(net, l, &info) == RP_OK, "%s", rp_error(net));
+        CHECK(!name || !strcmp(name, info.kind), "layer %d is %s instead of %s", l, info.kind, name);
+        CHECK(same_shape(info.in, ref_shape(g, l - 1)) && same_shape(info.out, g->shape[l]), "layer %d, %s", l, info.kind);
+        CHECK(info.weight_count == (size_t)(layer->in * layer->out) && info.bias_count == (size_t)(layer->bias * layer->out),
+              "layer %d, %s", l, info.kind);
+        CHECK(!layer->dense || (info.weights == (size_t)layer->weights && info.biases == (size_t)layer->biases),
+              "layer %d, %s", l, info.kind);
+        CHECK(info.frozen == layer->frozen, "layer %d, %s", l, info.kind);
+    }
+}
+
+static rp_net *library_net(const ref_graph *g, int batch, uint64_t seed, const rp_config *config) {
+    rp_net *net = rp_net_new(g->input, config);
+    for (int l = 0; l < g->net.layers; l++) {
+        const ref_spec *spec = &g->spec[l];
+        int index = describe_layer(net, spec, ref_shape(g, l - 1));
+        int active = spec->kind == REF_ACTIVATION || spec->kind == REF_RECURRENT || spec->kind == REF_RECURSIVE;
+        CHECK(index == l, "layer %d has index %d: %s", l, index, rp_error(net));
+        if (g->net.layer[l].dense && !spec->bias) rp_no_bias(net);
+        if (active && (spec->activation == RP_LEAKY_RELU || spec->activation == RP_ELU))
+            rp_negative_slope(net, (rp_real)spec->slope);
+        if (g->net.layer[l].frozen && seed % 2) rp_freeze(net, l, 1);
+    }
+    rp_loss(net, g->net.loss);
+    if (g->net.loss == RP_HUBER) rp_huber_delta(net, (rp_real)g->net.delta);
+    rp_status status = rp_net_build(net, batch, seed);
+    if (!CHECK(status == RP_OK && (int)rp_parameter_count(net) == g->net.parameters, "%s; %d parameters instead of %d",
+               rp_error(net), (int)rp_parameter_count(net), g->net.parameters))
+        exit(test_end());
+    for (int l = 0; l < g->net.layers; l++) /* the other half of the seeds freeze after the build */
+        if (g->net.layer[l].frozen) rp_freeze(net, l, 1);
+    return net;
+}
+
+static void read_parameters(const rp_net *net, const rp_real *w, ref_graph *g) {
+    for (size_t p = 0; p < rp_parameter_count(net); p++) g->net.w[p] = (double)w[p];
+}
+
+static double random_target(test_random *random, rp_loss_kind loss) {
+    if (loss == RP_SQUARED_ERROR || loss == RP_HUBER) return test_normal(random);
+    return test_uniform(random, 0, loss == RP_POISSON ? 3 : 1);
+}
+
+static void random_data(trial *t, int count) {
+    test_random *random = &t->random;
+    int in = t->graph->net.inputs, out = t->graph->net.outputs;
+    rp_loss_kind loss = t->graph->net.loss;
+    int labels = (loss == RP_SOFTMAX_CROSS_ENTROPY || (loss == RP_BINARY_CROSS_ENTROPY && out == 1)) && chance(random, 0.5);
+    int weights = chance(random, 0.4);
+    for (int i = 0; i < count * in; i++)
+        t->exact.inputs[i] = (double)(t->inputs[i] = chance(random, 0.05) ? 0 : (rp_real)test_normal(random));
+    for (int i = 0; i < count * out; i++)
+        t->exact.targets[i] = (double)(t->targets[i] = (rp_real)random_target(random, loss));
+    for (int b = 0; b < count; b++) {
+        t->weights[b] = chance(random, 0.1) ? 0 : (rp_real)test_uniform(random, 0.1, 2);
+        t->exact.weights[b] = weights ? (double)t->weights[b] : 1;
+        t->labels[b] = test_int(random, 0, loss == RP_SOFTMAX_CROSS_ENTROPY ? out - 1 : 1);
+        for (int i = 0; labels && i < out; i++)
+            t->exact.targets[b * out + i] = loss == RP_SOFTMAX_CROSS_ENTROPY ? t->labels[b] == i : t->labels[b];
+    }
+    memset(&t->data, 0, sizeof t->data);
+    t->data.inputs = t->inputs;
+    t->data.targets = labels ? NULL : t->targets;
+    t->data.labels = labels ? t->labels : NULL;
+    t->data.weights = weights ? t->weights : NULL;
+    t->data.count = t->exact.count = count;
+}
+
+static void describe(trial *t) {
+    const ref_graph *g = t->graph;
+    size_t size = sizeof t->text, n = 0;
+    n += (size_t)snprintf(t->text, size, "seed %llu, loss %d, rule %d bound %d scale %d, %d samples of %d%s%s: %dx%dx%dx%d",
+                          (unsigned long long)t->seed, (int)g->net.loss, (int)t->rule.kind, (int)t->rule.bound,
+                          (int)t->rule.scale, t->data.count, t->batch, t->data.weights ? ", weights" : "",
+                          t->data.labels ? ", labels" : "", g->input.steps, g->input.channels, g->input.height, g->input.width);
+    for (int l = 0; l < g->net.layers && n < size; l++) {
+        static const char *names[] = {"dense", "activation", "conv2d", "max_pool", "avg_pool", "recurrent", "recursive", "add"};
+        const ref_spec *s = &g->spec[l];
+        const rp_conv2d_desc *w = &s->window;
+        n += (size_t)snprintf(t->text + n, size - n, " -> %s", names[s->kind]);
+        if (n < size && s->kind >= REF_CONV2D && s->kind <= REF_AVG_POOL)
+            n += (size_t)snprintf(t->text + n, size - n, " %dx%d stride %dx%d padding %dx%d groups %d", w->kernel_height,
+                                  w->kernel_width, w->stride_height, w->stride_width, w->padding_height, w->padding_width,
+                                  w->groups);
+        if (n < size && s->kind == REF_ADD) n += (size_t)snprintf(t->text + n, size - n, " of %d", s->source);
+        if (n < size && (s->kind == REF_ACTIVATION || s->kind == REF_RECURRENT || s->kind == REF_RECURSIVE))
+            n += (size_t)snprintf(t->text + n, size - n, " %d(%g)", (int)s->activation, s->slope);
+        if (n < size && g->net.layer[l].dense)
+            n += (size_t)snprintf(t->text + n, size - n, "%s%s%s", s->bias ? "" : " no bias", s->frozen ? " frozen" : "",
+                                  s->all_states ? " all" : "");
+        if (n < size)
+            n += (size_t)snprintf(t->text + n, size - n, ": %dx%dx%dx%d", g->shape[l].steps, g->shape[l].channels,
+                                  g->shape[l].height, g->shape[l].width);
+    }
+}
+
+/* Is rounding likely to matter more than the formulas: a value so near a kink, or the two largest of a window so near each
+   other, that rounding decides; tanh so saturated that 1 - y^2 is mostly rounding; outputs that exp() takes far apart? */
+static int delicate_unit(const ref_graph *g, const ref_unit *unit, double margin, const double *largest, double *smallest) {
+    rp_activation_kind kind = g->net.layer[unit->layer].activation;
+    double z = fabs(g->y[g->link[unit->first].from]), best = -1e300;
+    if (unit->kind == REF_SIGMA) {
+        int kinked = kind == RP_RELU || kind == RP_LEAKY_RELU || kind == RP_ELU;
+        if (kind == RP_TANH) smallest[unit->layer] = fmin(smallest[unit->layer], z);
+        return kinked && z > 0 && z < margin * largest[unit->layer];
+    }
+    if (unit->kind != REF_LARGEST) return 0;
+    for (int k = unit->first; k < unit->end; k++) best = fmax(best, g->y[g->link[k].from]);
+    for (int k = unit->first; k < unit->end; k++) {
+        double gap = best - g->y[g->link[k].from];
+        if (gap > 0 && gap < margin * largest[unit->layer]) return 1;
+    }
+    return 0;
+}
+static int ill_conditioned(const trial *t, double margin) {
+    ref_graph *g = t->graph;
+    double most = g->net.loss == RP_SQUARED_ERROR || g->net.loss == RP_HUBER ? 1e3 : 5;
+    for (int b = 0; b < t->exact.count; b++) {
+        double largest[REF_LAYERS] = {0}, smallest[REF_LAYERS];
+        ref_graph_forward(g, RP_SCALE_ONE, t->exact.inputs + b * g->net.inputs);
+        for (int l = 0; l < g->net.layers; l++) smallest[l] = 0;
+        for (int i = g->net.inputs + 1; i < g->units; i++)
+            for (int k = g->unit[i].first; k < g->unit[i].end; k++) {
+                double *x = &largest[g->unit[i].layer];
+                *x = fmax(*x, fabs(g->y[g->link[k].from]));
+                smallest[g->unit[i].layer] = 1e300;
+            }
+        for (int i = g->net.inputs + 1; i < g->units; i++)
+            if (delicate_unit(g, &g->unit[i], margin, largest, smallest)) return 1;
+        for (int l = 0; l < g->net.layers; l++)
+            if (smallest[l] > 3 && smallest[l] < 1e300) return 1;
+        for (int i = 0; i < g->net.outputs; i++)
+            if (!(fabs(ref_output(g)[i]) <= most)) return 1;
+    }
+    return 0;
+}
+
+static void trial_free(trial *t) {
+    rp_net_free(t->net);
+    ref_graph_free(t->graph);
+    free(t->inputs), free(t->targets), free(t->weights), free(t->labels);
+    free(t->exact.inputs), free(t->exact.targets), free(t->exact.weights), free(t);
+}
+
+static trial *trial_draw(uint64_t seed, const net_recipe *recipe, rp_rule rule) {
+    trial *t = (trial *)allocate(sizeof *t);
+    test_random *random = &t->random;
+    t->seed = random->state = seed;
+    t->rule = rule;
+    t->graph = random_graph(random, recipe, rule.kind);
+    int in = t->graph->net.inputs, out = t->graph->net.outputs;
+    int sweeps = rule.kind == RP_JACOBIAN ? out : rule.kind == RP_SAMPLED ? ref_draws(&t->graph->net) : 1;
+    double affordable = 1.5e5 / ((double)t->graph->links * sweeps);
+    int count = test_int(random, 1, (int)fmax(1, fmin(affordable, recipe->count)));
+    t->batch = chance(random, 0.5) ? count : count + test_int(random, 1, 20);
+    t->net = library_net(t->graph, t->batch, seed, NULL);
+    read_parameters(t->net, rp_parameters(t->net), t->graph);
+    t->inputs = new_reals((size_t)(t->batch * in)), t->exact.inputs = ref_new(t->batch * in);
+    t->targets = new_reals((size_t)(t->batch * out)), t->exact.targets = ref_new(t->batch * out);
+    t->weights = new_reals((size_t)t->batch), t->exact.weights = ref_new(t->batch);
+    t->labels = (int *)allocate((size_t)t->batch * sizeof *t->labels);
+    random_data(t, count);
+    describe(t);
+    return t;
+}
+
+static trial *trial_new(uint64_t seed, const net_recipe *recipe, rp_rule rule, double margin) {
+    trial *t = trial_draw(seed, recipe, rule);
+    while (ill_conditioned(t, margin)) {
+        trial_free(t);
+        t = trial_draw(seed += 1000000, recipe, rule);
+    }
+    return t;
+}
+
+/* Entries between low and high, to rounding; for each layer. */
+static void check_between(const trial *t, const char *what, const rp_real *got, const double *low, const double *high,
+                          double allowed) {
+    for (int l = 0; l < t->graph->net.layers; l++) {
+        const ref_layer *layer = &t->graph->net.layer[l];
+        double error = 0, largest = 0;
+        for (int p = layer->weights; layer->dense && p < layer->biases + layer->bias * layer->out; p++) {
+            double x = (double)got[p];
+            error = larger(x < low[p] ? low[p] - x : x - high[p], error);
+            largest = fmax(largest, fabs(high[p]));
+        }
+        CHECK(error <= allowed * largest, "%s of layer %d is off by %g, largest %g; %s", what, l, error, largest, t->text);
+    }
+}
+static void check_array(const trial *t, const char *what, const rp_real *got, const double *expected, double allowed) {
+    check_between(t, what, got, expected, expected, allowed);
+}
+static void check_loss(const trial *t, rp_real got, double expected) {
+    CHECK(fabs((double)got - expected) <= tolerance * fmax(1, fabs(expected)), "%.12g instead of %.12g; %s", (double)got,
+          expected, t->text);
+}
+
+/* Outputs of the first `count` samples. */
+static void check_outputs(const trial *t, const char *what, const rp_real *out, int count) {
+    int outputs = t->graph->net.outputs;
+    double error = 0, largest = 0;
+    for (int b = 0; b < count; b++) {
+        ref_graph_forward(t->graph, RP_SCALE_ONE, t->exact.inputs + b * t->graph->net.inputs);
+        for (int i = 0; i < outputs; i++) {
+            error = larger(fabs((double)out[b * outputs + i] - ref_output(t->graph)[i]), error);
+            largest = fmax(largest, fabs(ref_output(t->graph)[i]));
+        }
+    }
+    CHECK(error <= tolerance * largest, "%s is off by %g, largest %g; %s", what, error, largest, t->text);
+}
+
+/* One net: outputs, loss, gradient, curvature. */
+static void compare(trial *t) {
+    int n = t->graph->net.parameters, sampled = t->rule.kind == RP_SAMPLED;
+    double *gradient = ref_new(n), *low = ref_new(n), *high = ref_new(n);
+    rp_real *out = new_reals((size_t)(t->data.count * t->graph->net.outputs)), loss = -1;
+    double expected = ref_graph_batch(t->graph, &t->exact, sampled ? NULL : &t->rule, gradient, sampled ? NULL : high);
+    if (sampled) ref_graph_sampled(t->graph, &t->exact, t->rule.scale, low, high);
+    else memcpy(low, high, sizeof *low * (size_t)n);
+
+    CHECK(rp_predict(t->net, t->inputs, t->data.count, out) == RP_OK, "%s; %s", rp_error(t->net), t->text);
+    check_outputs(t, "rp_predict", out, t->data.count);
+    CHECK(rp_backward(t->net, &t->data, NULL, &loss) == RP_OK, "%s; %s", rp_error(t->net), t->text);
+    check_loss(t, loss, expected);
+    check_array(t, "gradient alone", rp_gradient(t->net), gradient, tolerance);
+    CHECK(rp_backward(t->net, &t->data, &t->rule, &loss) == RP_OK, "%s; %s", rp_error(t->net), t->text);
+    check_loss(t, loss, expected);
+    check_array(t, "gradient", rp_gradient(t->net), gradient, tolerance);
+    check_between(t, "curvature", rp_curvature(t->net), low, high, tolerance);
+    free(gradient), free(low), free(high), free(out);
+}
+
+static void test_random_nets(void) {
+    static const net_recipe recipes[] = {
+        {IMAGE, 5, 6, 12, 70, ANY},   {SEQUENCE, 4, 8, 12, 70, ANY}, {VECTOR, 7, 7, 12, 70, ANY},
+        {IMAGE, 9, 4, 6, 20, ANY},    {SEQUENCE, 8, 4, 6, 20, ANY},  {IMAGE, 2, 14, 6, 5, ANY},
+        {SEQUENCE, 2, 20, 12, 5, ANY}, {IMAGE, 3, 10, 150, 1, ANY},
+    };
+    for (int n = 0; n < 600; n++) {
+        trial *t = trial_new((uint64_t)n, &recipes[n % 8], nth_rule(3, n / 8), kink);
+        check_layers(t->net, t->graph);
+        compare(t);
+        trial_free(t);
+    }
+}
+
+/* Every entry of the gradient against central differences of the reference's loss. */
+static void test_differences(void) {
+    for (int n = 0; n < 60; n++) {
+        net_recipe recipe = {(input_kind)(n % 3), 5, 4, 4, 3, SMOOTH};
+        trial *t = trial_new((uint64_t)n, &recipe, rp_rule_default(), 1e-3);
+        ref_net *net = &t->graph->net;
+        const double step = 1e-5;
+        double *expected = ref_new(net->parameters), *c = ref_new(net->parameters);
+        ref_scales(net, RP_SCALE_ONE, c);
+        for (int p = 0; p < net->parameters; p++) {
+            double w = net->w[p], above, below;
+            net->w[p] = w + step, above = ref_graph_batch(t->graph, &t->exact, NULL, NULL, NULL);
+            net->w[p] = w - step, below = ref_graph_batch(t->graph, &t->exact, NULL, NULL, NULL);
+            net->w[p] = w;
+            expected[p] = c[p] > 0 ? (above - below) / (2 * step) : 0;
+        }
+        rp_backward(t->net, &t->data, NULL, NULL);
+        check_array(t, "difference quotient", rp_gradient(t->net), expected, fmax(tolerance, 1e-6));
+        free(expected), free(c);
+        trial_free(t);
+    }
+}
+
+/* Equation 44 with scales: sum c^2 curvature is sum v u at the outputs. It holds exactly with every layer that is linear for
+   the sample at hand (max pools and ReLUs too, which route), with shared weights, and with frozen layers. */
+static void test_exact_sum(void) {
+    for (int n = 0; n < 150; n++) {
+        net_recipe recipe = {(input_kind)(n % 3), 8, 5, 5, 9, PIECEWISE_LINEAR};
+        trial *t = trial_new((uint64_t)n, &recipe, nth_rule(1, n / 3), kink);
+        double *c = ref_new(t->graph->net.parameters), sum = 0, expected;
+        ref_scales(&t->graph->net, t->rule.scale, c);
+        rp_backward(t->net, &t->data, &t->rule, NULL);
+        for (int p = 0; p < t->graph->net.parameters; p++) sum += c[p] * c[p] * (double)rp_curvature(t->net)[p];
+        expected = ref_graph_exact_sum(t->graph, &t->exact, &t->rule);
+        CHECK(fabs(sum - expected) <= tolerance * expected, "%g instead of %g; %s", sum, expected, t->text);
+        free(c);
+        trial_free(t);
+    }
+}
+
+/* Theorem 1: sum curvature w^2 is at least the second-order model along any step w; the Jacobian rule bounds its Gauss-Newton
+   part. */
+static void check_bound(trial *t, const double *w) {
+    double bound = 0, gauss_newton, activations, model;
+    ref_graph_quadratic(t->graph, &t->exact, w, &gauss_newton, &activations);
+    model = gauss_newton + (t->rule.kind == RP_PATHS ? activations : 0);
+    for (int p = 0; p < t->graph->net.parameters; p++) bound += (double)rp_curvature(t->net)[p] * w[p] * w[p];
+    /* 1e-12: what rounding leaves of the softmax of one output, as in test_math.c */
+    CHECK(bound >= model - tolerance * fabs(model) - 1e-12, "%g is no bound for %g; %s", bound, model, t->text);
+}
+static void test_bound(void) {
+    for (int n = 0; n < 120; n++) {
+        net_recipe recipe = {(input_kind)(n % 3), 6, 4, 4, 4, ANY};
+        trial *t = trial_new((uint64_t)n, &recipe, nth_rule(2, n / 3), kink);
+        int parameters = t->graph->net.parameters;
+        double *w = ref_new(parameters), *j = ref_new(parameters * t->graph->net.outputs);
+        rp_backward(t->net, &t->data, &t->rule, NULL);
+        for (int step = 0; step < 10; step++) {
+            for (int p = 0; p < parameters; p++) w[p] = step % 2 && chance(&t->random, 0.8) ? 0 : test_normal(&t->random);
+            check_bound(t, w);
+        }
+        ref_graph_forward(t->graph, RP_SCALE_ONE, t->exact.inputs);
+        ref_graph_jacobian(t->graph, j);
+        for (int p = 0; p < parameters; p++) w[p] = j[p] < 0 ? -1 : 1; /* all move the first output upwards */
+        check_bound(t, w);
+        free(w), free(j);
+        trial_free(t);
+    }
+}
+
+/* More samples than the net was built for, one at a time, in a workspace, without memory for training: the same outputs. */
+static void test_prediction(void) {
+    for (int n = 0; n < 90; n++) {
+        net_recipe recipe = {(input_kind)(n % 3), 6, 6, 6, 30, ANY};
+        trial *t = trial_new((uint64_t)n, &recipe, rp_rule_default(), kink);
+        int outputs = t->graph->net.outputs, count = t->data.count;
+        rp_config config = {NULL, NULL, NULL, RP_ISA_AUTO, 0, 1};
+        rp_net *small = library_net(t->graph, test_int(&t->random, 1, 9), t->seed, &config);
+        rp_workspace *workspace = rp_workspace_new(t->net, test_int(&t->random, 1, 9));
+        rp_real *out = new_reals((size_t)(count * outputs));
+        rp_score score;
+        double expected = ref_graph_batch(t->graph, &t->exact, NULL, NULL, NULL);
+        CHECK(rp_predict(small, t->inputs, count, out) == RP_OK, "%s; %s", rp_error(small), t->text);
+        check_outputs(t, "a net for inference", out, count);
+        CHECK(rp_predict_with(t->net, workspace, t->inputs, count, out) == RP_OK, "%s", t->text);
+        check_outputs(t, "rp_predict_with", out, count);
+        CHECK(rp_predict(t->net, t->inputs, 1, out) == RP_OK, "%s; %s", rp_error(t->net), t->text);
+        check_outputs(t, "a single sample", out, 1);
+        CHECK(rp_evaluate(small, &t->data, &score) == RP_OK, "%s; %s", rp_error(small), t->text);
+        check_loss(t, score.loss, expected);
+        CHECK(rp_evaluate(t->net, &t->data, &score) == RP_OK, "%s; %s", rp_error(t->net), t->text);
+        check_loss(t, score.loss, expected);
+        CHECK(score.count == count, "%d; %s", (int)score.count, t->text);
+        CHECK(rp_backward(small, &t->data, NULL, NULL) == RP_ERR_UNSUPPORTED, "%s", t->text);
+        CHECK(rp_forward(t->net, t->inputs, count) == RP_OK, "%s; %s", rp_error(t->net), t->text);
+        check_outputs(t, "rp_output", rp_output(t->net), count);
+        rp_workspace_free(workspace), rp_net_free(small);
+        free(out);
+        trial_free(t);
+    }
+}
+
+/* Twenty steps of an optimizer on new data each, against the formulas. */
+static void test_training(void) {
+    for (int n = 0; n < 45; n++) {
+        net_recipe recipe = {(input_kind)(n % 3), 5, 5, 4, 8, SMOOTH};
+        trial *t = trial_new((uint64_t)n, &recipe, nth_rule(2, n), kink);
+        ref_net *net = &t->graph->net;
+        rp_optimizer optimizers[] = {rp_sgd((rp_real)0.01), rp_adam((rp_real)0.01), rp_partitioning_rate((rp_real)0.2)};
+        rp_optimizer *o = &optimizers[n / 3 % 3];
+        int curved = o->method == RP_PARTITIONING;
+        const rp_rule *rule = curved ? &o->rule : NULL;
+        ref_state state = {ref_new(net->parameters), ref_new(net->parameters), 0};
+        double *gradient = ref_new(net->parameters), *curvature = ref_new(net->parameters);
+        o->rule = t->rule, o->damping = (rp_real)0.1;
+        if (o->method == RP_SGD) o->momentum = (rp_real)0.9;
+        for (int step = 0; step < 20; step++) {
+            rp_real loss = -1;
+            random_data(t, test_int(&t->random, 1, smaller(t->batch, 8)));
+            double expected = ref_graph_batch(t->graph, &t->exact, rule, gradient, curved ? curvature : NULL);
+            ref_update(net, o, gradient, curved ? curvature : NULL, &state);
+            CHECK(rp_train(t->net, o, &t->data, &loss) == RP_OK, "%s; %s", rp_error(t->net), t->text);
+            check_loss(t, loss, expected);
+        }
+        check_array(t, "parameters after 20 steps", rp_parameters(t->net), net->w, tolerance);
+        free(state.a), free(state.b), free(gradient), free(curvature);
+        trial_free(t);
+    }
+}
+
+/* Nets by hand. */
+
+static rp_net *built(rp_net *net, int batch) {
+    CHECK(rp_net_build(net, batch, 1) == RP_OK, "%s", rp_error(net));
+    return net;
+}
+static void check_close(const char *what, const rp_real *got, const rp_real *expected, size_t count) {
+    double error = 0, largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        error = larger(fabs((double)got[i] - (double)expected[i]), error);
+        largest = fmax(largest, fabs((double)expected[i]));
+    }
+    CHECK(largest > 0 && error <= tolerance * largest, "%s: off by %g, largest %g", what, error, largest);
+}
+
+/* The windows of an image of 2x6x5 under a kernel of 3x2, stride 2x1, padding 1x0. */
+enum { CHANNELS = 2, HEIGHT = 6, WIDTH = 5, FILTERS = 3, ROWS = 3, COLUMNS = 4, TAPS = CHANNELS * 3 * 2, SAMPLES = 4 };
+enum { PIXELS = CHANNELS * HEIGHT * WIDTH, POSITIONS = ROWS * COLUMNS, ALL = SAMPLES * POSITIONS };
+
+/* The pixel that a tap of a window reads, or -1. */
+static int pixel_of(int position, int tap) {
+    int row = position / COLUMNS * 2 - 1 + tap / 2 % 3, column = position % COLUMNS + tap % 2;
+    return row < 0 || row >= HEIGHT || column >= WIDTH ? -1 : (tap / 6 * HEIGHT + row) * WIDTH + column;
+}
+
+/* A convolution is one dense layer that sees each window: gradient and curvature are those of that layer over all windows. */
+static void check_windows(rp_net *conv, const rp_data *data, rp_rule rule) {
+    rp_net *dense = rp_net_new(rp_vector(TAPS), NULL);
+    size_t count = FILTERS * (TAPS + 1);
+    rp_real *x = new_reals(ALL * TAPS), *targets = new_reals(ALL * FILTERS), sums[2][FILTERS * (TAPS + 1)];
+    rp_data windows = {x, targets, NULL, NULL, ALL, NULL, NULL};
+    rp_dense(dense, FILTERS), rp_activation(dense, RP_TANH);
+    built(dense, ALL);
+    memcpy(rp_parameters(dense), rp_parameters(conv), count * sizeof *x);
+    for (int i = 0; i < ALL; i++) {
+        int s = i / POSITIONS, position = i % POSITIONS;
+        for (int tap = 0; tap < TAPS; tap++) {
+            int pixel = pixel_of(position, tap);
+            x[i * TAPS + tap] = pixel < 0 ? 0 : data->inputs[s * PIXELS + pixel];
+        }
+        for (int f = 0; f < FILTERS; f++) targets[i * FILTERS + f] = data->targets[(s * FILTERS + f) * POSITIONS + position];
+    }
+    rp_backward(conv, data, &rule, NULL), rp_backward(dense, &windows, &rule, NULL);
+    for (size_t p = 0; p < count; p++) { /* means over samples, and over windows */
+        sums[0][p] = POSITIONS * rp_gradient(dense)[p];
+        sums[1][p] = POSITIONS * rp_curvature(dense)[p];
+    }
+    check_close("gradient by windows", rp_gradient(conv), sums[0], count);
+    check_close("curvature by windows", rp_curvature(conv), sums[1], count);
+    free(x), free(targets);
+    rp_net_free(dense);
+}
+
+/* And it is one dense layer from the whole image, most of whose weights are zero and many equal: values and gradient. */
+static void check_tied(rp_net *conv, const rp_data *data) {
+    rp_net *dense = rp_net_new(rp_image(CHANNELS, HEIGHT, WIDTH), NULL);
+    size_t count = FILTERS * (TAPS + 1), outputs = FILTERS * POSITIONS;
+    rp_real sum[FILTERS * (TAPS + 1)] = {0}, out[2][SAMPLES * FILTERS * POSITIONS];
+    rp_dense(dense, (int)outputs), rp_activation(dense, RP_TANH);
+    built(dense, SAMPLES);
+    for (int again = 0; again < 2; again++) { /* first the weights there, then the gradient back */
+        rp_real *w = rp_parameters(dense), *biases = w + outputs * PIXELS, *kernel = rp_parameters(conv);
+        const rp_real *g = rp_gradient(dense);
+        if (!again) memset(w, 0, rp_parameter_count(dense) * sizeof *w);
+        else rp_backward(dense, data, NULL, NULL);
+        for (int i = 0; i < (int)outputs; i++) {
+            int f = i / POSITIONS;
+            biases[i] = kernel[FILTERS * TAPS + f];
+            sum[FILTERS * TAPS + f] += g[outputs * PIXELS + (size_t)i];
+            for (int tap = 0; tap < TAPS; tap++) {
+                int pixel = pixel_of(i % POSITIONS, tap);
+                if (pixel < 0) continue;
+                w[i * PIXELS + pixel] = kernel[f * TAPS + tap];
+                sum[f * TAPS + tap] += g[i * PIXELS + pixel];
+            }
+        }
+    }
+    rp_predict(conv, data->inputs, SAMPLES, out[0]), rp_predict(dense, data->inputs, SAMPLES, out[1]);
+    check_close("tied values", out[0], out[1], SAMPLES * outputs);
+    check_close("tied gradient", rp_gradient(conv), sum, count);
+    rp_net_free(dense);
+}
+
+static void test_conv2d_is_dense(void) {
+    static const rp_conv2d_desc desc = {FILTERS, 3, 2, 2, 1, 1, 0, 1};
+    rp_real x[SAMPLES * PIXELS], targets[SAMPLES * FILTERS * POSITIONS];
+    rp_data data = {x, targets, NULL, NULL, SAMPLES, NULL, NULL};
+    test_random random = {1};
+    random_reals(&random, x, SAMPLES * PIXELS), random_reals(&random, targets, SAMPLES * FILTERS * POSITIONS);
+    rp_net *conv = rp_net_new(rp_image(CHANNELS, HEIGHT, WIDTH), NULL);
+    rp_conv2d_with(conv, &desc), rp_activation(conv, RP_TANH);
+    built(conv, SAMPLES);
+    for (int n = 0; n < 4; n++) {
+        rp_rule rule = {RP_PATHS, n % 2 ? RP_BOUND_JENSEN : RP_BOUND_TIGHT, n / 2 ? RP_SCALE_FAN_IN : RP_SCALE_ONE};
+        check_windows(conv, &data, rule);
+    }
+    check_tied(conv, &data);
+    rp_net_free(conv);
+}
+
+/* A recursive layer is a stack of dense layers whose weights are equal, gradient and curvature their sums (004, Equations 58
+   and 59); a recurrent layer over one step is a dense layer. */
+static void test_recursion_is_a_stack(void) {
+    enum { UNITS = 5, STEPS = 4, OWN = UNITS * (UNITS + 1) };
+    rp_real x[SAMPLES * UNITS], targets[SAMPLES * UNITS];
+    rp_data data = {x, targets, NULL, NULL, SAMPLES, NULL, NULL};
+    test_random random = {2};
+    random_reals(&random, x, SAMPLES * UNITS), random_reals(&random, targets, SAMPLES * UNITS);
+    for (int n = 0; n < 4; n++) {
+        rp_rule rule = {RP_PATHS, RP_BOUND_TIGHT, n / 2 ? RP_SCALE_FAN_IN : RP_SCALE_ONE};
+        rp_net *recursive = rp_net_new(rp_vector(UNITS), NULL), *stack = rp_net_new(rp_vector(UNITS), NULL);
+        rp_activation_kind activation = n % 2 ? RP_TANH : RP_RELU;
+        rp_real sums[2][OWN] = {{0}}, loss[2] = {0};
+        rp_recursive(recursive, STEPS, activation);
+        for (int l = 0; l < STEPS; l++) rp_dense(stack, UNITS), rp_activation(stack, activation);
+        built(recursive, SAMPLES), built(stack, SAMPLES);
+        for (size_t p = 0; p < STEPS * OWN; p++) rp_parameters(stack)[p] = rp_parameters(recursive)[p % OWN];
+        rp_backward(recursive, &data, &rule, &loss[0]), rp_backward(stack, &data, &rule, &loss[1]);
+        for (size_t p = 0; p < STEPS * OWN; p++)
+            sums[0][p % OWN] += rp_gradient(stack)[p], sums[1][p % OWN] += rp_curvature(stack)[p];
+        check_close("loss of the stack", &loss[0], &loss[1], 1);
+        check_close("gradient of the stack", rp_gradient(recursive), sums[0], OWN);
+        check_close("curvature of the stack", rp_curvature(recursive), sums[1], OWN);
+        rp_net_free(recursive), rp_net_free(stack);
+    }
+    rp_net *one = rp_net_new(rp_sequence(1, UNITS), NULL), *dense = rp_net_new(rp_vector(UNITS), NULL);
+    rp_recurrent(one, UNITS, RP_TANH), rp_dense(dense, UNITS), rp_activation(dense, RP_TANH);
+    built(one, SAMPLES), built(dense, SAMPLES);
+    size_t weights = UNITS * UNITS;
+    memcpy(rp_parameters(dense), rp_parameters(one), weights * sizeof(rp_real));
+    memcpy(rp_parameters(dense) + weights, rp_parameters(one) + 2 * weights, UNITS * sizeof(rp_real));
+    rp_rule rule = rp_rule_default();
+    rp_backward(one, &data, &rule, NULL), rp_backward(dense, &data, &rule, NULL);
+    check_close("gradient of one step", rp_gradient(one), rp_gradient(dense), weights);
+    check_close("curvature of one step", rp_curvature(one), rp_curvature(dense), weights);
+    for (size_t p = weights; p < 2 * weights; p++)
+        CHECK(rp_gradient(one)[p] == 0 && rp_curvature(one)[p] == 0, "there is no state before the first: %d", (int)p);
+    rp_net_free(one), rp_net_free(dense);
+}
+
+/* Uniform in +-1/sqrt(n): inside, nearly reached, mean and variance as they should be. */
+static void check_range(rp_net *net, double n) {
+    rp_layer info;
+    built(net, 1);
+    rp_layer_info(net, 0, &info);
+    size_t count = info.weight_count + info.bias_count;
+    double bound = 1 / sqrt(n), largest = 0, sum = 0, squares = 0;
+    for (size_t p = 0; p < count; p++) {
+        double w = (double)rp_parameters(net)[p];
+        largest = fmax(largest, fabs(w)), sum += w, squares += w * w;
+    }
+    CHECK(largest <= bound * (1 + 1e-6) && largest >= 0.98 * bound, "%s: %g, bound %g", info.kind, largest, bound);
+    CHECK(fabs(sum) <= 4 * bound * sqrt((double)count / 3), "%s: mean %g", info.kind, sum / (double)count);
+    CHECK(fabs(3 * squares / (double)count - bound * bound) <= 0.2 * bound * bound, "%s: variance %g", info.kind,
+          squares / (double)count);
+    rp_net_free(net);
+}
+static void test_initialisation(void) {
+    static const rp_conv2d_desc grouped = {30, 3, 2, 1, 1, 0, 0, 2};
+    rp_net *net = rp_net_new(rp_image(6, 8, 8), NULL);
+    rp_conv2d(net, 10, 3, 1, 0), check_range(net, 6 * 3 * 3);
+    net = rp_net_new(rp_image(6, 8, 8), NULL);
+    rp_conv2d_with(net, &grouped), check_range(net, 3 * 3 * 2);
+    net = rp_net_new(rp_sequence(4, 3), NULL);
+    rp_recurrent(net, 20, RP_TANH), check_range(net, 20);
+    net = rp_net_new(rp_sequence(4, 60), NULL);
+    rp_recurrent(net, 5, RP_TANH), check_range(net, 5);
+    net = rp_net_new(rp_vector(20), NULL);
+    rp_recursive(net, 3, RP_TANH), check_range(net, 20);
+}
+
+/* One net with every kind of layer, large enough for threads to share its work. */
+static rp_net *every_kind(const rp_config *config) {
+    static const rp_conv2d_desc grouped = {16, 3, 3, 1, 1, 1, 1, 4};
+    rp_net *net = rp_net_new(rp_image(2, 15, 14), config);
+    rp_conv2d(net, 16, 5, 1, 2), rp_activation(net, RP_RELU);
+    rp_conv2d_with(net, &grouped), rp_add(net, 1), rp_activation(net, RP_SOFTPLUS);
+    rp_max_pool2d(net, 2, 2), rp_avg_pool2d(net, 2, 1), rp_dense(net, 40), rp_recursive(net, 3, RP_TANH);
+    rp_add(net, 7), rp_dense(net, 4);
+    rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
+    return net;
+}
+static rp_net *sequence_net(const rp_config *config) {
+    rp_recurrent_desc all = {60, RP_TANH, 1};
+    rp_net *net = rp_net_new(rp_sequence(14, 30), config);
+    rp_recurrent_with(net, &all), rp_recurrent_with(net, &all), rp_add(net, 0), rp_recurrent(net, 60, RP_RELU), rp_dense(net, 4);
+    rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
+    return net;
+}
+
+enum { WORK = 40, MOST_INPUTS = 2 * 15 * 14, STEPS = 3 };
+
+/* Gradient, curvature, and parameters after some steps: [3][parameters], which the caller frees; NULL if there is no such
+   net here. */
+static rp_real *worked(rp_net *(*describe_net)(const rp_config *), const rp_config *config, rp_rule_kind kind, size_t *count) {
+    rp_real *x = new_reals(WORK * MOST_INPUTS), *result = NULL;
+    int labels[WORK];
+    rp_data data = {x, NULL, labels, NULL, WORK, NULL, NULL};
+    rp_optimizer optimizer = rp_partitioning();
+    rp_net *net = describe_net(config);
+    test_random random = {3};
+    random_reals(&random, x, WORK * MOST_INPUTS);
+    for (int i = 0; i < WORK; i++) labels[i] = test_int(&random, 0, 3);
+    optimizer.rule.kind = kind;
+    rp_status status = rp_net_build(net, WORK, 1);
+    CHECK(status == RP_OK || status == RP_ERR_UNSUPPORTED, "%s", rp_error(net));
+    if (status == RP_OK) {
+        *count = 3 * rp_parameter_count(net);
+        result = new_reals(*count);
+        rp_backward(net, &data, &optimizer.rule, NULL);
+        memcpy(result, rp_gradient(net), *count / 3 * sizeof *x);
+        memcpy(result + *count / 3, rp_curvature(net), *count / 3 * sizeof *x);
+        for (int step = 0; step < STEPS; step++)
+            CHECK(rp_train(net, &optimizer, &data, NULL) == RP_OK, "%s", rp_error(net));
+        memcpy(result + *count / 3 * 2, rp_parameters(net), *count / 3 * sizeof *x);
+    }
+    free(x);
+    rp_net_free(net);
+    return result;
+}
+
+/* Any number of threads gives the same bits, any instruction set the same to rounding. */
+static void test_threads_and_sets(void) {
+    rp_net *(*const nets[])(const rp_config *) = {every_kind, sequence_net};
+    for (int n = 0; n < 6; n++) {
+        rp_rule_kind kind = (rp_rule_kind)(n % 3);
+        rp_config config = {NULL, NULL, NULL, RP_ISA_AUTO, 1, 0};
+        size_t count = 0;
+        rp_real *alone = worked(nets[n / 3], &config, kind, &count);
+        for (config.threads = 2; config.threads <= 3; config.threads++) {
+            rp_real *together = worked(nets[n / 3], &config, kind, &count);
+            CHECK(!memcmp(alone, together, count * sizeof *alone), "net %d, %d threads, rule %d", n / 3, config.threads, (int)kind);
+            free(together);
+        }
+        config.threads = 1, config.isa = RP_ISA_PORTABLE;
+        rp_real *portable = worked(nets[n / 3], &config, kind, &count);
+        for (config.isa = RP_ISA_AVX2; config.isa <= RP_ISA_NEON; config.isa = (rp_isa_kind)(config.isa + 1)) {
+            rp_real *other = worked(nets[n / 3], &config, kind, &count);
+            if (!other) continue;
+            for (size_t part = 0; part < 3; part++)
+                check_close(part == 0 ? "gradient" : part == 1 ? "curvature" : "parameters", other + part * count / 3,
+                            portable + part * count / 3, count / 3);
+            free(other);
+        }
+        free(alone), free(portable);
+    }
+}
+
+/* rp_fit is rp_train on batch after batch. */
+static void test_fit(void) {
+    rp_net *(*const nets[])(const rp_config *) = {every_kind, sequence_net};
+    rp_real *x = new_reals(WORK * MOST_INPUTS);
+    int labels[WORK];
+    test_random random = {4};
+    rp_data data = {x, NULL, labels, NULL, WORK, NULL, NULL};
+    random_reals(&random, x, WORK * MOST_INPUTS);
+    for (int i = 0; i < WORK; i++) labels[i] = test_int(&random, 0, 3);
+    for (int n = 0; n < 2; n++) {
+        rp_net *fitted = built(nets[n](NULL), 16), *trained = built(nets[n](NULL), 16);
+        rp_optimizer optimizer = rp_adam((rp_real)0.01);
+        rp_fit_options options;
+        rp_fit_report report;
+        rp_layer info;
+        memset(&options, 0, sizeof options);
+        options.keep_order = 1, options.epochs = 2;
+        CHECK(rp_fit(fitted, &optimizer, &data, &options, &report) == RP_OK, "%s", rp_error(fitted));
+        rp_layer_info(fitted, 0, &info);
+        size_t inputs = (size_t)ref_features(info.in);
+        for (int step = 0; step < 6; step++) {
+            int at = step % 3 * 16;
+            rp_data batch = {x + (size_t)at * inputs, NULL, labels + at, NULL, smaller(16, WORK - at), NULL, NULL};
+            CHECK(rp_train(trained, &optimizer, &batch, NULL) == RP_OK, "%s", rp_error(trained));
+        }
+        CHECK(!memcmp(rp_parameters(fitted), rp_parameters(trained), rp_parameter_count(fitted) * sizeof *x), "net %d", n);
+        rp_net_free(fitted), rp_net_free(trained);
+    }
+    free(x);
+}
+
+/* Misuse: the call's status, that of the build after it, and what the message names. */
+static void check_refused(rp_net *net, int got, rp_status expected, const char *one, const char *other) {
+    CHECK(got == (int)expected, "%d (%s) instead of %d", got, rp_error(net), (int)expected);
+    CHECK(strstr(rp_error(net), one) && strstr(rp_error(net), other), "'%s' names neither %s nor %s", rp_error(net), one, other);
+    CHECK(rp_dense(net, 1) == (int)expected, "the first mistake should stick: %s", rp_error(net));
+    CHECK(rp_net_build(net, 1, 1) == expected && strstr(rp_error(net), one), "%s", rp_error(net));
+    rp_net_free(net);
+}
+#define REFUSED(input, call, status, one, other) \
+    do { \
+        rp_net *net = rp_net_new(input, NULL); \
+        int got = (call); \
+        check_refused(net, got, status, one, other); \
+    } while (0)
+
+static int conv2d_of(rp_net *net, int filters, int height, int width, int stride, int padding, int groups) {
+    rp_conv2d_desc desc = {filters, height, width, stride, 1, padding, 0, groups};
+    return rp_conv2d_with(net, &desc);
+}
+static int states_of(rp_net *net, int units, rp_activation_kind activation) {
+    rp_recurrent_desc desc = {units, activation, 1};
+    return rp_recurrent_with(net, &desc);
+}
+
+static void test_misuse_of_images(void) {
+    rp_shape image = rp_image(2, 5, 4), vector = rp_vector(7), sequence = rp_sequence(6, 3);
+    static const int wrong[] = {0, -1, INT_MIN, INT_MAX};
+    for (int i = 0; i < 4; i++) {
+        char value[20];
+        snprintf(value, sizeof value, "%d", wrong[i]);
+        REFUSED(image, rp_conv2d(net, wrong[i], 3, 1, 0), RP_ERR_VALUE, "filters", value);
+        REFUSED(image, rp_conv2d(net, 3, 3, wrong[i], 0), RP_ERR_VALUE, "stride", value);
+        REFUSED(image, rp_conv2d(net, 3, wrong[i], 1, 0), RP_ERR_VALUE, "kernel", value);
+        REFUSED(image, rp_max_pool2d(net, wrong[i], 1), RP_ERR_VALUE, "rp_max_pool2d", value);
+        REFUSED(image, rp_max_pool2d(net, 1, wrong[i]), RP_ERR_VALUE, "stride", value);
+        REFUSED(image, rp_avg_pool2d(net, wrong[i], 1), RP_ERR_VALUE, "rp_avg_pool2d", value);
+        REFUSED(image, rp_avg_pool2d(net, 1, wrong[i]), RP_ERR_VALUE, "stride", value);
+        if (!wrong[i]) continue; /* a padding may be 0, and in a desc 0 is 1 */
+        REFUSED(image, rp_conv2d(net, 3, 3, 1, wrong[i]), RP_ERR_VALUE, "padding", value);
+        REFUSED(image, conv2d_of(net, 3, wrong[i], 1, 1, 0, 1), RP_ERR_VALUE, "kernel height", value);
+        REFUSED(image, conv2d_of(net, 3, 1, wrong[i], 1, 0, 1), RP_ERR_VALUE, "kernel width", value);
+        REFUSED(image, conv2d_of(net, 3, 1, 1, wrong[i], 0, 1), RP_ERR_VALUE, "stride height", value);
+        REFUSED(image, conv2d_of(net, 3, 1, 1, 1, wrong[i], 1), RP_ERR_VALUE, "padding height", value);
+        REFUSED(image, conv2d_of(net, 3, 1, 1, 1, 0, wrong[i]), RP_ERR_VALUE, "groups", value);
+    }
+    REFUSED(image, rp_conv2d_with(net, NULL), RP_ERR_NULL, "rp_conv2d", "desc");
+    REFUSED(image, conv2d_of(net, 2, 1, 1, 1, 0, 3), RP_ERR_SHAPE, "3", "2 channels");
+    REFUSED(image, conv2d_of(net, 3, 1, 1, 1, 0, 2), RP_ERR_SHAPE, "3 filters", "2 channels");
+    REFUSED(image, rp_conv2d(net, 3, 5, 1, 0), RP_ERR_SHAPE, "5x5", "2x5x4");
+    REFUSED(image, conv2d_of(net, 3, 8, 1, 1, 1, 1), RP_ERR_SHAPE, "8x1", "2x5x4");
+    REFUSED(image, rp_max_pool2d(net, 5, 1), RP_ERR_SHAPE, "5x5", "2x5x4");
+    REFUSED(image, rp_avg_pool2d(net, 6, 6), RP_ERR_SHAPE, "6x6", "2x5x4");
+    REFUSED(image, rp_conv2d(net, 1 << 28, 1, 1, 0), RP_ERR_OVERFLOW, "rp_conv2d", "268435456x5x4");
+    REFUSED(image, rp_conv2d(net, 1, 1, 1, 1 << 28), RP_ERR_OVERFLOW, "rp_conv2d", "536870917x536870916");
+    REFUSED(vector, rp_conv2d(net, 3, 1, 1, 0), RP_ERR_SHAPE, "image", "7");
+    REFUSED(sequence, rp_conv2d(net, 3, 1, 1, 0), RP_ERR_SHAPE, "image", "6x3");
+    REFUSED(sequence, rp_max_pool2d(net, 1, 1), RP_ERR_SHAPE, "image", "6x3");
+    REFUSED(vector, rp_avg_pool2d(net, 1, 1), RP_ERR_SHAPE, "image", "7");
+    REFUSED(vector, rp_global_avg_pool2d(net), RP_ERR_SHAPE, "image", "7");
+    REFUSED(sequence, rp_global_avg_pool2d(net), RP_ERR_SHAPE, "image", "6x3");
+    REFUSED(image, (rp_dense(net, 9), rp_conv2d(net, 3, 1, 1, 0)), RP_ERR_SHAPE, "image", "9");
+    REFUSED(image, (rp_max_pool2d(net, 2, 2), rp_no_bias(net)), RP_ERR_ORDER, "rp_no_bias", "max_pool2d");
+}
+
+static void test_misuse_of_sequences(void) {
+    rp_shape image = rp_image(2, 5, 4), vector = rp_vector(7), sequence = rp_sequence(6, 3);
+    rp_activation_kind none = (rp_activation_kind)99;
+    static const int wrong[] = {0, -1, INT_MIN, INT_MAX};
+    for (int i = 0; i < 4; i++) {
+        char value[20];
+        snprintf(value, sizeof value, "%d", wrong[i]);
+        REFUSED(sequence, rp_recurrent(net, wrong[i], RP_TANH), RP_ERR_VALUE, "units", value);
+        REFUSED(sequence, states_of(net, wrong[i], RP_TANH), RP_ERR_VALUE, "units", value);
+        REFUSED(vector, rp_recursive(net, wrong[i], RP_TANH), RP_ERR_VALUE, "steps", value);
+    }
+    REFUSED(sequence, rp_recurrent_with(net, NULL), RP_ERR_NULL, "rp_recurrent", "desc");
+    REFUSED(sequence, rp_recurrent(net, 2, none), RP_ERR_VALUE, "rp_recurrent", "99");
+    REFUSED(vector, rp_recursive(net, 2, none), RP_ERR_VALUE, "rp_recursive", "99");
+    REFUSED(image, rp_recurrent(net, 2, RP_TANH), RP_ERR_SHAPE, "sequence", "2x5x4");
+    REFUSED(vector, rp_recurrent(net, 2, RP_TANH), RP_ERR_SHAPE, "sequence", "7");
+    REFUSED(sequence, (rp_recurrent(net, 4, RP_TANH), rp_recurrent(net, 2, RP_TANH)), RP_ERR_SHAPE, "sequence", "4");
+    REFUSED(sequence, (rp_recurrent(net, 4, RP_TANH), rp_negative_slope(net, 1)), RP_ERR_ORDER, "rp_negative_slope", "recurrent");
+}
+
+static void test_misuse_of_add(void) {
+    rp_shape image = rp_image(2, 5, 4), vector = rp_vector(7), sequence = rp_sequence(7, 1);
+    REFUSED(vector, (rp_dense(net, 7), rp_add(net, 1)), RP_ERR_VALUE, "rp_add", "1"); /* itself */
+    REFUSED(vector, (rp_dense(net, 7), rp_add(net, 2)), RP_ERR_VALUE, "rp_add", "2");
+    REFUSED(vector, (rp_dense(net, 7), rp_add(net, -2)), RP_ERR_VALUE, "rp_add", "-2");
+    REFUSED(vector, (rp_dense(net, 7), rp_add(net, INT_MAX)), RP_ERR_VALUE, "rp_add", "2147483647");
+    REFUSED(vector, (rp_dense(net, 6), rp_add(net, RP_INPUT)), RP_ERR_SHAPE, "is 6", "is 7");
+    REFUSED(vector, (rp_dense(net, 6), rp_dense(net, 8), rp_add(net, 0)), RP_ERR_SHAPE, "is 6", "is 8");
+    REFUSED(image, (rp_conv2d(net, 3, 1, 1, 0), rp_add(net, RP_INPUT)), RP_ERR_SHAPE, "3x5x4", "2x5x4");
+    REFUSED(image, (rp_dense(net, 40), rp_add(net, RP_INPUT)), RP_ERR_SHAPE, "2x5x4", "40");
+    REFUSED(sequence, (rp_dense(net, 7), rp_add(net, RP_INPUT)), RP_ERR_SHAPE, "7x1", "is 7");
+    REFUSED(vector, (rp_dense(net, 7), rp_add(net, 0), rp_no_bias(net)), RP_ERR_ORDER, "rp_no_bias", "add");
+}
+
+/* On no net, and on one that is built. */
+static void test_misuse_of_time(void) {
+    for (int n = 0; n < 2; n++) {
+        rp_net *net = n ? rp_net_new(rp_image(1, 3, 3), NULL) : NULL;
+        int expected = n ? RP_ERR_ORDER : RP_ERR_NULL, pool = 0;
+        if (n) rp_max_pool2d(net, 2, 1), built(net, 1);
+        const int got[] = {rp_conv2d(net, 1, 1, 1, 0), conv2d_of(net, 1, 1, 1, 1, 0, 1), rp_max_pool2d(net, 1, 1),
+                           rp_avg_pool2d(net, 1, 1), rp_global_avg_pool2d(net), rp_recurrent(net, 1, RP_TANH),
+                           states_of(net, 1, RP_TANH), rp_recursive(net, 1, RP_TANH), rp_add(net, RP_INPUT)};
+        for (size_t i = 0; i < sizeof got / sizeof *got; i++) CHECK(got[i] == expected, "call %d: %d", (int)i, got[i]);
+        if (!n) continue;
+        CHECK(rp_freeze(net, pool, 1) == RP_ERR_VALUE && strstr(rp_error(net), "max_pool2d"), "%s", rp_error(net));
+        CHECK(rp_parameter_count(net) == 0, "%d", (int)rp_parameter_count(net));
+        rp_net_free(net);
+    }
+}
+
+/* Sizes at the edge of what is allowed: windows of 3x3 positions, of which only the one in the middle meets the image. */
+static void test_far_padding(void) {
+    rp_net *net = rp_net_new(rp_image(1, 1, 1), NULL);
+    rp_real x = 3, out[9];
+    rp_conv2d(net, 1, 1, 1 << 28, 1 << 28);
+    built(net, 1);
+    rp_parameters(net)[0] = 2, rp_parameters(net)[1] = 1;
+    CHECK(rp_predict(net, &x, 1, out) == RP_OK, "%s", rp_error(net));
+    for (int i = 0; i < 9; i++) CHECK(out[i] == (i == 4 ? 7 : 1), "%d: %g", i, (double)out[i]);
+    rp_net_free(net);
+}
+
+/* PyTorch: the nets of torch_layers.py. */
+static rp_net *torch_net(int which) {
+    static const rp_conv2d_desc desc = {6, 3, 2, 2, 1, 1, 2, 2};
+    static const rp_shape_kind kinds[TORCH_NETS] = {RP_SHAPE_IMAGE, RP_SHAPE_IMAGE, RP_SHAPE_IMAGE, RP_SHAPE_SEQUENCE,
+                                                    RP_SHAPE_SEQUENCE, RP_SHAPE_IMAGE};
+    static const int sizes[TORCH_NETS][3] = {{4, 7, 6}, {2, 7, 6}, {2, 8, 7}, {5, 3, 0}, {5, 3, 0}, {3, 5, 4}};
+    const int *size = sizes[which];
+    rp_net *net = rp_net_new(kinds[which] == RP_SHAPE_IMAGE ? rp_image(size[0], size[1], size[2]) : rp_sequence(size[0], size[1]), NULL);
+    switch (which) {
+    case 0: rp_conv2d_with(net, &desc), rp_activation(net, RP_TANH), rp_dense(net, 3); break;
+    case 1: rp_conv2d(net, 3, 2, 1, 0), rp_max_pool2d(net, 3, 2), rp_activation(net, RP_SIGMOID), rp_dense(net, 3); break;
+    case 2: rp_conv2d(net, 3, 2, 1, 0), rp_activation(net, RP_RELU), rp_avg_pool2d(net, 3, 2), rp_dense(net, 3); break;
+    case 3: rp_recurrent(net, 4, RP_TANH), rp_dense(net, 2); break;
+    case 4: states_of(net, 4, RP_TANH), states_of(net, 3, RP_RELU), rp_dense(net, 2); break;
+    default:
+        rp_conv2d(net, 3, 3, 1, 1), rp_activation(net, RP_RELU), rp_conv2d(net, 3, 3, 1, 1), rp_activation(net, RP_SOFTPLUS);
+        rp_add(net, 1), rp_add(net, RP_INPUT), rp_global_avg_pool2d(net), rp_dense(net, 2);
+    }
+    return built(net, TORCH_BATCH);
+}
+
+static void torch_reals(uint32_t *state, double scale, rp_real *out, size_t count) { /* Generator in torch_layers.py */
+    for (size_t i = 0; i < count; i++) {
+        *state = *state * 1664525u + 1013904223u;
+        out[i] = (rp_real)(scale * ((*state >> 8) / 8388608.0 - 1));
+    }
+}
+
+static void test_torch(void) {
+    const double *expected = torch_results;
+    const double allowed = sizeof(rp_real) == sizeof(double) ? 1e-9 : 1e-5;
+    for (int which = 0; which < TORCH_NETS; which++) {
+        rp_net *net = torch_net(which);
+        rp_layer first, last;
+        rp_layer_info(net, 0, &first), rp_layer_info(net, rp_layer_count(net) - 1, &last);
+        size_t inputs = TORCH_BATCH * (size_t)ref_features(first.in), outputs = TORCH_BATCH * (size_t)ref_features(last.out);
+        size_t count = rp_parameter_count(net);
+        rp_real *x = new_reals(inputs), *targets = new_reals(outputs), *got = new_reals(outputs + 1 + count);
+        rp_data data = {x, targets, NULL, NULL, TORCH_BATCH, NULL, NULL};
+        uint32_t state = 1;
+        torch_reals(&state, 0.5, rp_parameters(net), count);
+        torch_reals(&state, 1, x, inputs), torch_reals(&state, 1, targets, outputs);
+        CHECK(rp_predict(net, x, TORCH_BATCH, got) == RP_OK, "%s", rp_error(net));
+        CHECK(rp_backward(net, &data, NULL, got + outputs) == RP_OK, "%s", rp_error(net));
+        memcpy(got + outputs + 1, rp_gradient(net), count * sizeof *got);
+        for (size_t i = 0; i < outputs + 1 + count; i++)
+            CHECK(fabs((double)got[i] - expected[i]) <= allowed, "net %d: number %d is %.12g, not %.12g", which, (int)i,
+                  (double)got[i], expected[i]);
+        expected += outputs + 1 + count;
+        free(x), free(targets), free(got);
+        rp_net_free(net);
+    }
+    CHECK(expected == torch_results + sizeof torch_results / sizeof *torch_results, "%d numbers", (int)(expected - torch_results));
+}
+
+int main(void) {
+    test_torch();
+    test_conv2d_is_dense();
+    test_recursion_is_a_stack();
+    test_initialisation();
+    test_far_padding();
+    test_misuse_of_images();
+    test_misuse_of_sequences();
+    test_misuse_of_add();
+    test_misuse_of_time();
+    test_random_nets();
+    test_differences();
+    test_exact_sum();
+    test_bound();
+    test_prediction();
+    test_training();
+    test_threads_and_sets();
+    test_fit();
+    return test_end();
+}
