@@ -295,7 +295,7 @@ typedef struct rp_optimizer {
     rp_real rho;               /* Adadelta; in [0, 1] */
     rp_real epsilon;           /* Adam, Adagrad, Adadelta; >= 0 */
 } rp_optimizer;
-RP_API rp_optimizer rp_partitioning(void);              /* the default: averaged curvature, momentum, fan-in scale; see its definition */
+RP_API rp_optimizer rp_partitioning(void);              /* the default: sampled rule, fan-in scale, averages, rate 4; see its definition */
 RP_API rp_optimizer rp_partitioning_rate(rp_real rate); /* Algorithm 1 as printed: Jensen's bound, scale one, no averages: no state */
 RP_API rp_optimizer rp_sgd(rp_real rate);
 RP_API rp_optimizer rp_adam(rp_real rate);
@@ -3068,10 +3068,14 @@ static rp_optimizer rpi_optimizer(rp_method method, rp_real rate) {
     return o;
 }
 
+/* Measured over eight tasks (bench/tune.c: autoencoders and classifiers of images, small classifiers and regressions): no other
+   fixed setting that was tried is nowhere far from Adam at the best rate for each task. Rate 6 is a little faster on all of
+   them; 4 leaves room below the rates (8 to 12) at which some diverge. The paths rule is better on autoencoders, at a rate of
+   100, and far slower on classifiers, where it needs another rate for each net. */
 RP_API rp_optimizer rp_partitioning(void) {
-    rp_optimizer o = rp_partitioning_rate(100);
-    o.rule.bound = RP_BOUND_TIGHT, o.rule.scale = RP_SCALE_FAN_IN;
-    o.momentum = (rp_real)0.9, o.curvature_average = (rp_real)0.99;
+    rp_optimizer o = rp_partitioning_rate(4);
+    o.rule.kind = RP_SAMPLED, o.rule.bound = RP_BOUND_TIGHT, o.rule.scale = RP_SCALE_FAN_IN;
+    o.momentum = (rp_real)0.9, o.curvature_average = (rp_real)0.999, o.damping = (rp_real)0.1;
     return o;
 }
 RP_API rp_optimizer rp_partitioning_rate(rp_real rate) {

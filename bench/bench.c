@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The machine: multiply-adds that stay in registers, and reading, which is summing up. So many sums hide the latency. */
+/* The machine: multiply-adds that stay in registers, and reading, which is summing up. Fourteen sums
+   hide the latency. */
 
 enum { SUMS = 14 };
 typedef struct machine {
@@ -23,7 +24,7 @@ typedef struct machine {
     int lanes;
     float (*multiply_add)(long rounds);
     float (*read)(const float *x, size_t count);
-    double peak; /* operations per second */
+    int peak; /* its case */
 } machine;
 
 #define UNROLLED _Pragma("GCC unroll 14") for
@@ -96,8 +97,8 @@ static int find_machines(double seconds) {
         if (rpi_resolve_isa(&kind)) machines[count++] = machines[i];
     }
     for (int i = 0; i < count; i++) {
-        machines[i].peak = 2.0 * SUMS * machines[i].lanes / best_of(&machines[i], NULL, 0, seconds);
-        printf("peak isa=%s gflops=%.1f\n", machines[i].isa, machines[i].peak / 1e9);
+        double operations = 2.0 * SUMS * machines[i].lanes, time = best_of(&machines[i], NULL, 0, seconds);
+        printf("peak isa=%s gflops=%.1f\n", machines[i].isa, operations / time / 1e9);
     }
     return count;
 }
@@ -124,7 +125,8 @@ static double read_caches(const machine *m, double seconds) {
 enum { MOST_CASES = 400 };
 typedef struct bench_case {
     char name[112];
-    double flops, peak; /* of one call; of as many cores as it has threads. 0: not printed */
+    double flops;       /* of one call; 0: not printed */
+    int peak, threads;  /* the case of the peak; -1: none */
     double l2;          /* seconds that reading the weights from L2 would take; 0: not printed */
     int reference;      /* another case; -1: none */
     const char *ratio_name;
@@ -132,7 +134,7 @@ typedef struct bench_case {
     rp_optimizer optimizer;
     rp_data data;
     product_call product;
-    const machine *machine; /* for reading */
+    const machine *machine; /* of a peak, or for reading */
     rp_real *output;
 } bench_case;
 static bench_case cases[MOST_CASES];
@@ -143,9 +145,24 @@ static double l2_byte; /* seconds */
 static bench_case *add_case(void (*run)(void *context)) {
     if (case_count == MOST_CASES) exit(1);
     bench_case *c = &cases[case_count];
-    c->reference = -1;
+    c->reference = c->peak = -1, c->threads = 1;
     measurements[case_count].run = run, measurements[case_count++].context = c;
     return c;
+}
+
+static void run_peak(void *context) {
+    enum { ROUNDS = 1000 };
+    bench_case *c = (bench_case *)context;
+    sink = c->machine->multiply_add(ROUNDS);
+    c->flops = 2.0 * SUMS * c->machine->lanes * ROUNDS;
+}
+
+/* Once more among the cases, since a core's frequency changes: percentages are of what it was in the same rounds. */
+static void add_peak(machine *m) {
+    m->peak = case_count;
+    bench_case *c = add_case(run_peak);
+    snprintf(c->name, sizeof c->name, "peak in_turns=1 isa=%s", m->isa);
+    c->machine = m;
 }
 
 static void check(double error, double limit, const char *name) {
@@ -203,7 +220,7 @@ static void add_steps(const task *t, const rp_data *data, const machine *m, int 
         bench_case *c = add_case(run_step);
         snprintf(c->name, sizeof c->name, "step task=%s optimizer=%s isa=%s threads=%d batch=%d", t->name,
                  methods[i].name, m->isa, threads, t->batch);
-        c->flops = task_flops(t, methods[i].first_products, methods[i].products), c->peak = threads * m->peak;
+        c->flops = task_flops(t, methods[i].first_products, methods[i].products), c->peak = m->peak, c->threads = threads;
         c->reference = sgd, c->ratio_name = "vs_sgd";
         c->net = task_net(t, m->kind, threads), c->data = *data;
         check_step(c, t, i);
@@ -282,7 +299,11 @@ static void print_case(int index) {
     const measurement *m = &measurements[index];
     double time = measure_median(m);
     printf("%s us=%.2f us_least=%.2f", c->name, 1e6 * time, 1e6 * measure_least(m));
-    if (c->flops > 0) printf(" gflops=%.1f peak_percent=%.1f", c->flops / time / 1e9, 100 * c->flops / time / c->peak);
+    if (c->flops > 0) printf(" gflops=%.1f", c->flops / time / 1e9);
+    if (c->peak >= 0) {
+        double share = c->flops / (cases[c->peak].flops * c->threads) / measure_ratio(m, &measurements[c->peak]);
+        printf(" peak_percent=%.1f", 100 * share);
+    }
     if (c->reference >= 0) printf(" %s=%.3f", c->ratio_name, measure_ratio(m, &measurements[c->reference]));
     if (c->l2 > 0) printf(" vs_l2=%.3f", time / c->l2);
     printf("\n");
@@ -322,7 +343,8 @@ static int usage(const char *wrong) {
                 "  --seconds N     how long to take turns (40)\n"
                 "  --quick         as few turns as possible\n"
                 "us is the median, and what the other numbers are made of; vs_sgd is against SGD with the same\n"
-                "threads, vs_read against the time that reading the net's weights takes, vs_l2 if they all were in L2.\n");
+                "threads, vs_read against the time that reading the net's weights takes, vs_l2 if all were in L2.\n"
+                "peak_percent is of the peak in the same rounds: a core's frequency changes.\n");
     return wrong ? 2 : 0;
 }
 
@@ -346,9 +368,10 @@ int main(int argc, char **argv) {
     int machine_count = find_machines(moment);
     l2_byte = read_caches(&machines[machine_count - 1], moment);
     fflush(stdout);
+    for (int i = 0; i < machine_count; i++) add_peak(&machines[i]);
     for (int i = 0; i < TASKS; i++)
         if (wanted(tasks[i].name, o.task)) add_task(&tasks[i], &o, machine_count);
-    if (!case_count) return usage("--task or --isa");
+    if (case_count == machine_count) return usage("--task or --isa");
     measure(measurements, case_count, o.seconds, 2e-3);
     for (int i = 0; i < case_count; i++) print_case(i);
     return 0;

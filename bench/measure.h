@@ -76,6 +76,7 @@ static inline double measure_least(const measurement *m) {
 /* The end of a line on ours and a peer's. */
 static inline void measure_print_pair(const measurement *ours, const char *name, const measurement *theirs) {
     printf(" us=%.2f %s_us=%.2f", 1e6 * measure_median(ours), name, 1e6 * measure_median(theirs));
-    printf(" ratio=%.2f ratio_of_least=%.2f\n", measure_ratio(theirs, ours), measure_least(theirs) / measure_least(ours));
+    printf(" ratio=%.2f", measure_ratio(theirs, ours));
+    printf(" ratio_of_least=%.2f\n", measure_least(theirs) / measure_least(ours));
 }
 #endif

@@ -1,6 +1,7 @@
-/* Convolutions, pools, recurrence, recursion and residual sums of rp.h once more: in float64 and one scalar at a time. A net
-   is a list of units; each is a weighted sum of earlier ones, an activation of one, or the largest of some. A layer is no
-   more than the loops that say which unit reads which, through which parameter; a sweep is a loop over the list. */
+/* Convolutions, pools, recurrence, recursion and residual sums of rp.h once more: in float64 and one scalar at a time.
+   A net is a list of units; each is a weighted sum of earlier ones, an activation of one, or the largest of some. A
+   layer is no more than the loops that say which unit reads which, through which parameter; a sweep is a loop over the
+   list. */
 #ifndef REFERENCE_LAYERS_H
 #define REFERENCE_LAYERS_H
 #include "reference.h"
@@ -37,8 +38,8 @@ typedef struct ref_link {
     double factor;
 } ref_link;
 
-/* Unit 0 is the bias's input, 1, then come the inputs. Of `net` the layers serve what is one number per parameter (scales,
-   updates) or per unit (sigma): a layer with parameters looks like a dense one of its fan-in. */
+/* Unit 0 is the bias's input, 1, then come the inputs. Of `net` the layers serve what is one number per parameter
+   (scales, updates) or per unit (sigma): a layer with parameters looks like a dense one of its fan-in. */
 typedef struct ref_graph {
     ref_net net;
     ref_spec spec[REF_LAYERS];
@@ -157,7 +158,8 @@ static inline int ref_recurrent(ref_graph *g, const ref_spec *spec, const ref_la
 
 static inline int ref_sum_of(ref_graph *g, int one, int other, int count) {
     int first = g->units;
-    for (int i = 0; i < count; i++) ref_unit_new(g, REF_SUM), ref_read(g, one + i, -1, 1), ref_read(g, other + i, -1, 1);
+    for (int i = 0; i < count; i++)
+        ref_unit_new(g, REF_SUM), ref_read(g, one + i, -1, 1), ref_read(g, other + i, -1, 1);
     return first;
 }
 
@@ -263,10 +265,10 @@ static inline void ref_graph_forward(ref_graph *g, rp_scale_kind scale, const do
     }
 }
 
-/* From d and v (NULL: 0) at the outputs to all units, and to the parameters: gradient += factor d y, curvature += factor / c
-   v |y| (NULL: none), for each time that a parameter is used. */
-static inline void ref_graph_backward(ref_graph *g, rp_scale_kind scale, const double *d, const double *v, double factor,
-                                      double *gradient, double *curvature) {
+/* From d and v (NULL: 0) at the outputs to all units, and to the parameters: gradient += factor d y, curvature +=
+   factor / c v |y| (NULL: none), for each time that a parameter is used. */
+static inline void ref_graph_backward(ref_graph *g, rp_scale_kind scale, const double *d, const double *v,
+                                      double factor, double *gradient, double *curvature) {
     int out = g->out[g->net.layers - 1];
     memset(g->d, 0, sizeof *g->d * 2 * (size_t)g->units);
     memcpy(g->d + out, d, sizeof *d * (size_t)g->net.outputs);
@@ -322,7 +324,8 @@ static inline void ref_graph_jacobian_rule(ref_graph *g, const rp_rule *rule, co
 }
 
 /* The smallest and the largest that the sampled rule can give. */
-static inline void ref_graph_sampled(ref_graph *g, const ref_data *data, rp_scale_kind scale, double *low, double *high) {
+static inline void ref_graph_sampled(ref_graph *g, const ref_data *data, rp_scale_kind scale, double *low,
+                                     double *high) {
     int n = g->net.parameters;
     double *e = ref_new(n), *x = ref_new(n), *least = ref_new(n), *most = ref_new(n), *c = ref_new(n);
     ref_scales(&g->net, scale, c);
@@ -368,8 +371,9 @@ static inline double ref_graph_batch(ref_graph *g, const ref_data *data, const r
     return loss;
 }
 
-/* Equation 44, with scales: what sum c^2 curvature must be if no activation has a second derivative. A pool, a sum and a copy
-   have no parameters and no slope but fixed ones, so that v'u' = sum v u holds across them as across an affine layer. */
+/* Equation 44, with scales: what sum c^2 curvature must be if no activation has a second derivative. A pool, a sum and
+   a copy have no parameters and no slope but fixed ones, so that v'u' = sum v u holds across them as across an affine
+   layer. */
 static inline double ref_graph_exact_sum(ref_graph *g, const ref_data *data, const rp_rule *rule) {
     double sum = 0, v[REF_WIDTH];
     for (int b = 0; b < data->count; b++) {

@@ -84,12 +84,11 @@ float blas_step(blas_net *net, const float *inputs, const int *labels, float rat
     for (int l = last - 1; l >= 0; l--) {
         int in = net->widths[l], out = net->widths[l + 1];
         const float *x = l ? net->y[l] : inputs;
-        float *d = net->d[l + 1], step = -rate / (float)batch;
+        float *w = net->w[l], *d = net->d[l + 1], step = -rate / (float)batch;
         if (l + 1 < last || !net->classes)
             for (int i = 0; i < batch * out; i++) d[i] *= net->slope[l + 1][i];
-        if (l)
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, batch, in, out, 1, d, out, net->w[l], in, 0, net->d[l], in);
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, out, in, batch, step, d, out, x, in, 1, net->w[l], in);
+        if (l) cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, batch, in, out, 1, d, out, w, in, 0, net->d[l], in);
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, out, in, batch, step, d, out, x, in, 1, w, in);
         for (int s = 0; s < batch; s++)
             for (int i = 0; i < out; i++) net->b[l][i] += step * d[s * out + i];
     }
