@@ -1,7 +1,8 @@
 /* rp.h - v0.1 - neural networks that see curvature, in one file - public domain or MIT, at your choice
 
-   Trains and runs neural networks inside a C or C++ program: residual partitioning (a diagonal second-order method that
-   needs one forward and one backward pass and no state), SGD, Adam, Adagrad, Adadelta. Nothing to install, nothing to link.
+   Trains and runs neural networks (dense, convolutional, recurrent, residual) inside a C or C++ program: by residual
+   partitioning, a second-order method that gives every weight its own step from one forward and one backward pass, or by SGD,
+   Adam, Adagrad, Adadelta. Its own kernels for AVX2, AVX-512 and NEON are chosen at run time. Nothing to install or to link.
 
        #define RP_IMPLEMENTATION            // in exactly one file of the program
        #include "rp.h"
@@ -22,7 +23,7 @@
            rp_net_free(net);
        }
 
-       cc -O2 app.c -lm
+       cc -O2 app.c -lm                     (with several threads: cc -O2 -DRP_THREADS app.c -lm -lpthread)
 
    Contents (search for the anchor)
        >>concepts        what the words and the shapes mean
@@ -49,7 +50,8 @@
 
        step = -rate * gradient / curvature
 
-   It comes from one forward and one backward pass, in which a second number travels beside each value:
+   In the paths rule, the paper's, it comes from one forward and one backward pass in which a second number travels beside each
+   value; the other rules (rp_rule_kind) are cheaper, or tighter, ways to the same kind of bound:
        y   value of a unit                       u   total gradient: how far the unit moves if every weight below moves by one
        d   derivative of the loss by the unit    v   curvature flow: the bound's second derivative at the unit, times u
    "Algorithm 1", "Equation n", "Theorem n" in this file are those of Deep Residual Partitioning (Lawton, Ver Steeg,
@@ -391,8 +393,9 @@ RP_API void rp_idx_free(rp_idx *idx); /* NULL is allowed, twice too */
 
 /* >>pieces
    A step in pieces: between them the caller may look at the arrays, average them over machines, clip them, or choose the
-   length of the step. All flat arrays have rp_parameter_count entries, layer after layer: weights row-major [out][in], then
-   biases [out]. They belong to the net and live as long as it does. */
+   length of the step. All flat arrays have rp_parameter_count entries, layer after layer: weights row-major [out][in] (conv2d:
+   [out][in][height][width]; recurrent: W [units][features], then U [units][units]), then biases [out]. They belong to the net
+   and live as long as it does. */
 
 RP_API size_t rp_parameter_count(const rp_net *net);    /* 0 before the build */
 RP_API rp_real *rp_parameters(rp_net *net);             /* may be written at any time between calls. NULL before the build */

@@ -220,7 +220,8 @@ static void add_steps(const task *t, const rp_data *data, const machine *m, int 
         bench_case *c = add_case(run_step);
         snprintf(c->name, sizeof c->name, "step task=%s optimizer=%s isa=%s threads=%d batch=%d", t->name,
                  methods[i].name, m->isa, threads, t->batch);
-        c->flops = task_flops(t, methods[i].first_products, methods[i].products), c->peak = m->peak, c->threads = threads;
+        c->flops = task_flops(t, methods[i].first_products, methods[i].products);
+        c->peak = m->peak, c->threads = threads;
         c->reference = sgd, c->ratio_name = "vs_sgd";
         c->net = task_net(t, m->kind, threads), c->data = *data;
         check_step(c, t, i);

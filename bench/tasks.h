@@ -27,7 +27,7 @@ static rp_optimizer task_sampled(rp_real rate) {
     return optimizer;
 }
 
-/* In a step each weight meets each sample in so many products; in the first layer not to find the input's derivative. */
+/* In a step a weight meets each sample in so many products; in the first layer not to find the input's derivative. */
 enum { SGD, ADAM, RP, RP_SAMPLED_RULE, METHODS };
 static const struct {
     const char *name;

@@ -87,7 +87,8 @@ float blas_step(blas_net *net, const float *inputs, const int *labels, float rat
         float *w = net->w[l], *d = net->d[l + 1], step = -rate / (float)batch;
         if (l + 1 < last || !net->classes)
             for (int i = 0; i < batch * out; i++) d[i] *= net->slope[l + 1][i];
-        if (l) cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, batch, in, out, 1, d, out, w, in, 0, net->d[l], in);
+        if (l)
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, batch, in, out, 1, d, out, w, in, 0, net->d[l], in);
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, out, in, batch, step, d, out, x, in, 1, w, in);
         for (int s = 0; s < batch; s++)
             for (int i = 0; i < out; i++) net->b[l][i] += step * d[s * out + i];

@@ -20,7 +20,8 @@ has() { printf '#include <%s>\n' "$1" | $cc -E - >/dev/null 2>&1; } # a header
 
 if has cblas.h; then
     heading "OpenBLAS, one thread"
-    "$(command -v gcc || echo $cc)" -O3 -march=native -ffast-math -c bench/peers/blas_step.c -o $out/blas_step.o # gcc vectorises tanhf
+    vectoriser=$(command -v gcc || echo "$cc") # of tanhf and expf
+    $vectoriser -O3 -march=native -ffast-math -c bench/peers/blas_step.c -o $out/blas_step.o
     $cc -O2 bench/peers/blas.c $out/blas_step.o -o $out/blas -lopenblas -lm
     OPENBLAS_NUM_THREADS=1 $out/blas "$seconds"
 else missing "OpenBLAS (libopenblas-dev)"; fi
