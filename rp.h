@@ -1667,6 +1667,7 @@ static void rpi_shared_reach(const rpi_buffers *b, const rpi_step *step, int n, 
 
 /* Maps without parameters. A copy of some rows of one slot to some rows of another: */
 static void rpi_copy_rows(const rpi_buffers *b, int rows, int n, const rp_real *in, rp_real *out, int add) {
+    if (b->ld == 1) n = rows, rows = 1; /* one sample: its units are contiguous */
     if (add) b->kernels->add_rows(rows, n, 1, in, b->ld, out, b->ld);
     for (int i = 0; i < rows && !add; i++) memcpy(out + (size_t)i * b->ld, in + (size_t)i * b->ld, (size_t)n * sizeof *out);
 }
@@ -1970,13 +1971,16 @@ static void rpi_set_activation(rpi_layer *layer, rp_activation_kind activation) 
     layer->alpha = activation == RP_LEAKY_RELU ? (rp_real)0.01 : 1;
 }
 
-/* The geometry's output sizes, and the strides of images [channels][height][width]; 0 if no window fits. */
+/* The geometry's output sizes, and the strides of images [channels][height][width]: 1, 0 if no window fits, -1 if the output is too
+   large. */
 static int rpi_image_geometry(rpi_geometry *g, rp_shape in) {
     int64_t height = (int64_t)in.height + 2 * (int64_t)g->padding_height - g->kernel_height;
     int64_t width = (int64_t)in.width + 2 * (int64_t)g->padding_width - g->kernel_width;
     if (height < 0 || width < 0) return 0;
+    height /= g->stride_height, width /= g->stride_width;
     g->height = in.height, g->width = in.width;
-    g->out_height = (int)(height / g->stride_height) + 1, g->out_width = (int)(width / g->stride_width) + 1;
+    g->out_height = (int)height + 1, g->out_width = (int)width + 1;
+    if ((height + 1) * (width + 1) > RPI_LARGEST) return -1;
     g->in_x = g->out_x = 1;
     g->in_y = in.width, g->out_y = g->out_width;
     g->in_channel = in.width * in.height, g->out_filter = g->out_width * g->out_height;
@@ -1987,6 +1991,7 @@ static int rpi_image_geometry(rpi_geometry *g, rp_shape in) {
 static rpi_layer *rpi_append_image(rp_net *net, const char *who, rpi_kind kind, rpi_geometry g) {
     rpi_layer *layer;
     rp_shape in = net->output;
+    int fits;
     const struct {
         const char *name;
         int value, least;
@@ -2010,12 +2015,13 @@ static rpi_layer *rpi_append_image(rp_net *net, const char *who, rpi_kind kind, 
         return NULL;
     }
     g.channels = in.channels / g.groups;
-    if (!rpi_image_geometry(&g, in)) {
+    fits = rpi_image_geometry(&g, in);
+    if (!fits) {
         rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: a window of %dx%d does not fit into the image of %dx%dx%d with padding %dx%d", who, net->layer_count,
                                 g.kernel_height, g.kernel_width, in.channels, in.height, in.width, g.padding_height, g.padding_width));
         return NULL;
     }
-    if (!rpi_shape_valid(rp_image(g.filters, g.out_height, g.out_width))) {
+    if (fits < 0 || !rpi_shape_valid(rp_image(g.filters, g.out_height, g.out_width))) {
         rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: its output of %dx%dx%d is too large", who, net->layer_count, g.filters, g.out_height, g.out_width));
         return NULL;
     }
@@ -2343,7 +2349,8 @@ static void rpi_lower(rp_net *net) {
         net->layers[i].slot = slot;
         net->vectors &= layer->kind == RPI_DENSE || layer->kind == RPI_ACTIVATION || layer->kind == RPI_ADD;
     }
-    if (slot != net->slot_count - 1) rpi_lower_copy(net, net->layer_count - 1, slot, 0, net->outputs, &counted);
+    if (slot != net->slot_count - 1 || net->layers[net->layer_count - 1].kind == RPI_RECURRENT) /* the output is the last slot, and no step reads it */
+        rpi_lower_copy(net, net->layer_count - 1, slot, 0, net->outputs, &counted);
 }
 
 static int rpi_trains(const rp_net *net, const rpi_step *step) { return step->map->outer && !net->layers[step->layer].frozen; }
@@ -3281,7 +3288,7 @@ static void rpi_predict_one(const rp_net *net, const rpi_buffers *batch, const r
     b.ld = 1;
     memcpy(b.y[0], x, (size_t)net->inputs * sizeof *x);
     rpi_forward(net, &b, 1, 0, NULL);
-    memcpy(out, b.y[net->step_count], (size_t)net->outputs * sizeof *out);
+    memcpy(out, b.y[net->slot_count - 1], (size_t)net->outputs * sizeof *out);
 }
 
 static void rpi_predict_batches(const rp_net *net, const rpi_buffers *b, const rp_real *x, int count, rp_real *out) {

@@ -14,8 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The machine: multiply-adds that stay in registers, and reading, which is summing up. Fourteen sums
-   hide the latency. */
+/* The machine: multiply-adds that stay in registers, and reading, which is summing up. Fourteen sums hide the
+   latency. */
 
 enum { SUMS = 14 };
 typedef struct machine {
@@ -24,7 +24,7 @@ typedef struct machine {
     int lanes;
     float (*multiply_add)(long rounds);
     float (*read)(const float *x, size_t count);
-    int peak; /* its case */
+    double peak; /* operations per second, in the best run of all */
 } machine;
 
 #define UNROLLED _Pragma("GCC unroll 14") for
@@ -97,8 +97,8 @@ static int find_machines(double seconds) {
         if (rpi_resolve_isa(&kind)) machines[count++] = machines[i];
     }
     for (int i = 0; i < count; i++) {
-        double operations = 2.0 * SUMS * machines[i].lanes, time = best_of(&machines[i], NULL, 0, seconds);
-        printf("peak isa=%s gflops=%.1f\n", machines[i].isa, operations / time / 1e9);
+        machines[i].peak = 2.0 * SUMS * machines[i].lanes / best_of(&machines[i], NULL, 0, seconds);
+        printf("peak isa=%s gflops=%.1f\n", machines[i].isa, machines[i].peak / 1e9);
     }
     return count;
 }
@@ -126,7 +126,7 @@ enum { MOST_CASES = 400 };
 typedef struct bench_case {
     char name[112];
     double flops;       /* of one call; 0: not printed */
-    int peak, threads;  /* the case of the peak; -1: none */
+    int threads;
     double l2;          /* seconds that reading the weights from L2 would take; 0: not printed */
     int reference;      /* another case; -1: none */
     const char *ratio_name;
@@ -134,7 +134,7 @@ typedef struct bench_case {
     rp_optimizer optimizer;
     rp_data data;
     product_call product;
-    const machine *machine; /* of a peak, or for reading */
+    machine *machine;
     rp_real *output;
 } bench_case;
 static bench_case cases[MOST_CASES];
@@ -145,7 +145,7 @@ static double l2_byte; /* seconds */
 static bench_case *add_case(void (*run)(void *context)) {
     if (case_count == MOST_CASES) exit(1);
     bench_case *c = &cases[case_count];
-    c->reference = c->peak = -1, c->threads = 1;
+    c->reference = -1, c->threads = 1;
     measurements[case_count].run = run, measurements[case_count++].context = c;
     return c;
 }
@@ -157,9 +157,8 @@ static void run_peak(void *context) {
     c->flops = 2.0 * SUMS * c->machine->lanes * ROUNDS;
 }
 
-/* Once more among the cases, since a core's frequency changes: percentages are of what it was in the same rounds. */
+/* Once more among the cases, since a core's frequency changes. */
 static void add_peak(machine *m) {
-    m->peak = case_count;
     bench_case *c = add_case(run_peak);
     snprintf(c->name, sizeof c->name, "peak in_turns=1 isa=%s", m->isa);
     c->machine = m;
@@ -214,14 +213,14 @@ static void run_step(void *context) {
     if (rp_train(c->net, &c->optimizer, &c->data, NULL)) exit(1);
 }
 
-static void add_steps(const task *t, const rp_data *data, const machine *m, int threads) {
+static void add_steps(const task *t, const rp_data *data, machine *m, int threads) {
     int sgd = case_count;
     for (int i = 0; i < METHODS; i++) {
         bench_case *c = add_case(run_step);
         snprintf(c->name, sizeof c->name, "step task=%s optimizer=%s isa=%s threads=%d batch=%d", t->name,
                  methods[i].name, m->isa, threads, t->batch);
         c->flops = task_flops(t, methods[i].first_products, methods[i].products);
-        c->peak = m->peak, c->threads = threads;
+        c->machine = m, c->threads = threads;
         c->reference = sgd, c->ratio_name = "vs_sgd";
         c->net = task_net(t, m->kind, threads), c->data = *data;
         check_step(c, t, i);
@@ -229,7 +228,7 @@ static void add_steps(const task *t, const rp_data *data, const machine *m, int 
     }
 }
 
-static void add_products(const task *t, const rp_data *data, const machine *m) {
+static void add_products(const task *t, const rp_data *data, machine *m) {
     rp_net *net = task_net(t, m->kind, 1);
     rp_optimizer optimizer = rp_partitioning_rate((rp_real)1e-9);
     task_good(rp_train(net, &optimizer, data, NULL), net);
@@ -243,7 +242,7 @@ static void add_products(const task *t, const rp_data *data, const machine *m) {
             bench_case *c = add_case(product_run);
             snprintf(c->name, sizeof c->name, "gemm task=%s layer=%d product=%s outputs=%d inputs=%d batch=%d isa=%s",
                      t->name, i + 1, product_names[twin][product], step->outputs, step->inputs, t->batch, m->isa);
-            c->flops = 2.0 * step->outputs * step->inputs * t->batch * (1 + twin), c->peak = m->peak;
+            c->flops = 2.0 * step->outputs * step->inputs * t->batch * (1 + twin), c->machine = m;
             c->product = product_new(net, i, product, twin);
             measurements[case_count - 1].context = &c->product;
             product_run(&c->product);
@@ -274,7 +273,7 @@ static void check_predict(const bench_case *c) {
     check(error / size, 1e-4, c->name);
 }
 
-static void add_predictions(const task *t, const rp_data *data, const machine *m) {
+static void add_predictions(const task *t, const rp_data *data, machine *m) {
     int reading = case_count;
     bench_case *reader = add_case(run_read);
     snprintf(reader->name, sizeof reader->name, "read task=%s isa=%s", t->name, m->isa);
@@ -284,7 +283,7 @@ static void add_predictions(const task *t, const rp_data *data, const machine *m
         resized.batch = batch;
         bench_case *c = add_case(run_predict);
         snprintf(c->name, sizeof c->name, "predict task=%s isa=%s batch=%d", t->name, m->isa, batch);
-        c->flops = task_flops(&resized, 1, 1), c->peak = m->peak;
+        c->flops = task_flops(&resized, 1, 1), c->machine = m;
         c->reference = reading, c->ratio_name = "vs_read";
         c->net = task_net(&resized, m->kind, 1);
         c->l2 = l2_byte * (double)(rp_parameter_count(c->net) * sizeof(rp_real));
@@ -295,15 +294,30 @@ static void add_predictions(const task *t, const rp_data *data, const machine *m
     }
 }
 
+static void update_peaks(void) {
+    for (int i = 0; i < case_count; i++)
+        if (measurements[i].run == run_peak) {
+            machine *m = cases[i].machine;
+            m->peak = fmax(m->peak, cases[i].flops / measure_least(&measurements[i]));
+        }
+}
+
+/* How far medians are from the best runs, in all but a tenth of the cases: how much other programs disturb. */
+static void print_noise(void) {
+    double ratios[MOST_CASES];
+    for (int i = 0; i < case_count; i++) ratios[i] = measure_median(&measurements[i]) / measure_least(&measurements[i]);
+    qsort(ratios, (size_t)case_count, sizeof *ratios, measure_order);
+    printf("noise median_over_least=%.3f rounds=%d\n", ratios[case_count * 9 / 10], measurements[0].rounds);
+}
+
 static void print_case(int index) {
     const bench_case *c = &cases[index];
     const measurement *m = &measurements[index];
     double time = measure_median(m);
     printf("%s us=%.2f us_least=%.2f", c->name, 1e6 * time, 1e6 * measure_least(m));
-    if (c->flops > 0) printf(" gflops=%.1f", c->flops / time / 1e9);
-    if (c->peak >= 0) {
-        double share = c->flops / (cases[c->peak].flops * c->threads) / measure_ratio(m, &measurements[c->peak]);
-        printf(" peak_percent=%.1f", 100 * share);
+    if (c->flops > 0) {
+        double speed = c->flops / time;
+        printf(" gflops=%.1f peak_percent=%.1f", speed / 1e9, 100 * speed / (c->threads * c->machine->peak));
     }
     if (c->reference >= 0) printf(" %s=%.3f", c->ratio_name, measure_ratio(m, &measurements[c->reference]));
     if (c->l2 > 0) printf(" vs_l2=%.3f", time / c->l2);
@@ -320,7 +334,7 @@ static int wanted(const char *name, const char *only) { return !only || !strcmp(
 
 static void add_task(const task *t, const options *o, int machine_count) {
     rp_data data = task_data(t);
-    const machine *best = NULL;
+    machine *best = NULL;
     check_gradient(t, &data);
     for (int i = 0; i < machine_count; i++) {
         if (!wanted(machines[i].isa, o->isa)) continue;
@@ -345,7 +359,7 @@ static int usage(const char *wrong) {
                 "  --quick         as few turns as possible\n"
                 "us is the median, and what the other numbers are made of; vs_sgd is against SGD with the same\n"
                 "threads, vs_read against the time that reading the net's weights takes, vs_l2 if all were in L2.\n"
-                "peak_percent is of the peak in the same rounds: a core's frequency changes.\n");
+                "peak_percent is of the highest peak seen, times the threads.\n");
     return wrong ? 2 : 0;
 }
 
@@ -374,6 +388,8 @@ int main(int argc, char **argv) {
         if (wanted(tasks[i].name, o.task)) add_task(&tasks[i], &o, machine_count);
     if (case_count == machine_count) return usage("--task or --isa");
     measure(measurements, case_count, o.seconds, 2e-3);
+    update_peaks();
     for (int i = 0; i < case_count; i++) print_case(i);
+    print_noise();
     return 0;
 }

@@ -6,6 +6,8 @@
 #include "../rp.h"
 #include "reference_layers.h"
 #include "torch_layers.h"
+#include <float.h>
+#include <limits.h>
 
 /* Largest error allowed, relative to the largest entry of the layer's array; see test_math.c. */
 #ifdef RP_DOUBLE
@@ -104,8 +106,7 @@ static void random_pool2d(test_random *random, rp_shape s, ref_spec *spec) {
     w->kernel_height = s.height, w->kernel_width = s.width, w->stride_height = w->stride_width = 1;
 }
 
-/* Layers, and the input, whose output has the shape of the last layer's; returns one of them. There is always that
- * itself. */
+/* A layer, or the input, whose output has the shape of the last layer's. There is always that itself. */
 static int random_source(test_random *random, const ref_graph *g) {
     int source = test_int(random, RP_INPUT, g->net.layers - 1);
     while (!same_shape(ref_shape(g, source), ref_last_shape(g))) source = test_int(random, RP_INPUT, g->net.layers - 1);
@@ -136,17 +137,21 @@ static void random_layer(test_random *random, const net_recipe *recipe, ref_grap
     ref_add_layer(g, spec);
 }
 
+static rp_shape random_input(test_random *random, const net_recipe *recipe) {
+    int a = test_int(random, 1, recipe->size), b = test_int(random, 1, recipe->size);
+    switch (recipe->input) {
+    case IMAGE: return rp_image(test_int(random, 1, 4), a, b);
+    case SEQUENCE: return rp_sequence(a, b);
+    case VECTOR: break;
+    }
+    return rp_vector(a);
+}
+
 static ref_graph *random_graph(test_random *random, const net_recipe *recipe, rp_rule_kind kind) {
     rp_loss_kind loss = (rp_loss_kind)test_int(random, RP_SQUARED_ERROR, RP_POISSON);
-    int a = test_int(random, 1, recipe->size), b = test_int(random, 1, recipe->size),
-        c = test_int(random, 1, recipe->size);
-    rp_shape input = recipe->input == IMAGE      ? rp_image(smaller(a, 4), b, c)
-                     : recipe->input == SEQUENCE ? rp_sequence(a, b)
-                                                 : rp_vector(a);
-    ref_graph *g = ref_graph_new(input, loss, rounded(test_uniform(random, 0.3, 2)));
-    /* 2^4 sign vectors for the sampled rule */
-    int outputs =
-        kind == RP_SAMPLED && loss != RP_SOFTMAX_CROSS_ENTROPY ? smaller(4, recipe->outputs) : recipe->outputs;
+    ref_graph *g = ref_graph_new(random_input(random, recipe), loss, rounded(test_uniform(random, 0.3, 2)));
+    int outputs = recipe->outputs;
+    if (kind == RP_SAMPLED && loss != RP_SOFTMAX_CROSS_ENTROPY && outputs > 4) outputs = 4; /* 2^4 sign vectors */
     for (int more = test_int(random, 1, recipe->layers); more > 0; more--) random_layer(random, recipe, g);
     if (g->net.outputs > outputs || chance(random, 0.3)) {
         ref_spec spec;
@@ -209,15 +214,18 @@ static void check_layers(rp_net *net, const ref_graph *g) {
     }
 }
 
+static int has_activation(const ref_spec *spec) {
+    return spec->kind == REF_ACTIVATION || spec->kind == REF_RECURRENT || spec->kind == REF_RECURSIVE;
+}
+
 static rp_net *library_net(const ref_graph *g, int batch, uint64_t seed, const rp_config *config) {
     rp_net *net = rp_net_new(g->input, config);
     for (int l = 0; l < g->net.layers; l++) {
         const ref_spec *spec = &g->spec[l];
         int index = describe_layer(net, spec, ref_shape(g, l - 1));
-        int active = spec->kind == REF_ACTIVATION || spec->kind == REF_RECURRENT || spec->kind == REF_RECURSIVE;
         CHECK(index == l, "layer %d has index %d: %s", l, index, rp_error(net));
         if (g->net.layer[l].dense && !spec->bias) rp_no_bias(net);
-        if (active && (spec->activation == RP_LEAKY_RELU || spec->activation == RP_ELU))
+        if (has_activation(spec) && (spec->activation == RP_LEAKY_RELU || spec->activation == RP_ELU))
             rp_negative_slope(net, (rp_real)spec->slope);
         if (g->net.layer[l].frozen && seed % 2) rp_freeze(net, l, 1);
     }
@@ -232,10 +240,6 @@ static rp_net *library_net(const ref_graph *g, int batch, uint64_t seed, const r
     return net;
 }
 
-static void read_parameters(const rp_net *net, const rp_real *w, ref_graph *g) {
-    for (size_t p = 0; p < rp_parameter_count(net); p++) g->net.w[p] = (double)w[p];
-}
-
 static double random_target(test_random *random, rp_loss_kind loss) {
     if (loss == RP_SQUARED_ERROR || loss == RP_HUBER) return test_normal(random);
     return test_uniform(random, 0, loss == RP_POISSON ? 3 : 1);
@@ -245,9 +249,8 @@ static void random_data(trial *t, int count) {
     test_random *random = &t->random;
     int in = t->graph->net.inputs, out = t->graph->net.outputs;
     rp_loss_kind loss = t->graph->net.loss;
-    int labels =
-        (loss == RP_SOFTMAX_CROSS_ENTROPY || (loss == RP_BINARY_CROSS_ENTROPY && out == 1)) && chance(random, 0.5);
-    int weights = chance(random, 0.4);
+    int classes = loss == RP_SOFTMAX_CROSS_ENTROPY || (loss == RP_BINARY_CROSS_ENTROPY && out == 1);
+    int labels = classes && chance(random, 0.5), weights = chance(random, 0.4);
     for (int i = 0; i < count * in; i++)
         t->exact.inputs[i] = (double)(t->inputs[i] = chance(random, 0.05) ? 0 : (rp_real)test_normal(random));
     for (int i = 0; i < count * out; i++)
@@ -267,75 +270,90 @@ static void random_data(trial *t, int count) {
     t->data.count = t->exact.count = count;
 }
 
+/* Appends to the description of a trial. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+static void
+note(trial *t, const char *format, ...) {
+    size_t length = strlen(t->text);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(t->text + length, sizeof t->text - length, format, arguments);
+    va_end(arguments);
+}
+static void note_shape(trial *t, rp_shape s) { note(t, " %dx%dx%dx%d", s.steps, s.channels, s.height, s.width); }
+
 static void describe(trial *t) {
+    static const char *names[] = {"dense", "activation", "conv", "max", "avg", "recurrent", "recursive", "add"};
     const ref_graph *g = t->graph;
-    size_t size = sizeof t->text, n = 0;
-    n += (size_t)snprintf(
-        t->text, size, "seed %llu, loss %d, rule %d bound %d scale %d, %d samples of %d%s%s: %dx%dx%dx%d",
-        (unsigned long long)t->seed, (int)g->net.loss, (int)t->rule.kind, (int)t->rule.bound, (int)t->rule.scale,
-        t->data.count, t->batch, t->data.weights ? ", weights" : "", t->data.labels ? ", labels" : "", g->input.steps,
-        g->input.channels, g->input.height, g->input.width);
-    for (int l = 0; l < g->net.layers && n < size; l++) {
-        static const char *names[] = {"dense",    "activation", "conv2d",    "max_pool",
-                                      "avg_pool", "recurrent",  "recursive", "add"};
+    note(t, "seed %llu, loss %d, rule %d bound %d scale %d, ", (unsigned long long)t->seed, (int)g->net.loss,
+         (int)t->rule.kind, (int)t->rule.bound, (int)t->rule.scale);
+    note(t, "%d samples of %d%s%s:", t->data.count, t->batch, t->data.weights ? ", weights" : "",
+         t->data.labels ? ", labels" : "");
+    note_shape(t, g->input);
+    for (int l = 0; l < g->net.layers; l++) {
         const ref_spec *s = &g->spec[l];
         const rp_conv2d_desc *w = &s->window;
-        n += (size_t)snprintf(t->text + n, size - n, " -> %s", names[s->kind]);
-        if (n < size && s->kind >= REF_CONV2D && s->kind <= REF_AVG_POOL)
-            n += (size_t)snprintf(t->text + n, size - n, " %dx%d stride %dx%d padding %dx%d groups %d",
-                                  w->kernel_height, w->kernel_width, w->stride_height, w->stride_width,
-                                  w->padding_height, w->padding_width, w->groups);
-        if (n < size && s->kind == REF_ADD) n += (size_t)snprintf(t->text + n, size - n, " of %d", s->source);
-        if (n < size && (s->kind == REF_ACTIVATION || s->kind == REF_RECURRENT || s->kind == REF_RECURSIVE))
-            n += (size_t)snprintf(t->text + n, size - n, " %d(%g)", (int)s->activation, s->slope);
-        if (n < size && g->net.layer[l].dense)
-            n += (size_t)snprintf(t->text + n, size - n, "%s%s%s", s->bias ? "" : " no bias",
-                                  s->frozen ? " frozen" : "", s->all_states ? " all" : "");
-        if (n < size)
-            n += (size_t)snprintf(t->text + n, size - n, ": %dx%dx%dx%d", g->shape[l].steps, g->shape[l].channels,
-                                  g->shape[l].height, g->shape[l].width);
+        note(t, "; %s", names[s->kind]);
+        if (s->kind == REF_CONV2D || s->kind == REF_MAX_POOL || s->kind == REF_AVG_POOL)
+            note(t, " %dx%d stride %dx%d padding %dx%d groups %d", w->kernel_height, w->kernel_width, w->stride_height,
+                 w->stride_width, w->padding_height, w->padding_width, w->groups);
+        if (s->kind == REF_ADD) note(t, " %d", s->source);
+        if (s->kind == REF_RECURSIVE) note(t, " %d steps", s->steps);
+        if (has_activation(s)) note(t, " sigma %d(%g)", (int)s->activation, s->slope);
+        if (g->net.layer[l].dense) note(t, "%s%s", s->bias ? "" : " no bias", s->frozen ? " frozen" : "");
+        note_shape(t, g->shape[l]);
     }
 }
 
-/* Is rounding likely to matter more than the formulas: a value so near a kink, or the two largest of a window so near
-   each other, that rounding decides; tanh so saturated that 1 - y^2 is mostly rounding; outputs that exp() takes far
-   apart? */
-static int delicate_unit(const ref_graph *g, const ref_unit *unit, double margin, const double *largest,
-                         double *smallest) {
-    rp_activation_kind kind = g->net.layer[unit->layer].activation;
-    double z = fabs(g->y[g->link[unit->first].from]), best = -1e300;
-    if (unit->kind == REF_SIGMA) {
-        int kinked = kind == RP_RELU || kind == RP_LEAKY_RELU || kind == RP_ELU;
-        if (kind == RP_TANH) smallest[unit->layer] = fmin(smallest[unit->layer], z);
-        return kinked && z > 0 && z < margin * largest[unit->layer];
+/* Of the present sample, in each layer: the largest magnitude that is read, and the smallest that a tanh reads. */
+typedef struct extremes {
+    double largest[REF_LAYERS], smallest[REF_LAYERS];
+} extremes;
+static extremes find_extremes(const ref_graph *g) {
+    extremes e;
+    for (int l = 0; l < REF_LAYERS; l++) e.largest[l] = 0, e.smallest[l] = DBL_MAX;
+    for (int i = g->net.inputs + 1; i < g->units; i++) {
+        const ref_unit *unit = &g->unit[i];
+        int l = unit->layer, saturates = unit->kind == REF_SIGMA && g->net.layer[l].activation == RP_TANH;
+        for (int k = unit->first; k < unit->end; k++) {
+            double z = fabs(g->y[g->link[k].from]);
+            e.largest[l] = fmax(e.largest[l], z);
+            if (saturates) e.smallest[l] = fmin(e.smallest[l], z);
+        }
     }
-    if (unit->kind != REF_LARGEST) return 0;
-    for (int k = unit->first; k < unit->end; k++) best = fmax(best, g->y[g->link[k].from]);
+    return e;
+}
+
+/* Is a unit so near a kink, or are the two largest of a window so near each other, that rounding decides? */
+static int delicate(const ref_graph *g, const ref_unit *unit, double margin) {
+    rp_activation_kind kind = g->net.layer[unit->layer].activation;
+    int kinked = kind == RP_RELU || kind == RP_LEAKY_RELU || kind == RP_ELU;
+    double largest = -DBL_MAX;
+    if (unit->kind == REF_SUM || (unit->kind == REF_SIGMA && !kinked)) return 0;
+    for (int k = unit->first; k < unit->end; k++) largest = fmax(largest, g->y[g->link[k].from]);
     for (int k = unit->first; k < unit->end; k++) {
-        double gap = best - g->y[g->link[k].from];
-        if (gap > 0 && gap < margin * largest[unit->layer]) return 1;
+        double z = g->y[g->link[k].from], gap = unit->kind == REF_SIGMA ? fabs(z) : largest - z;
+        if (gap > 0 && gap < margin) return 1;
     }
     return 0;
 }
+
+/* Is rounding likely to matter more than the formulas? Also with a tanh layer so saturated that 1 - y^2 is mostly
+   rounding, and outputs that exp() takes far apart. */
 static int ill_conditioned(const trial *t, double margin) {
     ref_graph *g = t->graph;
     double most = g->net.loss == RP_SQUARED_ERROR || g->net.loss == RP_HUBER ? 1e3 : 5;
     for (int b = 0; b < t->exact.count; b++) {
-        double largest[REF_LAYERS] = {0}, smallest[REF_LAYERS];
         ref_graph_forward(g, RP_SCALE_ONE, t->exact.inputs + b * g->net.inputs);
-        for (int l = 0; l < g->net.layers; l++) smallest[l] = 0;
+        extremes e = find_extremes(g);
         for (int i = g->net.inputs + 1; i < g->units; i++)
-            for (int k = g->unit[i].first; k < g->unit[i].end; k++) {
-                double *x = &largest[g->unit[i].layer];
-                *x = fmax(*x, fabs(g->y[g->link[k].from]));
-                smallest[g->unit[i].layer] = 1e300;
-            }
-        for (int i = g->net.inputs + 1; i < g->units; i++)
-            if (delicate_unit(g, &g->unit[i], margin, largest, smallest)) return 1;
+            if (delicate(g, &g->unit[i], margin * e.largest[g->unit[i].layer])) return 1;
         for (int l = 0; l < g->net.layers; l++)
-            if (smallest[l] > 3 && smallest[l] < 1e300) return 1;
+            if (e.smallest[l] > 3 && e.smallest[l] < DBL_MAX) return 1;
         for (int i = 0; i < g->net.outputs; i++)
-            if (!(fabs(ref_output(g)[i]) <= most)) return 1;
+            if (fabs(ref_output(g)[i]) > most) return 1;
     }
     return 0;
 }
@@ -359,7 +377,7 @@ static trial *trial_draw(uint64_t seed, const net_recipe *recipe, rp_rule rule) 
     int count = test_int(random, 1, (int)fmax(1, fmin(affordable, recipe->count)));
     t->batch = chance(random, 0.5) ? count : count + test_int(random, 1, 20);
     t->net = library_net(t->graph, t->batch, seed, NULL);
-    read_parameters(t->net, rp_parameters(t->net), t->graph);
+    for (int p = 0; p < t->graph->net.parameters; p++) t->graph->net.w[p] = (double)rp_parameters(t->net)[p];
     t->inputs = new_reals((size_t)(t->batch * in)), t->exact.inputs = ref_new(t->batch * in);
     t->targets = new_reals((size_t)(t->batch * out)), t->exact.targets = ref_new(t->batch * out);
     t->weights = new_reals((size_t)t->batch), t->exact.weights = ref_new(t->batch);
@@ -526,8 +544,7 @@ static void test_bound(void) {
     }
 }
 
-/* More samples than the net was built for, one at a time, in a workspace, without memory for training: the same
- * outputs. */
+/* More samples than the net was built for, one alone, in a workspace, without memory for training: the same outputs. */
 static void test_prediction(void) {
     for (int n = 0; n < 90; n++) {
         net_recipe recipe = {(input_kind)(n % 3), 6, 6, 6, 30, ANY};
@@ -612,8 +629,7 @@ static int pixel_of(int position, int tap) {
     return row < 0 || row >= HEIGHT || column >= WIDTH ? -1 : (tap / 6 * HEIGHT + row) * WIDTH + column;
 }
 
-/* A convolution is one dense layer that sees each window: gradient and curvature are those of that layer over all
- * windows. */
+/* A convolution is one dense layer that sees each window: its gradient and curvature, summed over the windows. */
 static void check_windows(rp_net *conv, const rp_data *data, rp_rule rule) {
     rp_net *dense = rp_net_new(rp_vector(TAPS), NULL);
     size_t count = FILTERS * (TAPS + 1);
@@ -642,8 +658,8 @@ static void check_windows(rp_net *conv, const rp_data *data, rp_rule rule) {
     rp_net_free(dense);
 }
 
-/* And it is one dense layer from the whole image, most of whose weights are zero and many equal: values and gradient.
- */
+/* And it is one dense layer of the whole image, whose weights are zero or tied: values and gradient. (Not curvature:
+   there the zeros may move, too.) */
 static void check_tied(rp_net *conv, const rp_data *data) {
     rp_net *dense = rp_net_new(rp_image(CHANNELS, HEIGHT, WIDTH), NULL);
     size_t count = FILTERS * (TAPS + 1), outputs = FILTERS * POSITIONS;
@@ -690,8 +706,8 @@ static void test_conv2d_is_dense(void) {
     rp_net_free(conv);
 }
 
-/* A recursive layer is a stack of dense layers whose weights are equal, gradient and curvature their sums (004,
-   Equations 58 and 59); a recurrent layer over one step is a dense layer. */
+/* A recursive layer is a stack of dense layers whose weights are equal, gradient and curvature their sums (Equations 58
+   and 59 of Understanding and Exploiting the Low-Rank Structure of Deep Networks). */
 static void test_recursion_is_a_stack(void) {
     enum { UNITS = 5, STEPS = 4, OWN = UNITS * (UNITS + 1) };
     rp_real x[SAMPLES * UNITS], targets[SAMPLES * UNITS];
@@ -715,13 +731,21 @@ static void test_recursion_is_a_stack(void) {
         check_close("curvature of the stack", rp_curvature(recursive), sums[1], OWN);
         rp_net_free(recursive), rp_net_free(stack);
     }
-    rp_net *one = rp_net_new(rp_sequence(1, UNITS), NULL), *dense = rp_net_new(rp_vector(UNITS), NULL);
-    rp_recurrent(one, UNITS, RP_TANH), rp_dense(dense, UNITS), rp_activation(dense, RP_TANH);
+}
+
+/* A recurrent layer over one step is a dense layer. */
+static void test_one_step(void) {
+    const size_t units = 5, weights = units * units;
+    rp_real x[SAMPLES * 5], targets[SAMPLES * 5];
+    rp_data data = {x, targets, NULL, NULL, SAMPLES, NULL, NULL};
+    rp_rule rule = {RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE};
+    test_random random = {5};
+    rp_net *one = rp_net_new(rp_sequence(1, 5), NULL), *dense = rp_net_new(rp_vector(5), NULL);
+    random_reals(&random, x, SAMPLES * units), random_reals(&random, targets, SAMPLES * units);
+    rp_recurrent(one, 5, RP_TANH), rp_dense(dense, 5), rp_activation(dense, RP_TANH);
     built(one, SAMPLES), built(dense, SAMPLES);
-    size_t weights = UNITS * UNITS;
-    memcpy(rp_parameters(dense), rp_parameters(one), weights * sizeof(rp_real));
-    memcpy(rp_parameters(dense) + weights, rp_parameters(one) + 2 * weights, UNITS * sizeof(rp_real));
-    rp_rule rule = rp_rule_default();
+    memcpy(rp_parameters(dense), rp_parameters(one), weights * sizeof *x);
+    memcpy(rp_parameters(dense) + weights, rp_parameters(one) + 2 * weights, units * sizeof *x);
     rp_backward(one, &data, &rule, NULL), rp_backward(dense, &data, &rule, NULL);
     check_close("gradient of one step", rp_gradient(one), rp_gradient(dense), weights);
     check_close("curvature of one step", rp_curvature(one), rp_curvature(dense), weights);
@@ -775,8 +799,8 @@ static rp_net *every_kind(const rp_config *config) {
 static rp_net *sequence_net(const rp_config *config) {
     rp_recurrent_desc all = {60, RP_TANH, 1};
     rp_net *net = rp_net_new(rp_sequence(14, 30), config);
-    rp_recurrent_with(net, &all), rp_recurrent_with(net, &all), rp_add(net, 0), rp_recurrent(net, 60, RP_RELU),
-        rp_dense(net, 4);
+    rp_recurrent_with(net, &all), rp_recurrent_with(net, &all), rp_add(net, 0);
+    rp_recurrent(net, 60, RP_RELU), rp_dense(net, 4);
     rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
     return net;
 }
@@ -815,6 +839,7 @@ static rp_real *worked(rp_net *(*describe_net)(const rp_config *), const rp_conf
 
 /* Any number of threads gives the same bits, any instruction set the same to rounding. */
 static void test_threads_and_sets(void) {
+    static const char *parts[] = {"gradient", "curvature", "parameters"};
     rp_net *(*const nets[])(const rp_config *) = {every_kind, sequence_net};
     for (int n = 0; n < 6; n++) {
         rp_rule_kind kind = (rp_rule_kind)(n % 3);
@@ -833,10 +858,7 @@ static void test_threads_and_sets(void) {
             rp_real *other = worked(nets[n / 3], &config, kind, &count);
             if (!other) continue;
             for (size_t part = 0; part < 3; part++)
-                check_close(part == 0   ? "gradient"
-                            : part == 1 ? "curvature"
-                                        : "parameters",
-                            other + part * count / 3, portable + part * count / 3, count / 3);
+                check_close(parts[part], other + part * count / 3, portable + part * count / 3, count / 3);
             free(other);
         }
         free(alone), free(portable);
@@ -992,8 +1014,7 @@ static void test_misuse_of_time(void) {
     }
 }
 
-/* Sizes at the edge of what is allowed: windows of 3x3 positions, of which only the one in the middle meets the image.
- */
+/* Sizes at the edge of what is allowed: of 3x3 positions only the one in the middle meets the image. */
 static void test_far_padding(void) {
     rp_net *net = rp_net_new(rp_image(1, 1, 1), NULL);
     rp_real x = 3, out[9];
@@ -1008,24 +1029,22 @@ static void test_far_padding(void) {
 /* PyTorch: the nets of torch_layers.py. */
 static rp_net *torch_net(int which) {
     static const rp_conv2d_desc desc = {6, 3, 2, 2, 1, 1, 2, 2};
-    static const rp_shape_kind kinds[TORCH_NETS] = {RP_SHAPE_IMAGE,    RP_SHAPE_IMAGE,    RP_SHAPE_IMAGE,
-                                                    RP_SHAPE_SEQUENCE, RP_SHAPE_SEQUENCE, RP_SHAPE_IMAGE};
-    static const int sizes[TORCH_NETS][3] = {{4, 7, 6}, {2, 7, 6}, {2, 8, 7}, {5, 3, 0}, {5, 3, 0}, {3, 5, 4}};
-    const int *size = sizes[which];
-    rp_net *net = rp_net_new(
-        kinds[which] == RP_SHAPE_IMAGE ? rp_image(size[0], size[1], size[2]) : rp_sequence(size[0], size[1]), NULL);
+    const rp_shape inputs[TORCH_NETS] = {rp_image(4, 7, 6), rp_image(2, 7, 6), rp_image(2, 8, 7),
+                                         rp_sequence(5, 3), rp_sequence(5, 3), rp_image(3, 5, 4)};
+    rp_net *net = rp_net_new(inputs[which], NULL);
     switch (which) {
     case 0: rp_conv2d_with(net, &desc), rp_activation(net, RP_TANH), rp_dense(net, 3); break;
     case 1:
-        rp_conv2d(net, 3, 2, 1, 0), rp_max_pool2d(net, 3, 2), rp_activation(net, RP_SIGMOID), rp_dense(net, 3);
+        rp_conv2d(net, 3, 2, 1, 0), rp_max_pool2d(net, 3, 2), rp_activation(net, RP_SIGMOID);
+        rp_dense(net, 3);
         break;
     case 2: rp_conv2d(net, 3, 2, 1, 0), rp_activation(net, RP_RELU), rp_avg_pool2d(net, 3, 2), rp_dense(net, 3); break;
     case 3: rp_recurrent(net, 4, RP_TANH), rp_dense(net, 2); break;
     case 4: states_of(net, 4, RP_TANH), states_of(net, 3, RP_RELU), rp_dense(net, 2); break;
     default:
-        rp_conv2d(net, 3, 3, 1, 1), rp_activation(net, RP_RELU), rp_conv2d(net, 3, 3, 1, 1),
-            rp_activation(net, RP_SOFTPLUS);
-        rp_add(net, 1), rp_add(net, RP_INPUT), rp_global_avg_pool2d(net), rp_dense(net, 2);
+        rp_conv2d(net, 3, 3, 1, 1), rp_activation(net, RP_RELU);
+        rp_conv2d(net, 3, 3, 1, 1), rp_activation(net, RP_SOFTPLUS), rp_add(net, 1);
+        rp_add(net, RP_INPUT), rp_global_avg_pool2d(net), rp_dense(net, 2);
     }
     return built(net, TORCH_BATCH);
 }
@@ -1044,9 +1063,8 @@ static void test_torch(void) {
         rp_net *net = torch_net(which);
         rp_layer first, last;
         rp_layer_info(net, 0, &first), rp_layer_info(net, rp_layer_count(net) - 1, &last);
-        size_t inputs = TORCH_BATCH * (size_t)ref_features(first.in),
-               outputs = TORCH_BATCH * (size_t)ref_features(last.out);
-        size_t count = rp_parameter_count(net);
+        size_t inputs = TORCH_BATCH * (size_t)ref_features(first.in), count = rp_parameter_count(net);
+        size_t outputs = TORCH_BATCH * (size_t)ref_features(last.out);
         rp_real *x = new_reals(inputs), *targets = new_reals(outputs), *got = new_reals(outputs + 1 + count);
         rp_data data = {x, targets, NULL, NULL, TORCH_BATCH, NULL, NULL};
         uint32_t state = 1;
@@ -1070,6 +1088,7 @@ int main(void) {
     test_torch();
     test_conv2d_is_dense();
     test_recursion_is_a_stack();
+    test_one_step();
     test_initialisation();
     test_far_padding();
     test_misuse_of_images();
