@@ -57,7 +57,7 @@ static void *must(void *pointer) {
 }
 
 static rp_real uniform(uint64_t *random, double low, double high) {
-    return (rp_real)(low + (high - low) * (double)(digits_bits(random) >> 11) / 9007199254740992.0);
+    return (rp_real)(low + (high - low) * (double)(random_bits(random) >> 11) / 9007199254740992.0);
 }
 
 /* Two arms of a spiral, a class each; one label in twenty is wrong. */
@@ -67,7 +67,7 @@ static void draw_spirals(int count, rp_real *x, int *labels) {
         double r = sqrt((double)uniform(&random, 0, 1)), angle = 7 * r + 3.14159265358979 * (i % 2);
         x[2 * i] = (rp_real)(r * cos(angle)) + uniform(&random, -0.02, 0.02);
         x[2 * i + 1] = (rp_real)(r * sin(angle)) + uniform(&random, -0.02, 0.02);
-        labels[i] = i % 2 ^ (digits_bits(&random) % 20 == 0);
+        labels[i] = i % 2 ^ (random_bits(&random) % 20 == 0);
     }
 }
 

@@ -6,6 +6,7 @@
    rp.h, of which it takes rp_real. */
 #ifndef DIGITS_H
 #define DIGITS_H
+#include "random.h"
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,20 +37,9 @@ typedef struct digits_pen {
     float distance[DIGITS_SIZE]; /* squared, to the nearest stroke */
 } digits_pen;
 
-static uint64_t digits_bits(uint64_t *random) { /* splitmix64 */
-    uint64_t z = *random += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
-static float digits_uniform(uint64_t *random, float low, float high) {
-    return low + (high - low) * (float)(digits_bits(random) >> 40) / 16777216.0f;
-}
-
 static float digits_bell(uint64_t *random, float deviation) { /* mean 0, nearly normal, at most three deviations */
     float sum = 0;
-    for (int i = 0; i < 3; i++) sum += digits_uniform(random, -1, 1);
+    for (int i = 0; i < 3; i++) sum += random_uniform(random, -1, 1);
     return deviation * sum;
 }
 
@@ -117,8 +107,8 @@ static void digits_glyph(digits_pen *pen, const char *glyph) {
 static void digits_place(digits_pen *pen) {
     float angle = digits_bell(&pen->random, 0.1f), slant = digits_bell(&pen->random, 0.22f);
     float sine = angle - angle * angle * angle / 6, cosine = 1 - angle * angle / 2; /* the same on every machine */
-    float height = digits_uniform(&pen->random, 1.85f, 2.3f);
-    float width = height * digits_uniform(&pen->random, 0.5f, 0.85f);
+    float height = random_uniform(&pen->random, 1.85f, 2.3f);
+    float width = height * random_uniform(&pen->random, 0.5f, 0.85f);
     pen->xx = width * cosine, pen->xy = -height * (sine + slant * cosine);
     pen->yx = width * sine, pen->yy = height * (cosine - slant * sine);
     pen->x = 13.5f + digits_bell(&pen->random, 0.6f), pen->y = 13.5f + digits_bell(&pen->random, 0.6f);
@@ -128,20 +118,20 @@ static void digits_image(uint64_t seed, int index, rp_real *image) {
     digits_pen pen;
     int variants = 0;
     pen.random = seed;
-    pen.random = digits_bits(&pen.random) ^ (uint64_t)index;
+    pen.random = random_bits(&pen.random) ^ (uint64_t)index;
     while (variants < DIGITS_VARIANTS && digits_glyphs[index % 10][variants]) variants++;
-    const char *glyph = digits_glyphs[index % 10][digits_bits(&pen.random) % (uint64_t)variants];
+    const char *glyph = digits_glyphs[index % 10][random_bits(&pen.random) % (uint64_t)variants];
 
-    float radius = digits_uniform(&pen.random, 0.6f, 1.7f), edge = digits_uniform(&pen.random, 0.9f, 1.6f);
-    float noise = digits_uniform(&pen.random, 0, 0.06f);
-    pen.wobble = digits_uniform(&pen.random, 0.1f, 0.55f);
+    float radius = random_uniform(&pen.random, 0.6f, 1.7f), edge = random_uniform(&pen.random, 0.9f, 1.6f);
+    float noise = random_uniform(&pen.random, 0, 0.06f);
+    pen.wobble = random_uniform(&pen.random, 0.1f, 0.55f);
     pen.reach = radius + edge / 2;
     for (int i = 0; i < DIGITS_SIZE; i++) pen.distance[i] = pen.reach * pen.reach;
     digits_place(&pen);
     digits_glyph(&pen, glyph);
     for (int i = 0; i < DIGITS_SIZE; i++) {
         float ink = digits_clamp((pen.reach - sqrtf(pen.distance[i])) / edge, 0, 1);
-        ink = digits_clamp(ink + digits_uniform(&pen.random, -noise, noise), 0, 1);
+        ink = digits_clamp(ink + random_uniform(&pen.random, -noise, noise), 0, 1);
         image[i] = (rp_real)(2 * (int)(255 * ink + 0.5f) - 255) / 255; /* 256 levels, as in MNIST */
     }
 }

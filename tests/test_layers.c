@@ -149,7 +149,8 @@ static rp_shape random_input(test_random *random, const net_recipe *recipe) {
 
 static ref_graph *random_graph(test_random *random, const net_recipe *recipe, rp_rule_kind kind) {
     rp_loss_kind loss = (rp_loss_kind)test_int(random, RP_SQUARED_ERROR, RP_POISSON);
-    ref_graph *g = ref_graph_new(random_input(random, recipe), loss, rounded(test_uniform(random, 0.3, 2)));
+    rp_shape input = random_input(random, recipe);
+    ref_graph *g = ref_graph_new(input, loss, rounded(test_uniform(random, 0.3, 2)));
     int outputs = recipe->outputs;
     if (kind == RP_SAMPLED && loss != RP_SOFTMAX_CROSS_ENTROPY && outputs > 4) outputs = 4; /* 2^4 sign vectors */
     for (int more = test_int(random, 1, recipe->layers); more > 0; more--) random_layer(random, recipe, g);
