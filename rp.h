@@ -991,7 +991,9 @@ static const rpi_kernels *rpi_kernels_of(rp_isa_kind isa) {
 /* >>team
    A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are chosen so
    that no sum is split between two of them; the bits do not depend on their number. */
+#ifndef RPI_GRAIN /* tests make it smaller */
 #define RPI_GRAIN (1 << 20) /* multiply-adds that are worth a part of their own: some 20 us on one AVX-512 core; waking takes 2 to 5 */
+#endif
 typedef void (*rpi_work)(const void *context, int part, int parts);
 
 #ifdef RP_THREADS

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LENGTH = 20, LETTERS = 6, UNITS = 32, BATCH = 100, EPOCH = 500, EPOCHS = 10 }; /* EPOCH: batches */
+enum { LENGTH = 25, LETTERS = 6, UNITS = 32, BATCH = 100, EPOCH = 500, EPOCHS = 10 }; /* EPOCH: batches */
 static const double wanted = 0.99;                                                   /* share of right answers */
 
 /* Data that come from a callback. No sequence comes twice, so all that are validated on are unseen. */
