@@ -3933,7 +3933,9 @@ RPI_INLINE rpi_v RPI_EXPM1(rpi_v x) { /* x <= 0 */
 }
 /* 0 <= x <= 1: 2 artanh(x / (2 + x)), by its series */
 RPI_INLINE rpi_v RPI_LOG1P(rpi_v x) {
-    rpi_v t = x / (RPI_ALL(2) + x), s = t * t, p;
+    rpi_v sum = RPI_ALL(2) + x, lost = x - (sum - RPI_ALL(2)), t = x / sum, s, p;
+    t = RPI_FMA(t, lost * RPI_FMA(x, RPI_ALL(1.0f / 6), RPI_ALL(-0.5f)), t); /* what rounding took from the sum; 1/sum roughly */
+    s = t * t;
     p = RPI_FMA(RPI_ALL(2.0f / 15), s, RPI_ALL(2.0f / 13));
     p = RPI_FMA(p, s, RPI_ALL(2.0f / 11));
     p = RPI_FMA(p, s, RPI_ALL(2.0f / 9));
@@ -4386,17 +4388,22 @@ static rpi_int RPI_FN(peak)(int rows, int n, const rp_real *in, size_t ld) {
 /* Activations: z in; out: the value, *first = sigma'(z), *second = sigma''(z). Comparisons are turned so that what is not a
    number stays so. */
 RPI_INLINE rpi_v RPI_FN(relu)(rpi_v z, rp_real alpha, rpi_v *first) { /* and leaky ReLU */
-    rpi_i above = RPI_GREATER(z, RPI_ALL(0)), below = RPI_GREATER(RPI_ALL(0), z);
-    *first = RPI_SELECT(above, RPI_ALL(1), RPI_ALL(alpha));
-    return RPI_SELECT(below, RPI_ALL(alpha) * z, z);
+    rpi_v low = alpha > 0 ? RPI_ALL(alpha) * z : RPI_ALL(0);
+    *first = RPI_SELECT(RPI_GREATER(z, RPI_ALL(0)), RPI_ALL(1), RPI_ALL(alpha));
+    return RPI_SELECT(RPI_GREATER(RPI_ALL(0), z), low, z);
+}
+/* e / (1 + e)^2 for 0 <= e <= 1: what rounding takes from 1 + e is given back, with 1 / (1 + e) as roughly 1 - e / 2 */
+RPI_INLINE rpi_v RPI_FN(bell)(rpi_v e) {
+    rpi_v one = RPI_ALL(1), sum = one + e, lost = e - (sum - one), bell = e / (sum * sum);
+    return RPI_FMA(bell, lost * (e - RPI_ALL(2)), bell);
 }
 /* *e = exp(-|z|), *p = 1 / (1 + exp(-z)), *q = p (1 - p), *odd = 1 - 2 p, without overflow or cancellation */
 RPI_INLINE void RPI_FN(logistic)(rpi_v z, rpi_v *e, rpi_v *p, rpi_v *q, rpi_v *odd) {
-    rpi_v one = RPI_ALL(1), x = RPI_EXP(-RPI_ABS(z)), sum = one + x;
+    rpi_v one = RPI_ALL(1), x = RPI_EXP(-RPI_ABS(z)), less = RPI_EXPM1(-RPI_ABS(z)), sum = one + x;
     rpi_i below = RPI_GREATER(RPI_ALL(0), z);
-    *e = x, *q = x / (sum * sum);
+    *e = x, *q = RPI_FN(bell)(x);
     *p = RPI_SELECT(below, x, one) / sum;
-    *odd = RPI_SELECT(below, one - x, x - one) / sum;
+    *odd = RPI_SELECT(below, -less, less) / sum;
 }
 RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
     rpi_v y = z, e, p, q, odd, one = RPI_ALL(1), zero = RPI_ALL(0);
@@ -4406,7 +4413,7 @@ RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rp
     case RP_LEAKY_RELU: return RPI_FN(relu)(z, alpha, first);
     case RP_TANH:
         y = RPI_TANH(z), e = RPI_EXP(RPI_ALL(-2) * RPI_ABS(z));
-        *first = RPI_ALL(4) * e / ((one + e) * (one + e)); /* 1 - y^2 without cancellation */
+        *first = RPI_ALL(4) * RPI_FN(bell)(e); /* 1 - y^2 without cancellation */
         *second = RPI_ALL(-2) * y * *first;
         return y;
     case RP_SIGMOID:
@@ -4422,8 +4429,9 @@ RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rp
         return RPI_SELECT(RPI_GREATER(z, zero), z, RPI_ALL(alpha) * RPI_EXPM1(p));
     case RP_GELU: /* p = Phi(z), q = Phi'(z) */
         p = RPI_ALL((rp_real)0.5) * RPI_JOIN(RPI_FN(lanes), erfc)(z * RPI_ALL((rp_real)-0.70710678118654752));
-        q = RPI_ALL((rp_real)0.39894228040143268) * RPI_EXP(RPI_ALL((rp_real)-0.5) * z * z);
-        *first = p + z * q, *second = q * (RPI_ALL(2) - z * z);
+        e = RPI_SELECT(RPI_GREATER(RPI_ABS(z), RPI_ALL(100)), RPI_ALL(100), z); /* q is 0 from there on, and the square finite */
+        q = RPI_ALL((rp_real)0.39894228040143268) * RPI_EXP(RPI_ALL((rp_real)-0.5) * e * e);
+        *first = p + e * q, *second = q * (RPI_ALL(2) - e * e);
         return z * p;
     case RP_SILU:
         RPI_FN(logistic)(z, &e, &p, &q, &odd);

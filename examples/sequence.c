@@ -2,7 +2,7 @@
 
        cc -O2 -I. -o sequence examples/sequence.c -lm && ./sequence
 
-   A sequence is 25 letters, each as six noisy numbers. Somewhere in it are one A and one B, the other letters are C to F.
+   A sequence is 20 letters, each as six noisy numbers. Somewhere in it are one A and one B, the other letters are C to F.
    The network reads letter after letter and is asked only at the end: was it A that came first, or B? */
 #define RP_IMPLEMENTATION
 #include "../rp.h"
@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LENGTH = 25, LETTERS = 6, UNITS = 32, BATCH = 100, EPOCH = 500, EPOCHS = 8 }; /* EPOCH: batches */
+enum { LENGTH = 20, LETTERS = 6, UNITS = 32, BATCH = 100, EPOCH = 500, EPOCHS = 8 }; /* EPOCH: batches */
 static const double wanted = 0.99;                                                   /* share of right answers */
 
 /* Data that come from a callback. No sequence comes twice, so all that are validated on are unseen. */
