@@ -15,7 +15,8 @@
 
 enum { BATCH = 100, EPOCHS = 4, SEEDS = 3, METHODS = 6 };
 
-/* The median validation loss must lie in [low, high]; high 0: a reference without a bar. The bars hold on MNIST. */
+/* The median validation loss must lie in [low, high]; high 0: a reference without a bar. The bars hold on MNIST. Adam's is
+   76.6 give or take 2: its single runs spread over 2.5. */
 typedef struct method {
     const char *name;
     rp_optimizer optimizer;
@@ -53,7 +54,7 @@ static void describe_tasks(task tasks[2]) {
     add_method(&autoencoder, "Algorithm 1, rate 30", rp_partitioning_rate(30), 0, 86);
     add_method(&autoencoder, "averaged, fan-in, rate 100", averaged(100, RP_BOUND_TIGHT), 0, 75.5);
     add_method(&autoencoder, "rp_partitioning()", rp_partitioning(), 0, 0);
-    add_method(&autoencoder, "Adam, rate 6e-3", rp_adam((rp_real)6e-3), 75.6, 77.6);
+    add_method(&autoencoder, "Adam, rate 6e-3", rp_adam((rp_real)6e-3), 74.6, 78.6);
     add_method(&autoencoder, "SGD, rate 3e-3", rp_sgd((rp_real)3e-3), 0, 0);
     add_method(&classifier, "Algorithm 1, rate 100", rp_partitioning_rate(100), 0, 0);
     add_method(&classifier, "averaged, Jensen, rate 100", averaged(100, RP_BOUND_JENSEN), 0, 0);

@@ -15,7 +15,6 @@ static const double wanted = 0.97; /* share of the unseen digits that must be re
 /* Shapes flow by themselves: after the second pooling the images are 4 x 4, and the dense layer reads all 16 as a vector. */
 static rp_net *describe(void) {
     rp_net *net = rp_net_new(rp_image(1, DIGITS_SIDE, DIGITS_SIDE), NULL);
-    if (!net) return NULL;
     rp_conv2d(net, 8, 5, 1, 0); /* 8 filters of 5 x 5, stride 1, no padding */
     rp_activation(net, RP_RELU);
     rp_max_pool2d(net, 2, 2);
@@ -97,7 +96,7 @@ int main(int count, char **arguments) {
     int good = digits_load(&data, count > 1 ? arguments[1] : NULL, SEED, DRAWN);
     if (good) {
         rp_net *net = describe();
-        good = net && run(net, &data);
+        good = run(net, &data);
         rp_net_free(net);
     }
     digits_free(&data);

@@ -3,13 +3,14 @@
        cc -O2 -o digits examples/digits.c -lm && ./digits --help
 
    To learn the library, read `autoencoder` and `classifier` (nets), `methods` (optimizers), `task_data` (data), and
-   `train_one` and `fit` (training); the rest is command line, files and pictures. */
+   `train_one` and `fit` (training); the rest is command line and pictures. */
 #if !defined(_WIN32) && !defined(_POSIX_C_SOURCE)
 #define _POSIX_C_SOURCE 200809L
 #endif
 #define RP_IMPLEMENTATION
 #include "../rp.h"
 #include "digits.h"
+#include "digits_data.h"
 #include <errno.h>
 #include <locale.h>
 #include <stdio.h>
@@ -19,7 +20,6 @@
 #if defined(_WIN32)
 #include <io.h>
 #else
-#include <langinfo.h>
 #include <unistd.h>
 #endif
 
@@ -53,6 +53,11 @@ static const struct {
     {"clf", "classifier", "784-400-100-36-10, softplus, softmax cross-entropy", classifier, (rp_real)1e-4},
 };
 
+static rp_data task_data(task_kind task, rp_data samples) {
+    if (task == AUTOENCODER) samples.targets = samples.inputs, samples.labels = NULL;
+    return samples;
+}
+
 /* The optimizers. Of two to four rates per decade these were best over 10 epochs of 10,000 drawn digits (seeds 1 to 3)
    and 4 epochs of MNIST together. 0 is the default of residual partitioning. */
 
@@ -62,13 +67,21 @@ static rp_optimizer partitioning(rp_real rate) {
     return optimizer;
 }
 
-#define METHODS 5
+/* The paper's rule, with the averages of the default. */
+static rp_optimizer paths(rp_real rate) {
+    rp_optimizer optimizer = partitioning(rate);
+    optimizer.rule.kind = RP_PATHS;
+    return optimizer;
+}
+
+#define METHODS 6
 static const struct {
     const char *option, *name;
     rp_optimizer (*make)(rp_real rate);
     rp_real rate[TASKS];
 } methods[METHODS] = {
-    {"rp", "partitioning", partitioning, {0, 0}},
+    {"paths", "RP, paths", paths, {100, 100}},
+    {"rp", "RP, sampled", partitioning, {0, 0}},
     {"adam", "Adam", rp_adam, {(rp_real)3e-3, (rp_real)1e-3}},
     {"sgd", "SGD", rp_sgd, {(rp_real)6e-3, (rp_real)0.1}},
     {"adagrad", "Adagrad", rp_adagrad, {(rp_real)3e-2, (rp_real)1e-2}},
@@ -89,8 +102,10 @@ static const char help[] =
     "Trains the networks of the paper on images of digits and compares optimizers.\n"
     "\n"
     "  --task T        ae (autoencoder), clf (classifier) or both; default both\n"
-    "  --optimizer O   rp (residual partitioning), adam, sgd, adagrad, adadelta,\n"
-    "                  several with commas between, or all; default rp,adam,sgd\n"
+    "  --optimizer O   rp (residual partitioning by the default, sampled rule),\n"
+    "                  paths (by the paper's rule), adam, sgd, adagrad, adadelta,\n"
+    "                  several with commas between, or all; default\n"
+    "                  paths,rp,adam,sgd\n"
     "  --rate R        learning rate of them all; default: what suits each best\n"
     "  --epochs N      default 10, or 4 with --data\n"
     "  --seed N        of parameters, order and drawn digits; default 1\n"
@@ -144,7 +159,7 @@ static void choose_methods(options *o, const char *name, const char *value) {
             if (strcmp(value, "all") && (strlen(option) != length || strncmp(word, option, length))) continue;
             o->methods[m] = found = 1;
         }
-        if (!found) wrong_value(name, value, "rp, adam, sgd, adagrad, adadelta, several with commas between, or all");
+        if (!found) wrong_value(name, value, "rp, paths, adam, sgd, adagrad, adadelta, several with commas between, or all");
         if (!word[length]) return;
     }
 }
@@ -155,7 +170,7 @@ static void unknown_option(const char *name) {
 }
 
 static options parse(int count, char **arguments) {
-    options o = {NULL, {1, 1}, {1, 1, 1, 0, 0}, 0, 20000, 1, 0};
+    options o = {NULL, {1, 1}, {1, 1, 1, 1, 0, 0}, 0, 20000, 1, 0};
     for (int i = 1; i < count; i += 2) {
         const char *name = arguments[i], *value = i + 1 < count ? arguments[i + 1] : "";
         if (!strcmp(name, "--help")) fputs(help, stdout), exit(0);
@@ -171,65 +186,6 @@ static options parse(int count, char **arguments) {
     }
     if (!o.epochs) o.epochs = o.folder ? 4 : 10;
     return o;
-}
-
-/* The data. */
-
-typedef struct samples {
-    const rp_real *images; /* [count][28 * 28], in [-1, 1] */
-    const int *labels;
-    int count;
-} samples;
-
-typedef struct dataset {
-    samples train, validation;
-    rp_idx files[4]; /* what they point into if they were read, */
-    rp_real *images; /* and if they were drawn */
-    int *labels;
-} dataset;
-
-static int draw_samples(dataset *data, uint64_t seed, int train) {
-    int validation = train / 5, count = train + validation;
-    data->images = (rp_real *)malloc((size_t)count * DIGITS_SIZE * sizeof *data->images);
-    data->labels = (int *)malloc((size_t)count * sizeof *data->labels);
-    if (!data->images || !data->labels) return fputs("digits: no memory for so many digits\n", stderr), 0;
-    digits_draw(seed, count, data->images, data->labels);
-    data->train.images = data->images, data->train.labels = data->labels, data->train.count = train;
-    data->validation.images = data->images + (size_t)train * DIGITS_SIZE;
-    data->validation.labels = data->labels + train, data->validation.count = validation;
-    return 1;
-}
-
-static int read_samples(const char *folder, const char *part, rp_idx *images, rp_idx *labels, samples *out) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s-images-idx3-ubyte", folder, part);
-    if (rp_images(path, -1, 1, images)) return fprintf(stderr, "digits: %s\n", images->error), 0;
-    if (images->size != DIGITS_SIZE) return fprintf(stderr, "digits: %s: images must have 28 x 28 pixels\n", path), 0;
-    snprintf(path, sizeof path, "%s/%s-labels-idx1-ubyte", folder, part);
-    if (rp_labels(path, 10, labels)) return fprintf(stderr, "digits: %s\n", labels->error), 0;
-    if (labels->count != images->count)
-        return fprintf(stderr, "digits: %s: %d labels for %d images\n", path, labels->count, images->count), 0;
-    out->images = images->values, out->labels = labels->labels, out->count = images->count;
-    return 1;
-}
-
-static int load(dataset *data, const options *o) {
-    memset(data, 0, sizeof *data);
-    if (!o->folder) return draw_samples(data, o->seed, o->digits);
-    return read_samples(o->folder, "train", &data->files[0], &data->files[1], &data->train)
-        && read_samples(o->folder, "t10k", &data->files[2], &data->files[3], &data->validation);
-}
-
-static void unload(dataset *data) {
-    for (int i = 0; i < 4; i++) rp_idx_free(&data->files[i]);
-    free(data->images);
-    free(data->labels);
-}
-
-static rp_data task_data(task_kind task, const samples *s) {
-    rp_data autoencoding = {s->images, s->images, NULL, NULL, s->count, NULL, NULL};
-    rp_data classification = {s->images, NULL, s->labels, NULL, s->count, NULL, NULL};
-    return task == AUTOENCODER ? autoencoding : classification;
 }
 
 /* Progress: a line that is rewritten on a terminal, a line per epoch elsewhere. */
@@ -311,8 +267,8 @@ typedef struct result {
     rp_fit_report report;
 } result;
 
-static rp_status fit(rp_net *net, const rp_optimizer *optimizer, const options *o, const dataset *data, result *out) {
-    rp_data train = task_data(out->task, &data->train), validation = task_data(out->task, &data->validation);
+static rp_status fit(rp_net *net, const rp_optimizer *optimizer, const options *o, const digits_data *data, result *out) {
+    rp_data train = task_data(out->task, data->train), validation = task_data(out->task, data->validation);
     double now = seconds();
     run r = {out->name, train.count, now, now, 0, 0, 0};
     rp_fit_options fit_options;
@@ -329,18 +285,18 @@ static rp_status fit(rp_net *net, const rp_optimizer *optimizer, const options *
     return status;
 }
 
-static rp_status reconstruct(rp_net *net, const samples *s, const char *name, gallery *g) {
-    int count = s->count < SHOWN ? s->count : SHOWN;
+static rp_status reconstruct(rp_net *net, const rp_data *samples, const char *name, gallery *g) {
+    int count = samples->count < SHOWN ? samples->count : SHOWN;
     if (g->columns == COLUMNS) return RP_OK;
     if (g->columns == 0) {
-        memcpy(g->pictures[0], s->images, (size_t)count * DIGITS_SIZE * sizeof *s->images);
+        memcpy(g->pictures[0], samples->inputs, (size_t)count * sizeof g->pictures[0][0]);
         g->names[g->columns++] = "input";
     }
     g->names[g->columns] = name;
-    return rp_predict(net, s->images, count, g->pictures[g->columns++][0]);
+    return rp_predict(net, samples->inputs, count, g->pictures[g->columns++][0]);
 }
 
-static int train_one(task_kind task, int method, const options *o, const dataset *data, result *out, gallery *g) {
+static int train_one(task_kind task, int method, const options *o, const digits_data *data, result *out, gallery *g) {
     rp_optimizer optimizer = methods[method].make(o->rate > 0 ? o->rate : methods[method].rate[task]);
     optimizer.weight_decay = tasks[task].weight_decay;
     out->task = task, out->name = methods[method].name, out->rate = (double)optimizer.rate;
@@ -371,11 +327,8 @@ static void print_table(const result *results, int count) {
 /* Pictures: two pixels to a character, one above the other. */
 
 static int utf8(void) {
-#if defined(_WIN32)
-    return 0;
-#else
-    return setlocale(LC_CTYPE, "") && !strcmp(nl_langinfo(CODESET), "UTF-8");
-#endif
+    const char *locale = setlocale(LC_CTYPE, "");
+    return locale && (strstr(locale, "UTF-8") || strstr(locale, "utf8"));
 }
 
 static void draw_pixels(rp_real top, rp_real bottom, int colour, int unicode) {
@@ -405,7 +358,7 @@ static void draw_gallery(const gallery *g) {
     }
 }
 
-static int train_all(const options *o, const dataset *data) {
+static int train_all(const options *o, const digits_data *data) {
     result results[TASKS * METHODS];
     int done = 0, failed = 0;
     gallery *pictures = (gallery *)calloc(1, sizeof *pictures);
@@ -428,13 +381,13 @@ static int train_all(const options *o, const dataset *data) {
 
 int main(int count, char **arguments) {
     options o = parse(count, arguments);
-    dataset data;
-    int good = load(&data, &o);
+    digits_data data;
+    int good = digits_load(&data, o.folder, o.seed, o.digits);
     if (good) {
         printf("%d images to train and %d to validate, %s\n", data.train.count, data.validation.count,
                o.folder ? o.folder : "drawn by the program");
         good = train_all(&o, &data);
     }
-    unload(&data);
+    digits_free(&data);
     return !good;
 }

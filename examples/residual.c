@@ -84,8 +84,8 @@ static void print_classes(rp_net *const nets[NETS]) {
         for (int i = 0; i < NETS; i++) {
             rp_real points[COLUMNS][2], outputs[COLUMNS][2];
             for (int column = 0; column < COLUMNS; column++) {
-                points[column][0] = (rp_real)(2 * column + 1) / COLUMNS - 1;
-                points[column][1] = (rp_real)(2 * row + 1) / ROWS - 1;
+                points[column][0] = (rp_real)(2 * column + 1) / (rp_real)COLUMNS - 1;
+                points[column][1] = (rp_real)(2 * row + 1) / (rp_real)ROWS - 1;
             }
             check(rp_predict(nets[i], points[0], COLUMNS, outputs[0]), nets[i]);
             for (int column = 0; column < COLUMNS; column++) putchar(outputs[column][0] > outputs[column][1] ? '#' : '.');

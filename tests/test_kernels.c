@@ -1203,7 +1203,7 @@ static double difference(const rp_real *a, const rp_real *b, size_t count) {
 /* The same numbers on every set, to rounding that has grown over some steps. */
 static void test_nets_on_sets(void) {
     const double allowed = 2000 * (double)EPSILON;
-    for (int n = 0; n < PLANS * OPTIMIZERS; n += quick ? 5 : 1) {
+    for (int n = 0; n < PLANS * OPTIMIZERS; n += quick ? 7 : 1) {
         const plan *p = &plans[n % PLANS];
         int optimizer = n / PLANS;
         if (too_slow(p, optimizer)) continue;
@@ -1224,7 +1224,7 @@ static void test_nets_on_sets(void) {
 /* The same bits for every number of threads: parameters, loss, predictions. */
 static void test_thread_counts(void) {
     static rp_real expected[SAMPLES * WIDEST], out[SAMPLES * WIDEST];
-    for (int n = 0; n < PLANS * OPTIMIZERS; n += quick ? 7 : 1) {
+    for (int n = 0; n < PLANS * OPTIMIZERS; n += quick ? 8 : 1) {
         const plan *p = &plans[n % PLANS];
         int optimizer = n / PLANS, set = n % set_count;
         size_t bytes = (size_t)(p->batch * outputs_of(p)) * sizeof *out;
