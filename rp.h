@@ -1179,30 +1179,39 @@ static const rpi_loss rpi_losses[] = { /* in the order of rp_loss_kind */
    A layer is what the user appended. The build lowers layers to a tape of steps; each step is an affine map, then an
    activation in place. A value on the tape is a slot; slot 0 is the input. Several steps may share parameters, and several
    may write parts of one slot. */
-typedef enum rpi_kind { RPI_ACTIVATION, RPI_DENSE, RPI_CONV2D, RPI_MAX_POOL2D, RPI_AVG_POOL2D, RPI_RECURRENT, RPI_RECURSIVE, RPI_ADD } rpi_kind;
+typedef enum rpi_kind {
+    RPI_ACTIVATION,
+    RPI_DENSE,
+    RPI_CONV2D,
+    RPI_MAX_POOL2D,
+    RPI_AVG_POOL2D,
+    RPI_RECURRENT,
+    RPI_RECURSIVE,
+    RPI_ADD
+} rpi_kind;
 
 /* A map whose weights serve many positions: position (y, x) of the output reads the window at (y stride - padding,
    x stride - padding) of the input. Rows of a slot: channel c of the input at (y, x) is row c in_channel + y in_y + x in_x.
    A recurrent layer is one, too: its steps are positions, its kernel is 1, and h_(t-1) is read with a padding of 1. */
 typedef struct rpi_geometry {
-    int filters, channels, groups;              /* channels: of one group */
+    int filters, channels, groups; /* channels: of one group */
     int kernel_height, kernel_width, stride_height, stride_width, padding_height, padding_width;
     int height, width, out_height, out_width;
     int in_channel, in_y, in_x, out_filter, out_y, out_x;
-    int first;                                  /* position from which outputs are computed: 1 where 0 is a start value */
+    int first; /* position from which outputs are computed: 1 where 0 is a start value */
 } rpi_geometry;
 
 typedef struct rpi_layer {
     rpi_kind kind;
     rp_shape in, out;
-    int affine, bias, frozen;                   /* affine: has parameters */
+    int affine, bias, frozen; /* affine: has parameters */
     rp_activation_kind activation;
     rp_real alpha;
     rpi_geometry geometry;
-    int units, steps, all_states, source;       /* recurrent, recursive, add */
-    int fan_in, draw_fan_in;                    /* for scales; for the first parameters */
+    int units, steps, all_states, source;             /* recurrent, recursive, add */
+    int fan_in, draw_fan_in;                          /* for scales; for the first parameters */
     size_t weights, weight_count, biases, bias_count; /* offsets from the build on */
-    int slot;                                   /* its output */
+    int slot;                                         /* its output */
 } rpi_layer;
 
 typedef struct rpi_map rpi_map;
@@ -1210,15 +1219,15 @@ typedef struct rpi_step {
     const rpi_map *map;
     rp_activation_kind activation;
     rp_real alpha;
-    int layer;                             /* that has the parameters */
-    int inputs, outputs, bias, fan_in;     /* inputs, outputs: rows that it reads and writes */
+    int layer;                         /* that has the parameters */
+    int inputs, outputs, bias, fan_in; /* inputs, outputs: rows that it reads and writes */
     size_t weights, biases;
-    int in, out;                           /* slots */
-    int in_row, out_row;                   /* where those rows begin in their slots; maps with a geometry begin at row 0 */
-    int add;                               /* the map adds to what is there */
-    int collects;                          /* its outer product is that of all steps that share these parameters */
+    int in, out;         /* slots */
+    int in_row, out_row; /* where those rows begin in their slots; maps with a geometry begin at row 0 */
+    int add;             /* the map adds to what is there */
+    int collects;        /* its outer product is that of all steps that share these parameters */
     rpi_geometry geometry;
-    int from, end, in_from, in_end;        /* positions of output, and of input, that it works on */
+    int from, end, in_from, in_end; /* positions of output, and of input, that it works on */
 } rpi_step;
 
 /* Where a pass over the tape keeps its numbers: a net's own memory, or a workspace. */
@@ -1226,19 +1235,19 @@ typedef struct rpi_buffers {
     const rpi_kernels *kernels;
     int batch;
     size_t ld;
-    rp_real **y;                /* each slot: value */
-    rp_real **d;                /* each slot: derivative; without training only the last */
-    rp_real **v;                /* each slot: u on the way forward, then v; in the other rules the swept vector e */
-    rp_real **slope, **second;  /* each step: sigma' and sigma'' (times u in the paths rule), NULL where they are constant */
+    rp_real **y;                      /* each slot: value */
+    rp_real **d;                      /* each slot: derivative; without training only the last */
+    rp_real **v;                      /* each slot: u on the way forward, then v; in the other rules the swept vector e */
+    rp_real **slope, **second;        /* each step: sigma' and sigma'' (times u in the paths rule), NULL where they are constant */
     rp_real *a_packed, *panel, *tile; /* for each thread */
-    size_t *at;                 /* for each thread: two lists of a window's offsets, at_size long */
+    size_t *at;                       /* for each thread: two lists of a window's offsets, at_size long */
     size_t at_size;
-    rp_real *columns, *own;     /* for each thread: a row; RPI_TAPS_MOST * 4 rows */
-    rp_real *shared;            /* [2][shared_size]: |W|, or gradient and curvature of a shared weight */
+    rp_real *columns, *own; /* for each thread: a row; RPI_TAPS_MOST * 4 rows */
+    rp_real *shared;        /* [2][shared_size]: |W|, or gradient and curvature of a shared weight */
     size_t shared_size;
-    rp_real *zeros, *ones;      /* a row each */
+    rp_real *zeros, *ones; /* a row each */
     rp_real *column, *total;
-    rpi_team *team;             /* NULL: the caller alone */
+    rpi_team *team; /* NULL: the caller alone */
 } rpi_buffers;
 
 /* >>maps
@@ -1248,12 +1257,12 @@ struct rpi_map {
     void (*apply)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
                   rp_real *u2, rp_real own);
     /* d_in = A' d and, if v: v_in = |A|' v, or A' v if plain; d NULL: only that. add: adds to d_in and v_in */
-    void (*transposed)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in, const rp_real *v,
-                       rp_real *v_in, int plain, int add);
+    void (*transposed)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
+                       const rp_real *v, rp_real *v_in, int plain, int add);
     /* scale sum_s d x' and scale2 sum_s v |x|' into the sink; d or v may be NULL. With weight[s] the second is
        scale2 sum_s weight[s] |v x'|, the bars around each sample's own sum over positions; v may be overwritten */
-    void (*outer)(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v, const rp_real *weight,
-                  rp_real scale, rp_real scale2, const rpi_sink *sink);
+    void (*outer)(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v,
+                  const rp_real *weight, rp_real scale, rp_real scale2, const rpi_sink *sink);
     /* total[s] += c sum_w |dz_s/dw| for z with dz/dout = e: the magnitudes of each sample's own gradient */
     void (*reach)(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, rp_real *total);
 };
@@ -1333,8 +1342,8 @@ static void rpi_activate_run(const rpi_activate_work *work) {
     rpi_share(work->b->team, rpi_parts(work->b->team, worth, work->activate.rows, 1), rpi_activate_part, work);
 }
 
-static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
-                            rp_real *u2, rp_real own) {
+static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
+                            const rp_real *u, rp_real *u2, rp_real own) {
     rpi_product product;
     memset(&product, 0, sizeof product);
     product.m = step->outputs, product.n = n, product.k = step->inputs;
@@ -1378,7 +1387,8 @@ static void rpi_dense_outer(const rpi_buffers *b, const rpi_step *step, int coun
     rpi_outer_run(b, &outer);
 }
 
-static void rpi_dense_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, rp_real *total) {
+static void rpi_dense_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c,
+                            rp_real *total) {
     rp_real *from = b->column, *to = b->column + b->ld;
     b->kernels->column_magnitudes(step->inputs, n, x, b->ld, from);
     b->kernels->column_magnitudes(step->outputs, n, e, b->ld, to);
@@ -1399,13 +1409,15 @@ static void rpi_scratch_of(const rpi_step *step, size_t *at_size, size_t *shared
 /* Maps with a geometry. Offsets into A (weights of one filter) and B (rows of the group's channels) of the window at a position;
    returns how many of its taps lie inside the input. */
 static int rpi_window_taps(const rpi_geometry *g, int position, size_t ld, size_t *a_at, size_t *b_at) {
-    int y = position / g->out_width * g->stride_height - g->padding_height, x = position % g->out_width * g->stride_width - g->padding_width, k = 0;
+    int y = position / g->out_width * g->stride_height - g->padding_height,
+        x = position % g->out_width * g->stride_width - g->padding_width, k = 0;
     for (int c = 0; c < g->channels; c++)
         for (int i = 0; i < g->kernel_height; i++)
             for (int j = 0; j < g->kernel_width; j++) {
                 if (y + i < 0 || y + i >= g->height || x + j < 0 || x + j >= g->width) continue;
                 a_at[k] = ((size_t)c * (size_t)g->kernel_height + (size_t)i) * (size_t)g->kernel_width + (size_t)j;
-                b_at[k++] = ((size_t)c * (size_t)g->in_channel + (size_t)(y + i) * (size_t)g->in_y + (size_t)(x + j) * (size_t)g->in_x) * ld;
+                b_at[k++] = ((size_t)c * (size_t)g->in_channel + (size_t)(y + i) * (size_t)g->in_y + (size_t)(x + j) * (size_t)g->in_x) *
+                            ld;
             }
     return k;
 }
@@ -1455,7 +1467,8 @@ static void rpi_shared_apply_part(const void *context, int part, int parts) {
     const rpi_buffers *b = w->b;
     const rpi_step *step = w->step;
     const rpi_geometry *g = &step->geometry;
-    size_t *a_at = b->at + (size_t)part * 2 * b->at_size, *b_at = a_at + b->at_size, taps = (size_t)step->geometry.channels * (size_t)g->kernel_height * (size_t)g->kernel_width;
+    size_t *a_at = b->at + (size_t)part * 2 * b->at_size, *b_at = a_at + b->at_size,
+           taps = (size_t)step->geometry.channels * (size_t)g->kernel_height * (size_t)g->kernel_width;
     rp_real *column = b->columns + (size_t)part * b->ld;
     int m = g->filters / g->groups, count = step->end - step->from;
     for (int t = step->from + rpi_begin(count, 1, part, parts); t < step->from + rpi_begin(count, 1, part + 1, parts); t++) {
@@ -1487,8 +1500,8 @@ static double rpi_shared_worth(const rpi_step *step, int positions, int n) {
     return (double)positions * n * g->filters * g->channels * g->kernel_height * g->kernel_width;
 }
 
-static void rpi_shared_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
-                             rp_real *u2, rp_real own) {
+static void rpi_shared_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
+                             const rp_real *u, rp_real *u2, rp_real own) {
     rpi_shared_work w;
     int positions = step->end - step->from;
     memset(&w, 0, sizeof w);
@@ -1503,14 +1516,16 @@ static void rpi_shared_transposed_part(const void *context, int part, int parts)
     const rpi_buffers *b = w->b;
     const rpi_step *step = w->step;
     const rpi_geometry *g = &step->geometry;
-    size_t *a_at = b->at + (size_t)part * 2 * b->at_size, *b_at = a_at + b->at_size, window = (size_t)g->kernel_height * (size_t)g->kernel_width;
+    size_t *a_at = b->at + (size_t)part * 2 * b->at_size, *b_at = a_at + b->at_size,
+           window = (size_t)g->kernel_height * (size_t)g->kernel_width;
     int count = step->in_end - step->in_from;
     for (int t = step->in_from + rpi_begin(count, 1, part, parts); t < step->in_from + rpi_begin(count, 1, part + 1, parts); t++) {
         int k = rpi_covering_taps(step, t, b->ld, a_at, b_at);
         size_t row = (size_t)(t / g->width) * (size_t)g->in_y + (size_t)(t % g->width) * (size_t)g->in_x;
         for (int group = 0; group < g->groups; group++) {
             size_t first = (size_t)group * (size_t)(g->filters / g->groups), weights = first * (size_t)g->channels * window;
-            size_t from = first * (size_t)g->out_filter * b->ld, to = ((size_t)group * (size_t)g->channels * (size_t)g->in_channel + row) * b->ld;
+            size_t from = first * (size_t)g->out_filter * b->ld,
+                   to = ((size_t)group * (size_t)g->channels * (size_t)g->in_channel + row) * b->ld;
             rpi_gathered q;
             q.m = g->channels, q.n = w->n, q.k = k, q.a_row = window, q.a_at = a_at, q.b_at = b_at, q.per_row = 0;
             q.ldc = q.start_row = (size_t)g->in_channel * b->ld;
@@ -1533,7 +1548,8 @@ static void rpi_shared_transposed(const rpi_buffers *b, const rpi_step *step, co
     w.b = b, w.step = step, w.weights = p + step->weights;
     w.d = d, w.d_in = d_in, w.v = v, w.v_in = v_in, w.n = n, w.plain = plain, w.add = add;
     if (v && !plain) rpi_shared_magnitudes(b, step, w.weights);
-    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, step->end - step->from, n), step->in_end - step->in_from, 1), rpi_shared_transposed_part, &w);
+    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, step->end - step->from, n), step->in_end - step->in_from, 1),
+              rpi_shared_transposed_part, &w);
 }
 
 /* Sums over positions of d and v with the windows of x. Taps are numbered as the weights of one filter; the one behind the last
@@ -1557,14 +1573,14 @@ static void rpi_tap_rows(const rpi_taps_work *w, int group, int j, int count, in
             int row = p / g->out_width * g->stride_height - g->padding_height + tap % window / g->kernel_width;
             int column = p % g->out_width * g->stride_width - g->padding_width + tap % g->kernel_width;
             int inside = row >= 0 && row < g->height && column >= 0 && column < g->width;
-            *rows++ = tap == window * g->channels ? b->ones
-                      : !inside                   ? b->zeros
-                                                  : x + ((size_t)(tap / window) * (size_t)g->in_channel + (size_t)row * (size_t)g->in_y + (size_t)column * (size_t)g->in_x) * b->ld;
+            size_t at = (size_t)(tap / window) * (size_t)g->in_channel + (size_t)row * (size_t)g->in_y + (size_t)column * (size_t)g->in_x;
+            *rows++ = tap == window * g->channels ? b->ones : inside ? x + at * b->ld : b->zeros;
         }
 }
 
 static void rpi_position_rows(const rpi_geometry *g, int t, int positions, size_t ld, size_t *at) {
-    for (int p = t; p < t + positions; p++) *at++ = ((size_t)(p / g->out_width) * (size_t)g->out_y + (size_t)(p % g->out_width) * (size_t)g->out_x) * ld;
+    for (int p = t; p < t + positions; p++)
+        *at++ = ((size_t)(p / g->out_width) * (size_t)g->out_y + (size_t)(p % g->out_width) * (size_t)g->out_x) * ld;
 }
 
 static int rpi_block_of(int from, int end) { return end - from < RPI_POSITIONS ? end - from : RPI_POSITIONS; }
@@ -1576,7 +1592,8 @@ static void rpi_taps_part(const void *context, int part, int parts) {
     const rpi_buffers *b = w->b;
     const rpi_geometry *g = &w->step->geometry;
     int weights = g->channels * g->kernel_height * g->kernel_width, taps = weights + w->step->bias, m = g->filters / g->groups;
-    int from = rpi_begin(taps, RPI_TAPS_MOST, part, parts), end = rpi_begin(taps, RPI_TAPS_MOST, part + 1, parts), positions = g->out_height * g->out_width;
+    int from = rpi_begin(taps, RPI_TAPS_MOST, part, parts), end = rpi_begin(taps, RPI_TAPS_MOST, part + 1, parts),
+        positions = g->out_height * g->out_width;
     const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
     size_t *at = b->at + (size_t)part * 2 * b->at_size;
     for (int group = 0; group < g->groups; group++)
@@ -1603,7 +1620,8 @@ static void rpi_own_tile(const rpi_taps_work *w, int group, int i, int m, int j,
     const rpi_buffers *b = w->b;
     const rpi_geometry *g = &w->step->geometry;
     int positions = g->out_height * g->out_width, sums = 4 * RPI_TAPS_MOST;
-    size_t first = (size_t)group * (size_t)(g->filters / g->groups) + (size_t)i, width = (size_t)g->channels * (size_t)g->kernel_height * (size_t)g->kernel_width + 1;
+    size_t first = (size_t)group * (size_t)(g->filters / g->groups) + (size_t)i,
+           width = (size_t)g->channels * (size_t)g->kernel_height * (size_t)g->kernel_width + 1;
     const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
     rp_real results[4 * RPI_TAPS_MOST] = {0};
     rpi_correlation q;
@@ -1626,7 +1644,8 @@ static void rpi_own_tile(const rpi_taps_work *w, int group, int i, int m, int j,
     q.m = 1, q.taps = sums, q.positions = 1, q.magnitudes = 1, q.samples = 0, q.d = w->weight, q.out = results;
     b->kernels->correlate(&q);
     for (int r = 0; r < m; r++)
-        for (int k = 0; k < taps; k++) b->shared[b->shared_size + (first + (size_t)r) * width + (size_t)(j + k)] = results[r * RPI_TAPS_MOST + k];
+        for (int k = 0; k < taps; k++)
+            b->shared[b->shared_size + (first + (size_t)r) * width + (size_t)(j + k)] = results[r * RPI_TAPS_MOST + k];
 }
 
 static void rpi_own_sums(const rpi_taps_work *w) {
@@ -1638,8 +1657,8 @@ static void rpi_own_sums(const rpi_taps_work *w) {
                 rpi_own_tile(w, group, i, m - i < 4 ? m - i : 4, j, taps - j < RPI_TAPS_MOST ? taps - j : RPI_TAPS_MOST, w->b->at);
 }
 
-static void rpi_shared_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v, const rp_real *weight,
-                             rp_real scale, rp_real scale2, const rpi_sink *sink) {
+static void rpi_shared_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v,
+                             const rp_real *weight, rp_real scale, rp_real scale2, const rpi_sink *sink) {
     const rpi_geometry *g = &step->geometry;
     int weights = g->channels * g->kernel_height * g->kernel_width;
     rpi_taps_work w;
@@ -1647,9 +1666,11 @@ static void rpi_shared_outer(const rpi_buffers *b, const rpi_step *step, int cou
     memset(&w, 0, sizeof w);
     w.b = b, w.step = step, w.x = x, w.d = d, w.v = v, w.weight = weight, w.n = rpi_columns(b, count);
     memset(b->shared, 0, 2 * b->shared_size * sizeof *b->shared);
-    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, g->out_height * g->out_width, w.n), weights + step->bias, RPI_TAPS_MOST), rpi_taps_part, &w);
+    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, g->out_height * g->out_width, w.n), weights + step->bias, RPI_TAPS_MOST),
+              rpi_taps_part, &w);
     if (v && weight) rpi_own_sums(&w);
-    piece.rows = g->filters, piece.n = weights, piece.ld = (size_t)weights + 1, piece.stride = (size_t)weights, piece.offset = step->weights;
+    piece.rows = g->filters, piece.n = weights, piece.ld = (size_t)weights + 1, piece.stride = (size_t)weights,
+    piece.offset = step->weights;
     piece.gradient = d ? b->shared : NULL, piece.curvature = v ? b->shared + b->shared_size : NULL;
     piece.scale = scale, piece.scale2 = scale2;
     sink->take(sink, &piece);
@@ -1660,7 +1681,8 @@ static void rpi_shared_outer(const rpi_buffers *b, const rpi_step *step, int cou
     sink->take(sink, &piece);
 }
 
-static void rpi_shared_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, rp_real *total) {
+static void rpi_shared_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c,
+                             rp_real *total) {
     rpi_taps_work w;
     memset(&w, 0, sizeof w);
     w.b = b, w.step = step, w.x = x, w.v = e, w.total = total, w.c = c, w.n = n;
@@ -1674,8 +1696,8 @@ static void rpi_copy_rows(const rpi_buffers *b, int rows, int n, const rp_real *
     for (int i = 0; i < rows && !add; i++) memcpy(out + (size_t)i * b->ld, in + (size_t)i * b->ld, (size_t)n * sizeof *out);
 }
 
-static void rpi_copy_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
-                           rp_real *u2, rp_real own) {
+static void rpi_copy_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
+                           const rp_real *u, rp_real *u2, rp_real own) {
     size_t in = (size_t)step->in_row * b->ld, out = (size_t)step->out_row * b->ld;
     (void)p, (void)own;
     rpi_copy_rows(b, step->outputs, n, x + in, y + out, step->add);
@@ -1717,10 +1739,12 @@ static void rpi_max_window_back(const rpi_buffers *b, const rpi_window *window, 
 }
 static void rpi_avg_window(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out) {
     memset(out + to, 0, (size_t)window->n * sizeof *out);
-    for (int j = 0; j < window->k; j++) b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, in + from + window->at[j], 0, out + to, 0);
+    for (int j = 0; j < window->k; j++)
+        b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, in + from + window->at[j], 0, out + to, 0);
 }
 static void rpi_avg_window_back(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out) {
-    for (int j = 0; j < window->k; j++) b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, in + to, 0, out + from + window->at[j], 0);
+    for (int j = 0; j < window->k; j++)
+        b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, in + to, 0, out + from + window->at[j], 0);
 }
 
 static void rpi_pool_apply(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, rp_real *y, const rp_real *u, rp_real *u2,
@@ -1729,31 +1753,31 @@ static void rpi_pool_apply(const rpi_buffers *b, const rpi_step *step, int n, co
     if (u2 && u) rpi_pool(b, step, n, u, u2, each);
     else if (u2) rpi_fill_rows(step->outputs, n, b->ld, NULL, u2);
 }
-static void rpi_pool_transposed(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *d, rp_real *d_in, const rp_real *v, rp_real *v_in,
-                                int add, rpi_pool_window each) {
+static void rpi_pool_transposed(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *d, rp_real *d_in, const rp_real *v,
+                                rp_real *v_in, int add, rpi_pool_window each) {
     if (d && !add) rpi_fill_rows(step->inputs, n, b->ld, NULL, d_in);
     if (v && !add) rpi_fill_rows(step->inputs, n, b->ld, NULL, v_in);
     if (d) rpi_pool(b, step, n, d, d_in, each);
     if (v) rpi_pool(b, step, n, v, v_in, each);
 }
 
-static void rpi_max_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
-                          rp_real *u2, rp_real own) {
+static void rpi_max_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
+                          const rp_real *u, rp_real *u2, rp_real own) {
     (void)p, (void)own;
     rpi_pool_apply(b, step, n, x, y, u, u2, rpi_max_window);
 }
-static void rpi_max_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in, const rp_real *v,
-                               rp_real *v_in, int plain, int add) {
+static void rpi_max_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
+                               const rp_real *v, rp_real *v_in, int plain, int add) {
     (void)p, (void)plain;
     rpi_pool_transposed(b, step, n, d, d_in, v, v_in, add, rpi_max_window_back);
 }
-static void rpi_avg_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
-                          rp_real *u2, rp_real own) {
+static void rpi_avg_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
+                          const rp_real *u, rp_real *u2, rp_real own) {
     (void)p, (void)own;
     rpi_pool_apply(b, step, n, x, y, u, u2, rpi_avg_window);
 }
-static void rpi_avg_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in, const rp_real *v,
-                               rp_real *v_in, int plain, int add) {
+static void rpi_avg_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
+                               const rp_real *v, rp_real *v_in, int plain, int add) {
     (void)p, (void)plain;
     rpi_pool_transposed(b, step, n, d, d_in, v, v_in, add, rpi_avg_window_back);
 }
@@ -1767,7 +1791,7 @@ static const rpi_map rpi_avg_pool_map = {rpi_avg_apply, rpi_avg_transposed, NULL
 struct rp_net {
     rpi_memory memory;
     rp_config config;
-    rp_status broken;              /* first mistake in the description */
+    rp_status broken; /* first mistake in the description */
     char error[256];
     rp_shape input, output;
     rpi_layer *layers;
@@ -1777,33 +1801,33 @@ struct rp_net {
 
     int built, batch, inputs, outputs;
     size_t parameter_count;
-    rpi_block tape, arrays;        /* what the build allocates */
+    rpi_block tape, arrays; /* what the build allocates */
     rpi_step *steps;
     int step_count;
     int slot_count;
-    int vectors;                   /* all maps work on single contiguous vectors too */
-    int *slot_rows;                /* each slot: its features */
-    int *summed;                   /* each slot: several steps send derivatives to it */
-    int *live;                     /* each slot: parameters below it are trained */
-    int *pool;                     /* each slot: its buffer when nothing is kept for training */
-    size_t *pool_rows;             /* each such buffer: the features that it must hold */
-    int *pool_until;               /* each such buffer: the last step that reads what it holds */
+    int vectors;       /* all maps work on single contiguous vectors too */
+    int *slot_rows;    /* each slot: its features */
+    int *summed;       /* each slot: several steps send derivatives to it */
+    int *live;         /* each slot: parameters below it are trained */
+    int *pool;         /* each slot: its buffer when nothing is kept for training */
+    size_t *pool_rows; /* each such buffer: the features that it must hold */
+    int *pool_until;   /* each such buffer: the last step that reads what it holds */
     int pool_count;
     rpi_buffers buffers;
     rp_real *parameters, *gradient, *curvature, *direction;
-    rp_real *sums;                 /* scratch of the Jacobian rule: its curvature */
+    rp_real *sums;                                  /* scratch of the Jacobian rule: its curvature */
     int has_gradient, has_curvature, has_direction; /* the array has been filled or zeroed */
-    rp_real *h;                    /* [outputs][ld] second derivatives of the loss */
-    rp_real *row_output;           /* [batch][outputs] for rp_output; scratch [outputs][ld] of the Jacobian rule */
-    double *sample_loss;           /* [batch] */
+    rp_real *h;                                     /* [outputs][ld] second derivatives of the loss */
+    rp_real *row_output;                            /* [batch][outputs] for rp_output; scratch [outputs][ld] of the Jacobian rule */
+    double *sample_loss;                            /* [batch] */
     rp_real *staged_inputs, *staged_targets, *staged_weights;
     int *staged_labels;
-    int forward_count;             /* samples of the last rp_forward, 0 once another call has used the buffers */
+    int forward_count; /* samples of the last rp_forward, 0 once another call has used the buffers */
 
     rpi_block state;
     rp_real *first, *second;
     rp_method method;
-    int64_t time;                  /* steps that the optimizer has taken */
+    int64_t time; /* steps that the optimizer has taken */
     uint64_t random;
 };
 
@@ -1847,7 +1871,8 @@ static int rpi_shape_valid(rp_shape s) {
         if (product > RPI_LARGEST) return 0;
     }
     if (s.kind == RP_SHAPE_IMAGE) return s.steps == 1;
-    return (s.kind == RP_SHAPE_VECTOR && s.steps == 1 && s.height == 1 && s.width == 1) || (s.kind == RP_SHAPE_SEQUENCE && s.height == 1 && s.width == 1);
+    return (s.kind == RP_SHAPE_VECTOR && s.steps == 1 && s.height == 1 && s.width == 1) ||
+           (s.kind == RP_SHAPE_SEQUENCE && s.height == 1 && s.width == 1);
 }
 
 static void rpi_put_shape(rpi_text *text, rp_shape s) {
@@ -1859,7 +1884,8 @@ static void rpi_put_shape(rpi_text *text, rp_shape s) {
 }
 
 static const char *rpi_layer_name(const rpi_layer *layer) {
-    static const char *const names[] = {NULL, "dense", "conv2d", "max_pool2d", "avg_pool2d", "recurrent", "recursive", "add"}; /* as rpi_kind */
+    static const char *const names[] = {NULL,         "dense",     "conv2d",    "max_pool2d",
+                                        "avg_pool2d", "recurrent", "recursive", "add"}; /* as rpi_kind */
     return layer->kind == RPI_ACTIVATION ? rpi_activations[layer->activation].name : names[layer->kind];
 }
 
@@ -1888,19 +1914,26 @@ RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config) {
     net->input = net->output = input;
     net->huber_delta = 1;
     if (!rpi_shape_valid(input))
-        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: the input shape %dx%dx%dx%d (steps, channels, height, width) must come from rp_vector, rp_image or rp_sequence, with sizes of 1 or more, and at most %d in all",
+        rpi_break(net, rpi_fail(net, RP_ERR_VALUE,
+                                "rp_net_new: the input shape %dx%dx%dx%d (steps, channels, height, width) must come from rp_vector, "
+                                "rp_image or rp_sequence, with sizes of 1 or more, and at most %d in all",
                                 input.steps, input.channels, input.height, input.width, RPI_LARGEST));
     else if (!config->allocate != !config->release)
-        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.%s is NULL; set allocate and release both, or neither", config->allocate ? "release" : "allocate"));
+        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.%s is NULL; set allocate and release both, or neither",
+                                config->allocate ? "release" : "allocate"));
     else if ((int)config->isa < 0 || config->isa > RP_ISA_NEON)
         rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.isa is %d, which is no rp_isa_kind", (int)config->isa));
     else if (!rpi_resolve_isa(&net->config.isa))
-        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: the instruction set of config.isa (%s) or of the environment's RP_ISA is not known, not in this build or not on this machine", rpi_isa_names[net->config.isa]));
+        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED,
+                                "rp_net_new: the instruction set of config.isa (%s) or of the environment's RP_ISA is not known, not in "
+                                "this build or not on this machine",
+                                rpi_isa_names[net->config.isa]));
     else if (config->threads < 0)
         rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.threads is %d; it may be 0 or more", config->threads));
 #ifndef RP_THREADS
     else if (config->threads > 1)
-        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: config.threads is %d, but this build has none; define RP_THREADS", config->threads));
+        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: config.threads is %d, but this build has none; define RP_THREADS",
+                                config->threads));
 #endif
     return net;
 }
@@ -1947,8 +1980,9 @@ static int rpi_appended(rp_net *net, const rpi_layer *layer) {
 /* An affine layer with [units][fan_in + fan_back] weights, drawn from +-1/sqrt(fan_back), or fan_in if that is 0. */
 static int rpi_appended_affine(rp_net *net, const char *who, rpi_layer *layer, int fan_in, int fan_back, int units) {
     if ((int64_t)units * ((int64_t)fan_in + fan_back) > (int64_t)(SIZE_MAX / 64 < (size_t)INT64_MAX ? SIZE_MAX / 64 : INT64_MAX))
-        return rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: %d units with %d inputs have more weights than can be addressed", who,
-                                       net->layer_count, units, fan_in));
+        return rpi_break(net,
+                         rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: %d units with %d inputs have more weights than can be addressed",
+                                  who, net->layer_count, units, fan_in));
     layer->affine = layer->bias = 1;
     layer->units = units, layer->fan_in = fan_in + fan_back, layer->draw_fan_in = fan_back ? fan_back : fan_in;
     layer->weight_count = (size_t)units * (size_t)layer->fan_in, layer->bias_count = (size_t)units;
@@ -1960,7 +1994,8 @@ RP_API int rp_dense(rp_net *net, int units) {
     rpi_layer *layer;
     if (status) return status;
     if (units < 1 || units > RPI_LARGEST)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_dense: layer %d: units is %d; it may be 1 to %d", net->layer_count, units, RPI_LARGEST));
+        return rpi_break(
+            net, rpi_fail(net, RP_ERR_VALUE, "rp_dense: layer %d: units is %d; it may be 1 to %d", net->layer_count, units, RPI_LARGEST));
     layer = rpi_append(net, "rp_dense");
     if (!layer) return net->broken;
     layer->kind = RPI_DENSE;
@@ -1997,34 +2032,42 @@ static rpi_layer *rpi_append_image(rp_net *net, const char *who, rpi_kind kind, 
     const struct {
         const char *name;
         int value, least;
-    } fields[] = {{"filters", g.filters, 1}, {"kernel height", g.kernel_height, 1}, {"kernel width", g.kernel_width, 1},
-                  {"stride height", g.stride_height, 1}, {"stride width", g.stride_width, 1}, {"padding height", g.padding_height, 0},
-                  {"padding width", g.padding_width, 0}, {"groups", g.groups, 1}};
+    } fields[] = {{"filters", g.filters, 1},
+                  {"kernel height", g.kernel_height, 1},
+                  {"kernel width", g.kernel_width, 1},
+                  {"stride height", g.stride_height, 1},
+                  {"stride width", g.stride_width, 1},
+                  {"padding height", g.padding_height, 0},
+                  {"padding width", g.padding_width, 0},
+                  {"groups", g.groups, 1}};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (fields[i].value < fields[i].least || fields[i].value > RPI_LARGEST) {
-            rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it may be %d to %d", who, net->layer_count, fields[i].name, fields[i].value,
-                                    fields[i].least, RPI_LARGEST));
+            rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it may be %d to %d", who, net->layer_count, fields[i].name,
+                                    fields[i].value, fields[i].least, RPI_LARGEST));
             return NULL;
         }
     if (in.kind != RP_SHAPE_IMAGE) {
-        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs an image, but what comes before gives %dx%d (steps x features)", who, net->layer_count,
-                                in.steps, in.channels));
+        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs an image, but what comes before gives %dx%d (steps x features)",
+                                who, net->layer_count, in.steps, in.channels));
         return NULL;
     }
     if (g.groups > in.channels || in.channels % g.groups || g.filters % g.groups) {
-        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: groups is %d, which must divide the %d channels and the %d filters", who, net->layer_count, g.groups,
-                                in.channels, g.filters));
+        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: groups is %d, which must divide the %d channels and the %d filters", who,
+                                net->layer_count, g.groups, in.channels, g.filters));
         return NULL;
     }
     g.channels = in.channels / g.groups;
     fits = rpi_image_geometry(&g, in);
     if (!fits) {
-        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: a window of %dx%d does not fit into the image of %dx%dx%d with padding %dx%d", who, net->layer_count,
-                                g.kernel_height, g.kernel_width, in.channels, in.height, in.width, g.padding_height, g.padding_width));
+        rpi_break(net,
+                  rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: a window of %dx%d does not fit into the image of %dx%dx%d with padding %dx%d",
+                           who, net->layer_count, g.kernel_height, g.kernel_width, in.channels, in.height, in.width, g.padding_height,
+                           g.padding_width));
         return NULL;
     }
     if (fits < 0 || !rpi_shape_valid(rp_image(g.filters, g.out_height, g.out_width))) {
-        rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: its output of %dx%dx%d is too large", who, net->layer_count, g.filters, g.out_height, g.out_width));
+        rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: its output of %dx%dx%d is too large", who, net->layer_count, g.filters,
+                                g.out_height, g.out_width));
         return NULL;
     }
     layer = rpi_append(net, who);
@@ -2050,8 +2093,8 @@ RP_API int rp_conv2d_with(rp_net *net, const rp_conv2d_desc *desc) {
     layer = rpi_append_image(net, who, RPI_CONV2D, g);
     if (!layer) return net->broken;
     if ((int64_t)g.kernel_height * g.kernel_width > RPI_LARGEST / layer->geometry.channels)
-        return rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: a window of %dx%dx%d is too large", who, net->layer_count, layer->geometry.channels,
-                                       g.kernel_height, g.kernel_width));
+        return rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: a window of %dx%dx%d is too large", who, net->layer_count,
+                                       layer->geometry.channels, g.kernel_height, g.kernel_width));
     return rpi_appended_affine(net, who, layer, layer->geometry.channels * g.kernel_height * g.kernel_width, 0, g.filters);
 }
 
@@ -2060,8 +2103,8 @@ RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride, int paddi
     rp_status status = rpi_may_describe(net, "rp_conv2d");
     if (status) return status;
     if (kernel < 1 || stride < 1)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: %s is %d; it must be 1 or more", net->layer_count, kernel < 1 ? "kernel" : "stride",
-                                       kernel < 1 ? kernel : stride));
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: %s is %d; it must be 1 or more", net->layer_count,
+                                       kernel < 1 ? "kernel" : "stride", kernel < 1 ? kernel : stride));
     memset(&desc, 0, sizeof desc);
     desc.filters = filters, desc.kernel_height = desc.kernel_width = kernel, desc.stride_height = desc.stride_width = stride;
     desc.padding_height = desc.padding_width = padding;
@@ -2079,8 +2122,12 @@ static int rpi_pool2d(rp_net *net, const char *who, rpi_kind kind, int height, i
     layer = rpi_append_image(net, who, kind, g);
     return layer ? rpi_appended(net, layer) : (int)net->broken;
 }
-RP_API int rp_max_pool2d(rp_net *net, int window, int stride) { return rpi_pool2d(net, "rp_max_pool2d", RPI_MAX_POOL2D, window, window, stride); }
-RP_API int rp_avg_pool2d(rp_net *net, int window, int stride) { return rpi_pool2d(net, "rp_avg_pool2d", RPI_AVG_POOL2D, window, window, stride); }
+RP_API int rp_max_pool2d(rp_net *net, int window, int stride) {
+    return rpi_pool2d(net, "rp_max_pool2d", RPI_MAX_POOL2D, window, window, stride);
+}
+RP_API int rp_avg_pool2d(rp_net *net, int window, int stride) {
+    return rpi_pool2d(net, "rp_avg_pool2d", RPI_AVG_POOL2D, window, window, stride);
+}
 RP_API int rp_global_avg_pool2d(rp_net *net) {
     return rpi_pool2d(net, "rp_global_avg_pool2d", RPI_AVG_POOL2D, net ? net->output.height : 1, net ? net->output.width : 1, 1);
 }
@@ -2100,12 +2147,13 @@ RP_API int rp_recurrent_with(rp_net *net, const rp_recurrent_desc *desc) {
     if (!desc) return rpi_break(net, rpi_fail(net, RP_ERR_NULL, "%s: layer %d: desc is NULL", who, net->layer_count));
     in = net->output;
     if (in.kind != RP_SHAPE_SEQUENCE)
-        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs a sequence, but what comes before gives %dx%dx%d (channels, height, width)", who,
-                                       net->layer_count, in.channels, in.height, in.width));
+        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE,
+                                       "%s: layer %d: it needs a sequence, but what comes before gives %dx%dx%d (channels, height, width)",
+                                       who, net->layer_count, in.channels, in.height, in.width));
     out = rp_sequence(in.steps, desc->units);
     if (!rpi_shape_valid(out))
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: units is %d; it must be 1 or more, and at most %d in all %d steps", who, net->layer_count,
-                                       desc->units, RPI_LARGEST, in.steps));
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: units is %d; it must be 1 or more, and at most %d in all %d steps",
+                                       who, net->layer_count, desc->units, RPI_LARGEST, in.steps));
     if (!rpi_known_activation(net, who, desc->activation)) return net->broken;
     layer = rpi_append(net, who);
     if (!layer) return net->broken;
@@ -2129,8 +2177,9 @@ RP_API int rp_recursive(rp_net *net, int steps, rp_activation_kind activation) {
     if (status) return status;
     units = rpi_features(net->output);
     if (steps < 1 || steps >= RPI_LARGEST || (int64_t)units * (steps + 1) > RPI_LARGEST)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: steps is %d; it must be 1 or more, and %d units in all steps at most %d", who, net->layer_count,
-                                       steps, units, RPI_LARGEST));
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE,
+                                       "%s: layer %d: steps is %d; it must be 1 or more, and %d units in all steps at most %d", who,
+                                       net->layer_count, steps, units, RPI_LARGEST));
     if (!rpi_known_activation(net, who, activation)) return net->broken;
     layer = rpi_append(net, who);
     if (!layer) return net->broken;
@@ -2146,16 +2195,18 @@ RP_API int rp_add(rp_net *net, int source) {
     rpi_layer *layer;
     if (status) return status;
     if (source < RP_INPUT || source >= net->layer_count)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_add: layer %d: the layer to add is %d; it may be RP_INPUT or 0 to %d", net->layer_count, source,
-                                       net->layer_count - 1));
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_add: layer %d: the layer to add is %d; it may be RP_INPUT or 0 to %d",
+                                       net->layer_count, source, net->layer_count - 1));
     in = net->output, other = source == RP_INPUT ? net->input : net->layers[source].out;
-    if (in.kind != other.kind || in.steps != other.steps || in.channels != other.channels || in.height != other.height || in.width != other.width) {
+    if (in.kind != other.kind || in.steps != other.steps || in.channels != other.channels || in.height != other.height ||
+        in.width != other.width) {
         char text[2][64];
         rpi_text first = {text[0], sizeof text[0], 0}, second = {text[1], sizeof text[1], 0};
         rpi_put_shape(&first, in), rpi_put_shape(&second, other);
         text[0][first.length] = text[1][second.length] = 0;
-        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "rp_add: layer %d: the shape before it is %s, that of layer %d is %s; they must be the same", net->layer_count,
-                                       text[0], source, text[1]));
+        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE,
+                                       "rp_add: layer %d: the shape before it is %s, that of layer %d is %s; they must be the same",
+                                       net->layer_count, text[0], source, text[1]));
     }
     layer = rpi_append(net, "rp_add");
     if (!layer) return net->broken;
@@ -2168,7 +2219,8 @@ RP_API int rp_activation(rp_net *net, rp_activation_kind activation) {
     rpi_layer *layer;
     if (status) return status;
     if ((int)activation < 0 || (int)activation >= RPI_ACTIVATIONS)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_activation: layer %d: %d is no rp_activation_kind", net->layer_count, (int)activation));
+        return rpi_break(
+            net, rpi_fail(net, RP_ERR_VALUE, "rp_activation: layer %d: %d is no rp_activation_kind", net->layer_count, (int)activation));
     layer = rpi_append(net, "rp_activation");
     if (!layer) return net->broken;
     rpi_set_activation(layer, activation);
@@ -2193,10 +2245,12 @@ RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope) {
     if (status) return status;
     last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
     if (!last || (last->activation != RP_LEAKY_RELU && last->activation != RP_ELU))
-        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER, "rp_negative_slope: %s has no such slope; call it right after a leaky_relu or elu is added",
+        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER,
+                                       "rp_negative_slope: %s has no such slope; call it right after a leaky_relu or elu is added",
                                        last ? rpi_layer_name(last) : "a net without a layer"));
     if (!rpi_finite(slope) || slope < 0)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_negative_slope: layer %d: the slope is %g; it must be finite and 0 or more", net->layer_count - 1, (double)slope));
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_negative_slope: layer %d: the slope is %g; it must be finite and 0 or more",
+                                       net->layer_count - 1, (double)slope));
     last->alpha = slope;
     return RP_OK;
 }
@@ -2225,7 +2279,8 @@ static rp_status rpi_place_parameters(rp_net *net) {
     for (int i = 0; i < net->layer_count; i++) {
         rpi_layer *layer = &net->layers[i];
         if (layer->weight_count + layer->bias_count > SIZE_MAX / 16 / sizeof(rp_real) - at)
-            return rpi_fail(net, RP_ERR_OVERFLOW, "rp_net_build: layer %d (%s): its parameters are more than can be addressed", i, rpi_layer_name(layer));
+            return rpi_fail(net, RP_ERR_OVERFLOW, "rp_net_build: layer %d (%s): its parameters are more than can be addressed", i,
+                            rpi_layer_name(layer));
         layer->weights = at;
         layer->biases = at += layer->weight_count;
         at += layer->bias_count;
@@ -2351,7 +2406,8 @@ static void rpi_lower(rp_net *net) {
         net->layers[i].slot = slot;
         net->vectors &= layer->kind == RPI_DENSE || layer->kind == RPI_ACTIVATION || layer->kind == RPI_ADD;
     }
-    if (slot != net->slot_count - 1 || net->layers[net->layer_count - 1].kind == RPI_RECURRENT) /* the output is the last slot, and no step reads it */
+    if (slot != net->slot_count - 1 ||
+        net->layers[net->layer_count - 1].kind == RPI_RECURRENT) /* the output is the last slot, and no step reads it */
         rpi_lower_copy(net, net->layer_count - 1, slot, 0, net->outputs, &counted);
 }
 
@@ -2502,9 +2558,11 @@ static rp_status rpi_build_block(rp_net *net, rpi_block *block, void (*lay_out)(
     rpi_arena arena = {NULL, 0, 0};
     lay_out(net, &arena);
     if (arena.overflow)
-        return rpi_fail(net, RP_ERR_OVERFLOW, "rp_net_build: %z parameters and batch %d need more memory than can be addressed", net->parameter_count, net->batch);
+        return rpi_fail(net, RP_ERR_OVERFLOW, "rp_net_build: %z parameters and batch %d need more memory than can be addressed",
+                        net->parameter_count, net->batch);
     if (!rpi_block_new(&net->memory, block, arena.used))
-        return rpi_fail(net, RP_ERR_MEMORY, "rp_net_build: no memory for %z bytes (%z parameters, batch %d)", arena.used, net->parameter_count, net->batch);
+        return rpi_fail(net, RP_ERR_MEMORY, "rp_net_build: no memory for %z bytes (%z parameters, batch %d)", arena.used,
+                        net->parameter_count, net->batch);
     arena.base = block->base, arena.used = 0;
     lay_out(net, &arena);
     return RP_OK;
@@ -2579,7 +2637,8 @@ static rp_status rpi_built(rp_net *net, const char *who) {
 static rp_status rpi_trainable(rp_net *net, const char *who) {
     rp_status status = rpi_built(net, who);
     if (!status && net->config.inference_only)
-        status = rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the net was made with config.inference_only, so it has no memory for training", who);
+        status = rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the net was made with config.inference_only, so it has no memory for training",
+                          who);
     return status;
 }
 static rp_status rpi_needs(rp_net *net, const char *who, const char *what, const void *pointer) {
@@ -2645,7 +2704,8 @@ RP_API size_t rp_summary(const rp_net *net, char *out, size_t size) {
         rpi_put_string(&text, rpi_layer_name(layer));
         for (length = strlen(rpi_layer_name(layer)); length < 12; length++) rpi_put(&text, ' ');
         rpi_put_shape(&text, layer->out);
-        if (weights) rpi_format(line, sizeof line, "  %z%s%s\n", weights + biases, biases ? "" : "  no bias", layer->frozen ? "  frozen" : "");
+        if (weights)
+            rpi_format(line, sizeof line, "  %z%s%s\n", weights + biases, biases ? "" : "  no bias", layer->frozen ? "  frozen" : "");
         rpi_put_string(&text, weights ? line : "\n");
     }
     rpi_format(line, sizeof line, "loss   %s\n", rpi_losses[net->loss].name);
@@ -2690,8 +2750,8 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, int keep
         const rpi_step *step = &net->steps[i];
         rp_real *u = twin ? b->v[step->out] : NULL;
         rpi_activate_work work = rpi_activate_step(b, i, step, n);
-        step->map->apply(b, step, net->parameters, n, b->y[step->in], b->y[step->out], twin && net->live[step->in] ? b->v[step->in] : NULL, u,
-                         twin ? rpi_scale(net, step, rule) : 0);
+        step->map->apply(b, step, net->parameters, n, b->y[step->in], b->y[step->out], twin && net->live[step->in] ? b->v[step->in] : NULL,
+                         u, twin ? rpi_scale(net, step, rule) : 0);
         work.activate.u = u ? u + (size_t)step->out_row * b->ld : NULL;
         if (!keep) work.activate.slope = NULL;
         if (step->activation) rpi_activate_run(&work);
@@ -2721,8 +2781,8 @@ static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int w
 
 static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, const rpi_step *step) {
     if (!step) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: an input is not finite; this step changed nothing", who);
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); this step changed nothing", who, what, step->layer,
-                    rpi_layer_name(&net->layers[step->layer]));
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); this step changed nothing", who, what,
+                    step->layer, rpi_layer_name(&net->layers[step->layer]));
 }
 
 static int rpi_all_finite(const rp_real *x, size_t count) {
@@ -2753,14 +2813,15 @@ static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int w
         if (peaks[1] >= RPI_EXPONENT || !rpi_finite(sizes[1] * most)) return rpi_not_finite(net, who, "the gradient", step);
         most *= (rp_real)sqrt((double)step->fan_in + 1); /* at least 1/c */
         if (weight) most *= sizes[3] > 1 ? sizes[3] : 1;
-        if (peaks[2] >= RPI_EXPONENT || peaks[3] >= RPI_EXPONENT || !rpi_finite(sizes[2] * most)) return rpi_not_finite(net, who, "the curvature", step);
+        if (peaks[2] >= RPI_EXPONENT || peaks[3] >= RPI_EXPONENT || !rpi_finite(sizes[2] * most))
+            return rpi_not_finite(net, who, "the curvature", step);
     }
     return RP_OK;
 }
 
 /* Gradient (with_d) and curvature (with_v; with weight[s] from each sample's own e in v) of every trained step into the sink. */
-static void rpi_collect(const rp_net *net, const rpi_buffers *b, int count, int with_d, int with_v, const rp_rule *rule, const rp_real *weight,
-                        const rpi_sink *sink) {
+static void rpi_collect(const rp_net *net, const rpi_buffers *b, int count, int with_d, int with_v, const rp_rule *rule,
+                        const rp_real *weight, const rpi_sink *sink) {
     rp_real mean = 1 / (rp_real)count;
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
@@ -2817,7 +2878,8 @@ static void rpi_reach(const rp_net *net, const rp_rule *rule, int n) {
     memset(b->total, 0, (size_t)n * sizeof *b->total);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        if (rpi_trains(net, step) && step->collects) step->map->reach(b, step, n, b->y[step->in], b->v[step->out], rpi_scale(net, step, rule), b->total);
+        if (rpi_trains(net, step) && step->collects)
+            step->map->reach(b, step, n, b->y[step->in], b->v[step->out], rpi_scale(net, step, rule), b->total);
     }
 }
 
@@ -2866,14 +2928,16 @@ static rp_status rpi_jacobian(rp_net *net, const char *who, const rp_rule *rule,
 static rp_status rpi_check_weights(rp_net *net, const char *who, const rp_data *data) {
     for (int s = 0; data->weights && s < data->count; s++)
         if (!rpi_finite(data->weights[s]) || data->weights[s] < 0)
-            return rpi_fail(net, RP_ERR_VALUE, "%s: weights[%d] is %g; a weight must be finite and 0 or more", who, s, (double)data->weights[s]);
+            return rpi_fail(net, RP_ERR_VALUE, "%s: weights[%d] is %g; a weight must be finite and 0 or more", who, s,
+                            (double)data->weights[s]);
     return RP_OK;
 }
 
 static rp_status rpi_check_labels(rp_net *net, const char *who, const rp_data *data) {
     int classes = net->loss == RP_BINARY_CROSS_ENTROPY ? 2 : net->outputs;
     if (net->loss != RP_SOFTMAX_CROSS_ENTROPY && !(net->loss == RP_BINARY_CROSS_ENTROPY && net->outputs == 1))
-        return rpi_fail(net, RP_ERR_LABEL, "%s: labels do not fit the %s of %d outputs; give targets", who, rpi_losses[net->loss].name, net->outputs);
+        return rpi_fail(net, RP_ERR_LABEL, "%s: labels do not fit the %s of %d outputs; give targets", who, rpi_losses[net->loss].name,
+                        net->outputs);
     for (int s = 0; s < data->count; s++)
         if (data->labels[s] < 0 || data->labels[s] >= classes)
             return rpi_fail(net, RP_ERR_LABEL, "%s: labels[%d] is %d; it may be 0 to %d", who, s, data->labels[s], classes - 1);
@@ -2887,8 +2951,8 @@ static rp_status rpi_check_targets(rp_net *net, const char *who, const rp_data *
     if (net->loss == RP_SQUARED_ERROR || net->loss == RP_HUBER) return RP_OK;
     for (size_t i = 0; i < count; i++)
         if (rpi_finite(data->targets[i]) && (data->targets[i] < 0 || data->targets[i] > most))
-            return rpi_fail(net, RP_ERR_VALUE, "%s: targets[%z] is %g; with the %s it must be 0 or more%s", who, i, (double)data->targets[i],
-                            rpi_losses[net->loss].name, most > 1 ? "" : ", and at most 1");
+            return rpi_fail(net, RP_ERR_VALUE, "%s: targets[%z] is %g; with the %s it must be 0 or more%s", who, i,
+                            (double)data->targets[i], rpi_losses[net->loss].name, most > 1 ? "" : ", and at most 1");
     return RP_OK;
 }
 
@@ -2899,13 +2963,15 @@ static rp_status rpi_check_data(rp_net *net, const char *who, const rp_data *dat
     if (data->count < 1 || data->count > most)
         return rpi_fail(net, RP_ERR_VALUE, "%s: data.count is %d; it may be 1 to %d", who, data->count, most);
     if (!data->targets && !data->labels) return rpi_fail(net, RP_ERR_NULL, "%s: data.targets and data.labels are both NULL", who);
-    if (data->targets && data->labels) return rpi_fail(net, RP_ERR_VALUE, "%s: data.targets and data.labels are both given; one must be NULL", who);
+    if (data->targets && data->labels)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: data.targets and data.labels are both given; one must be NULL", who);
     status = data->labels ? rpi_check_labels(net, who, data) : rpi_check_targets(net, who, data);
     return status ? status : rpi_check_weights(net, who, data);
 }
 
 static rp_status rpi_check_rule(rp_net *net, const char *who, const rp_rule *rule) {
-    if ((int)rule->kind < 0 || rule->kind > RP_SAMPLED) return rpi_fail(net, RP_ERR_VALUE, "%s: rule.kind is %d, which is no rp_rule_kind", who, (int)rule->kind);
+    if ((int)rule->kind < 0 || rule->kind > RP_SAMPLED)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: rule.kind is %d, which is no rp_rule_kind", who, (int)rule->kind);
     if ((int)rule->bound < 0 || rule->bound > RP_BOUND_JENSEN)
         return rpi_fail(net, RP_ERR_VALUE, "%s: rule.bound is %d, which is no rp_bound_kind", who, (int)rule->bound);
     if ((int)rule->scale < 0 || rule->scale > RP_SCALE_FAN_IN)
@@ -2922,7 +2988,8 @@ static void rpi_load_targets(const rp_net *net, const rpi_buffers *b, const rp_d
     }
     for (int i = 0; i < net->outputs; i++)
         for (int s = 0; s < data->count; s++)
-            t[(size_t)i * b->ld + (size_t)s] = net->outputs == 1 && net->loss == RP_BINARY_CROSS_ENTROPY ? (rp_real)data->labels[s] : (rp_real)(data->labels[s] == i);
+            t[(size_t)i * b->ld + (size_t)s] = net->outputs == 1 && net->loss == RP_BINARY_CROSS_ENTROPY ? (rp_real)data->labels[s]
+                                                                                                         : (rp_real)(data->labels[s] == i);
 }
 
 /* Sum over samples of weight times loss; d of the last slot becomes the derivative, h (may be NULL) the second derivative, both
@@ -2949,7 +3016,9 @@ static void rpi_weigh_rows(const rp_net *net, int count, const rp_real *weights,
 }
 
 /* What the curvature of each sample is multiplied by: T_s in the sampled rule. */
-static const rp_real *rpi_weight_of(const rpi_buffers *b, const rp_rule *rule) { return rule && rule->kind == RP_SAMPLED ? b->total : NULL; }
+static const rp_real *rpi_weight_of(const rpi_buffers *b, const rp_rule *rule) {
+    return rule && rule->kind == RP_SAMPLED ? b->total : NULL;
+}
 
 /* With d and h of the output in place: everything from there to finite gradient and curvature, which then wait in d and v of
    every slot (Jacobian: the curvature in net->sums). Changes nothing but scratch. */
@@ -3029,7 +3098,8 @@ RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count) {
     rp_status status = rpi_trainable(net, "rp_forward");
     if (!status) status = rpi_needs(net, "rp_forward", "x", x);
     if (status) return status;
-    if (count < 1 || count > net->batch) return rpi_fail(net, RP_ERR_VALUE, "rp_forward: count is %d; it may be 1 to %d", count, net->batch);
+    if (count < 1 || count > net->batch)
+        return rpi_fail(net, RP_ERR_VALUE, "rp_forward: count is %d; it may be 1 to %d", count, net->batch);
     b = &net->buffers;
     rpi_load_rows(b, x, count, net->inputs, b->y[0]);
     rpi_forward(net, b, rpi_columns(b, count), 1, NULL);
@@ -3054,7 +3124,8 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
     if (!count) return rpi_fail(net, RP_ERR_ORDER, "%s: no rp_forward came before, or another call has used the net since", who);
     for (size_t i = 0; output_curvature && i < (size_t)count * (size_t)net->outputs; i++)
         if (!rpi_finite(output_curvature[i]) || output_curvature[i] < 0)
-            return rpi_fail(net, RP_ERR_VALUE, "%s: output_curvature[%z] is %g; it must be finite and 0 or more", who, i, (double)output_curvature[i]);
+            return rpi_fail(net, RP_ERR_VALUE, "%s: output_curvature[%z] is %g; it must be finite and 0 or more", who, i,
+                            (double)output_curvature[i]);
     b = &net->buffers;
     net->forward_count = 0;
     rule = output_curvature ? &chosen : NULL;
@@ -3119,19 +3190,28 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
         rp_real value, most;
         int below;
     } fields[] = {
-        {"rate", o->rate, RPI_REAL_MAX, 0},         {"decay", o->decay, RPI_REAL_MAX, 0},
-        {"momentum", o->momentum, 1, 1},            {"weight_decay", o->weight_decay, RPI_REAL_MAX, 0},
-        {"damping", o->damping, RPI_REAL_MAX, 0},   {"curvature_average", o->curvature_average, 1, 1},
-        {"beta1", o->beta1, 1, 1},                  {"beta2", o->beta2, 1, 1},
-        {"rho", o->rho, 1, 0},                      {"epsilon", o->epsilon, RPI_REAL_MAX, 0},
+        {"rate", o->rate, RPI_REAL_MAX, 0},
+        {"decay", o->decay, RPI_REAL_MAX, 0},
+        {"momentum", o->momentum, 1, 1},
+        {"weight_decay", o->weight_decay, RPI_REAL_MAX, 0},
+        {"damping", o->damping, RPI_REAL_MAX, 0},
+        {"curvature_average", o->curvature_average, 1, 1},
+        {"beta1", o->beta1, 1, 1},
+        {"beta2", o->beta2, 1, 1},
+        {"rho", o->rho, 1, 0},
+        {"epsilon", o->epsilon, RPI_REAL_MAX, 0},
     };
     if ((int)o->method < 0 || o->method > RP_ADADELTA)
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.method is %d, which is no rp_method", who, (int)o->method);
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        if (!rpi_finite(fields[i].value) || !(fields[i].value >= 0) || fields[i].value > fields[i].most || (fields[i].below && fields[i].value >= fields[i].most))
-            return rpi_fail(net, RP_ERR_VALUE, fields[i].most > 1 ? "%s: optimizer.%s is %g; it must be finite and 0 or more" : "%s: optimizer.%s is %g; it must be 0 or more and %s 1",
+        if (!rpi_finite(fields[i].value) || !(fields[i].value >= 0) || fields[i].value > fields[i].most ||
+            (fields[i].below && fields[i].value >= fields[i].most))
+            return rpi_fail(net, RP_ERR_VALUE,
+                            fields[i].most > 1 ? "%s: optimizer.%s is %g; it must be finite and 0 or more"
+                                               : "%s: optimizer.%s is %g; it must be 0 or more and %s 1",
                             who, fields[i].name, (double)fields[i].value, fields[i].below ? "below" : "at most");
-    if (o->decay_steps < 0) return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.decay_steps is %d; it must be 0 or more", who, o->decay_steps);
+    if (o->decay_steps < 0)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.decay_steps is %d; it must be 0 or more", who, o->decay_steps);
     if (o->nesterov && (o->method != RP_SGD || !(o->momentum > 0)))
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.nesterov is %d; it needs SGD with a momentum above 0", who, o->nesterov);
     return rpi_check_rule(net, who, &o->rule);
@@ -3152,7 +3232,8 @@ static rp_status rpi_prepare(rp_net *net, const char *who, const rp_optimizer *o
     rpi_state_of(o, &first, &second);
     if (net->method == o->method && !net->first == !first && !net->second == !second) return RP_OK;
     for (int pass = 0; pass < 2 && (first || second); pass++) {
-        rp_real *one = first ? rpi_claim_reals(&arena, net->parameter_count) : NULL, *two = second ? rpi_claim_reals(&arena, net->parameter_count) : NULL;
+        rp_real *one = first ? rpi_claim_reals(&arena, net->parameter_count) : NULL,
+                *two = second ? rpi_claim_reals(&arena, net->parameter_count) : NULL;
         if (pass == 1) {
             if (one) memset(one, 0, net->parameter_count * sizeof *one);
             if (two) memset(two, 0, net->parameter_count * sizeof *two);
@@ -3182,7 +3263,8 @@ RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer) {
 static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
     rpi_update u;
     double t = (double)(net->time + 1), rate = (double)o->rate;
-    double mean1 = (double)(o->method == RP_ADAM ? o->beta1 : o->momentum), mean2 = (double)(o->method == RP_ADAM ? o->beta2 : o->curvature_average);
+    double mean1 = (double)(o->method == RP_ADAM ? o->beta1 : o->momentum),
+           mean2 = (double)(o->method == RP_ADAM ? o->beta2 : o->curvature_average);
     if (o->decay > 0) rate *= pow((double)o->decay, (double)net->time / (o->decay_steps ? o->decay_steps : 1));
     memset(&u, 0, sizeof u);
     u.method = o->method, u.rate = (rp_real)rate;
@@ -3226,8 +3308,8 @@ static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_op
     if (status) return status;
     partitioning = o->method == RP_PARTITIONING;
     if (!net->has_gradient || (partitioning && !net->has_curvature))
-        return rpi_fail(net, RP_ERR_ORDER, "%s: the %s array was never filled; call rp_backward%s first", who, net->has_gradient ? "curvature" : "gradient",
-                        partitioning ? " with a rule" : "");
+        return rpi_fail(net, RP_ERR_ORDER, "%s: the %s array was never filled; call rp_backward%s first", who,
+                        net->has_gradient ? "curvature" : "gradient", partitioning ? " with a rule" : "");
     if (!rpi_all_finite(net->gradient, net->parameter_count) || (partitioning && !rpi_all_finite(net->curvature, net->parameter_count)))
         return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the gradient or curvature array is not finite; nothing was changed", who);
     status = rpi_prepare(net, who, o);
@@ -3450,7 +3532,8 @@ RP_API rp_status rp_evaluate(rp_net *net, const rp_data *data, rp_score *score) 
 static void rpi_copy_sample(const rp_net *net, const rp_data *data, int from, int to) {
     size_t inputs = (size_t)net->inputs, outputs = (size_t)net->outputs;
     memcpy(net->staged_inputs + (size_t)to * inputs, data->inputs + (size_t)from * inputs, inputs * sizeof(rp_real));
-    if (data->targets) memcpy(net->staged_targets + (size_t)to * outputs, data->targets + (size_t)from * outputs, outputs * sizeof(rp_real));
+    if (data->targets)
+        memcpy(net->staged_targets + (size_t)to * outputs, data->targets + (size_t)from * outputs, outputs * sizeof(rp_real));
     if (data->labels) net->staged_labels[to] = data->labels[from];
     if (data->weights) net->staged_weights[to] = data->weights[from];
 }
@@ -3463,9 +3546,9 @@ typedef struct rpi_fit {
     rp_fit_options options;
     rp_fit_report report;
     rp_progress progress;
-    double sum;         /* of losses, and how many, in this epoch */
+    double sum; /* of losses, and how many, in this epoch */
     int64_t seen;
-    rpi_block best;     /* the best parameters, for keep_best */
+    rpi_block best; /* the best parameters, for keep_best */
 } rpi_fit;
 
 /* The next batch of the epoch: 1, 0 at its end, or a negative status. Shuffled samples are gathered; others are used in place. */
@@ -3477,7 +3560,9 @@ static int rpi_next_batch(rpi_fit *fit, rp_data *batch) {
     *batch = rpi_slice(net, fit->data, (int)at, fit->options.batch);
     if (fit->options.keep_order) return 1;
     for (int s = 0; s < batch->count; s++)
-        rpi_copy_sample(net, fit->data, rpi_permute(rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->progress.epoch + 1)), fit->data->count, (int)at + s), s);
+        rpi_copy_sample(net, fit->data,
+                        rpi_permute(rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->progress.epoch + 1)), fit->data->count, (int)at + s),
+                        s);
     batch->inputs = net->staged_inputs;
     if (batch->targets) batch->targets = net->staged_targets;
     if (batch->labels) batch->labels = net->staged_labels;
@@ -3514,8 +3599,7 @@ static rp_status rpi_fit_validate(rpi_fit *fit) {
     if (fit->report.best_epoch < 0 || score->loss < fit->report.best_loss) {
         fit->report.best_loss = score->loss, fit->report.best_epoch = fit->progress.epoch;
         if (fit->best.base) memcpy(fit->best.base, net->parameters, net->parameter_count * sizeof *net->parameters);
-    } else if (fit->options.patience && fit->progress.epoch - fit->report.best_epoch >= fit->options.patience)
-        fit->report.stopped = 1;
+    } else if (fit->options.patience && fit->progress.epoch - fit->report.best_epoch >= fit->options.patience) fit->report.stopped = 1;
     return RP_OK;
 }
 
@@ -3547,8 +3631,10 @@ static rp_status rpi_fit_check(rpi_fit *fit) {
     rp_status status = RP_OK;
     if (options->epochs < 0) return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.epochs is %d; it must be 0 or more", options->epochs);
     if (options->batch < 0 || options->batch > net->batch)
-        return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.batch is %d; it may be 0 to %d, the batch that the net was built for", options->batch, net->batch);
-    if (options->patience < 0) return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.patience is %d; it must be 0 or more", options->patience);
+        return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.batch is %d; it may be 0 to %d, the batch that the net was built for",
+                        options->batch, net->batch);
+    if (options->patience < 0)
+        return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.patience is %d; it must be 0 or more", options->patience);
     if ((options->patience || options->keep_best) && !validation)
         return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.%s needs options.validation", options->patience ? "patience" : "keep_best");
     if (!fit->data->fill) status = rpi_check_data(net, "rp_fit", fit->data, INT_MAX);
@@ -3557,7 +3643,8 @@ static rp_status rpi_fit_check(rpi_fit *fit) {
     return status ? status : rpi_check_optimizer(net, "rp_fit", fit->optimizer);
 }
 
-RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options, rp_fit_report *report) {
+RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options,
+                        rp_fit_report *report) {
     rpi_fit fit;
     rp_status status = rpi_trainable(net, "rp_fit");
     if (!status) status = rpi_needs(net, "rp_fit", "data", data);
@@ -3597,10 +3684,12 @@ static rp_status rpi_idx_header(rp_idx *idx, const unsigned char *bytes, size_t 
     uint64_t product = 1;
     int dimensions;
     if (size < 4) return rpi_idx_fail(idx, RP_ERR_TRUNCATED, "%z bytes are too few for the 4 that an IDX file begins with", size);
-    if (bytes[0] || bytes[1]) return rpi_idx_fail(idx, RP_ERR_MAGIC, "not an IDX file: it begins with the bytes %d %d, not 0 0", (int)bytes[0], (int)bytes[1]);
+    if (bytes[0] || bytes[1])
+        return rpi_idx_fail(idx, RP_ERR_MAGIC, "not an IDX file: it begins with the bytes %d %d, not 0 0", (int)bytes[0], (int)bytes[1]);
     if (bytes[2] != 8) {
         int known = bytes[2] == 9 || (bytes[2] >= 11 && bytes[2] <= 14);
-        return rpi_idx_fail(idx, known ? RP_ERR_UNSUPPORTED : RP_ERR_MAGIC, "the element type is %d; only 8, unsigned bytes, can be read", (int)bytes[2]);
+        return rpi_idx_fail(idx, known ? RP_ERR_UNSUPPORTED : RP_ERR_MAGIC, "the element type is %d; only 8, unsigned bytes, can be read",
+                            (int)bytes[2]);
     }
     dimensions = bytes[3];
     if (dimensions < 1 || dimensions > 9) return rpi_idx_fail(idx, RP_ERR_SHAPE, "%d dimensions; there may be 1 to 9", dimensions);
@@ -3612,13 +3701,15 @@ static rp_status rpi_idx_header(rp_idx *idx, const unsigned char *bytes, size_t 
         uint32_t extent = (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
         if (!extent) return rpi_idx_fail(idx, RP_ERR_SHAPE, "dimension %d is 0", i);
         if (extent > INT_MAX || product > (uint64_t)(SIZE_MAX / 16) / extent || (i && (uint64_t)idx->size * extent > INT_MAX))
-            return rpi_idx_fail(idx, RP_ERR_OVERFLOW, "the product of the dimensions is too large (dimension %d is %l)", i, (int64_t)extent);
+            return rpi_idx_fail(idx, RP_ERR_OVERFLOW, "the product of the dimensions is too large (dimension %d is %l)", i,
+                                (int64_t)extent);
         product *= extent;
         if (i) idx->size *= (int)extent, idx->shape[i - 1] = (int)extent;
         else idx->count = (int)extent;
     }
     if (size - *at != product)
-        return rpi_idx_fail(idx, size - *at < product ? RP_ERR_TRUNCATED : RP_ERR_TRAILING, "%z bytes follow the header, but the dimensions say %l", size - *at, (int64_t)product);
+        return rpi_idx_fail(idx, size - *at < product ? RP_ERR_TRUNCATED : RP_ERR_TRAILING,
+                            "%z bytes follow the header, but the dimensions say %l", size - *at, (int64_t)product);
     return RP_OK;
 }
 
@@ -3632,7 +3723,8 @@ static rp_status rpi_idx_parse(rp_idx *idx, const void *data, size_t size, int c
     if (classes && idx->dimensions) return rpi_idx_fail(idx, RP_ERR_SHAPE, "%d dimensions; labels have one", idx->dimensions + 1);
     count = size - at;
     for (size_t i = 0; classes && i < count; i++)
-        if (bytes[at + i] >= classes) return rpi_idx_fail(idx, RP_ERR_LABEL, "label %z is %d; it may be 0 to %d", i, (int)bytes[at + i], classes - 1);
+        if (bytes[at + i] >= classes)
+            return rpi_idx_fail(idx, RP_ERR_LABEL, "label %z is %d; it may be 0 to %d", i, (int)bytes[at + i], classes - 1);
     if (classes) idx->labels = (int *)RP_MALLOC(count * width);
     else idx->values = (rp_real *)RP_MALLOC(count * width);
     if (!idx->labels && !idx->values) return rpi_idx_fail(idx, RP_ERR_MEMORY, "no memory for %z bytes", count * width);
@@ -3648,7 +3740,8 @@ static rp_status rpi_idx_begin(rp_idx *out, int labels, int classes, rp_real low
     memset(out, 0, sizeof *out);
     if (labels && classes < 1) return rpi_idx_fail(out, RP_ERR_VALUE, "classes is %d; it must be 1 or more", classes);
     if (!rpi_finite(low) || !rpi_finite(high) || !rpi_finite(high - low))
-        return rpi_idx_fail(out, RP_ERR_VALUE, "low is %g and high is %g; both, and their difference, must be finite", (double)low, (double)high);
+        return rpi_idx_fail(out, RP_ERR_VALUE, "low is %g and high is %g; both, and their difference, must be finite", (double)low,
+                            (double)high);
     return RP_OK;
 }
 
