@@ -317,7 +317,7 @@ RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss);
 
 /* The last layer's values (logits, log rates) for any number of samples: x [count][inputs], out [count][outputs]. Values that
-   are not finite are passed on as they are. */
+   are not finite are passed on as they are (but for programs compiled with -ffast-math, which assume that there are none). */
 RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *out);
 
 /* >>fit
@@ -808,13 +808,15 @@ typedef struct rpi_outer {
 } rpi_outer;
 
 /* An activation over [rows][ld], in place: y holds z and becomes sigma(z); slope (unless NULL) receives sigma'(z). With u:
-   second (NULL where it is always 0) = sigma''(z) u, u = |sigma'(z)| u. */
+   second (NULL where it is always 0) = sigma''(z) u, u = |sigma'(z)| u. *bad (unless NULL) becomes 1 if a z is not finite: seen
+   here, by its bits, since an activation may hide it. */
 typedef struct rpi_activate {
     rp_activation_kind kind;
     rp_real alpha;
     int rows, n;
     size_t ld;
     rp_real *y, *slope, *second, *u;
+    int *bad;
 } rpi_activate;
 
 /* A loss over [outputs][ld]: d holds the targets t and becomes the derivative; h (unless NULL) receives the second derivative
@@ -1241,10 +1243,11 @@ typedef struct rpi_buffers {
     rp_real **slope, **second;        /* each step: sigma' and sigma'' (times u in the paths rule), NULL where they are constant */
     rp_real *a_packed, *panel, *tile; /* for each thread */
     size_t *at;                       /* for each thread: two lists of a window's offsets, at_size long */
-    size_t at_size;
+    size_t at_size, threads;
     rp_real *columns, *own; /* for each thread: a row; RPI_TAPS_MOST * 4 rows */
     rp_real *shared;        /* [2][shared_size]: |W|, or gradient and curvature of a shared weight */
     size_t shared_size;
+    int *bad;                   /* for each thread: a value was not finite */
     rp_real *zeros, *ones; /* a row each */
     rp_real *column, *total;
     rpi_team *team; /* NULL: the caller alone */
@@ -1334,6 +1337,7 @@ static void rpi_activate_part(const void *context, int part, int parts) {
     if (a.slope) a.slope += at;
     if (a.second) a.second += at;
     if (a.u) a.u += at;
+    if (a.bad) a.bad += part;
     if (work->back) work->b->kernels->activate_back(&a, work->d ? work->d + at : NULL, work->v ? work->v + at : NULL, work->plain);
     else work->b->kernels->activate(&a);
 }
@@ -2468,13 +2472,14 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
     size_t slots = (size_t)net->slot_count, steps = (size_t)net->step_count, all = 3 * slots + 2 * steps;
     rp_real **pointers = (rp_real **)rpi_claim(arena, all, sizeof *pointers);
     b->a_packed = rpi_claim_rows(arena, RPI_M_BLOCK * threads, RPI_K_BLOCK);
-    b->at_size = 0, b->shared_size = 0;
+    b->at_size = 0, b->shared_size = 0, b->threads = threads;
     for (int i = 0; i < net->step_count; i++) rpi_scratch_of(&net->steps[i], &b->at_size, &b->shared_size);
     b->at = (size_t *)rpi_claim(arena, 2 * threads * b->at_size, sizeof *b->at);
     b->shared = rpi_claim_rows(arena, 2, b->shared_size ? b->shared_size : 1);
     b->columns = rpi_claim_rows(arena, threads, b->ld);
     b->own = rpi_claim_rows(arena, threads * RPI_TAPS_MOST * 4, b->ld);
     b->zeros = rpi_claim_reals(arena, b->ld), b->ones = rpi_claim_reals(arena, b->ld);
+    b->bad = (int *)rpi_claim(arena, threads, sizeof *b->bad);
     b->column = rpi_claim_reals(arena, 2 * b->ld);
     if (!arena->base) return;
     memset(pointers, 0, all * sizeof *pointers);
@@ -2739,6 +2744,7 @@ static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rp
     a->kind = step->activation, a->alpha = step->alpha;
     a->rows = step->outputs, a->n = n, a->ld = b->ld;
     if (b->ld == 1) a->rows = 1, a->n = step->outputs; /* one sample: its units are contiguous */
+    a->bad = b->bad;
     a->y = b->y[step->out] + (size_t)step->out_row * b->ld, a->slope = b->slope[i], a->second = b->second[i];
     return work;
 }
@@ -2746,6 +2752,7 @@ static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rp
 /* y of every slot from slot 0 on; keep: slopes for a backward pass; with the paths rule u too (Equation 11). */
 static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, int keep, const rp_rule *rule) {
     int twin = rule && rule->kind == RP_PATHS;
+    memset(b->bad, 0, b->threads * sizeof *b->bad);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         rp_real *u = twin ? b->v[step->out] : NULL;
@@ -2754,6 +2761,7 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, int keep
                          u, twin ? rpi_scale(net, step, rule) : 0);
         work.activate.u = u ? u + (size_t)step->out_row * b->ld : NULL;
         if (!keep) work.activate.slope = NULL;
+        if (b->ld == 1) memset(work.activate.y + step->outputs, 0, (size_t)(rpi_columns(b, step->outputs) - step->outputs) * sizeof(rp_real));
         if (step->activation) rpi_activate_run(&work);
     }
 }
@@ -2797,6 +2805,8 @@ static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int w
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count);
     if (b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT) return rpi_not_finite(net, who, NULL, NULL);
+    for (size_t i = 0; i < rpi_threads(net); i++)
+        if (b->bad[i]) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: a value before an activation is not finite; this step changed nothing", who);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         rpi_int peaks[4] = {0, 0, 0, 0};
@@ -4533,10 +4543,13 @@ RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rp
     default: return y;
     }
 }
-RPI_INLINE void RPI_FN(activate_row)(rp_activation_kind kind, int n, rp_real alpha, rp_real *y, rp_real *slope, rp_real *second, rp_real *u) {
+RPI_INLINE void RPI_FN(activate_row)(rp_activation_kind kind, int n, rp_real alpha, rp_real *y, rp_real *slope, rp_real *second, rp_real *u,
+                                     rpi_i *bad) {
+    const rpi_i exponent = RPI_ALL_INT(RPI_EXPONENT);
     for (int i = 0; i < n; i += RPI_LANES) {
-        rpi_v first, curve;
-        RPI_STORE(y + i, RPI_FN(activate_one)(kind, alpha, RPI_LOAD(y + i), &first, &curve));
+        rpi_v z = RPI_LOAD(y + i), first, curve;
+        *bad |= RPI_EQUAL(RPI_BITS(z) & exponent, exponent);
+        RPI_STORE(y + i, RPI_FN(activate_one)(kind, alpha, z, &first, &curve));
         if (slope) RPI_STORE(slope + i, first);
         if (!u) continue;
         if (second) RPI_STORE(second + i, curve * RPI_LOAD(u + i));
@@ -4544,12 +4557,14 @@ RPI_INLINE void RPI_FN(activate_row)(rp_activation_kind kind, int n, rp_real alp
     }
 }
 static void RPI_FN(activate)(const rpi_activate *a) {
+    rpi_i bad = RPI_ALL_INT(0);
+    rpi_int lanes[RPI_LANES];
     for (int i = 0; i < a->rows; i++) {
         size_t at = (size_t)i * a->ld;
         rp_real *y = a->y + at, *slope = a->slope ? a->slope + at : NULL, *second = a->second ? a->second + at : NULL, *u = a->u ? a->u + at : NULL;
         switch (a->kind) { /* so that each kind has a loop of its own */
 #define RPI_CASE(kind) \
-    case kind: RPI_FN(activate_row)(kind, a->n, a->alpha, y, slope, second, u); break;
+    case kind: RPI_FN(activate_row)(kind, a->n, a->alpha, y, slope, second, u, &bad); break;
             RPI_CASE(RP_RELU)
             RPI_CASE(RP_LEAKY_RELU)
             RPI_CASE(RP_TANH)
@@ -4562,6 +4577,8 @@ static void RPI_FN(activate)(const rpi_activate *a) {
 #undef RPI_CASE
         }
     }
+    memcpy(lanes, &bad, sizeof lanes);
+    for (int i = 0; i < RPI_LANES && a->bad; i++) *a->bad |= lanes[i] != 0;
 }
 
 static void RPI_FN(activate_back)(const rpi_activate *a, rp_real *d, rp_real *v, int plain) {

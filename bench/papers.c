@@ -15,8 +15,8 @@
 
 enum { BATCH = 100, EPOCHS = 4, SEEDS = 3, METHODS = 6 };
 
-/* The median validation loss must lie in [low, high]; high 0: a reference without a bar. The bars hold on MNIST. Adam's is
-   76.6 give or take 2: its single runs spread over 2.5. */
+/* The median validation loss must lie in [low, high]; high 0: a reference without a bar. The bars hold on MNIST. Adam's
+   is 76.6 give or take 2: its single runs spread over 2.5. */
 typedef struct method {
     const char *name;
     rp_optimizer optimizer;

@@ -504,7 +504,9 @@ static void test_predictions(void) {
     CHECK(rp_predict_with(net, workspace, s.inputs, 0, out) == RP_ERR_VALUE, "count 0");
     s.inputs[0] = (rp_real)INFINITY, s.inputs[INPUTS] = (rp_real)NAN;
     WORKS(rp_predict(net, s.inputs, BATCH, out));
+#ifndef __FAST_MATH__ /* which assumes that there are no such numbers */
     CHECK(!isfinite(out[0]) && isnan(out[OUTPUTS]), "%g, %g", out[0], out[OUTPUTS]);
+#endif
     for (int i = 2 * OUTPUTS; i < BATCH * OUTPUTS; i++)
         CHECK(isfinite(out[i]), "another sample's output %d is %g", i, out[i]);
     rp_workspace_free(workspace);
