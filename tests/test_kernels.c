@@ -991,9 +991,9 @@ static double ulps(double got, double value, double least) {
     return fabs(got - value) / ldexp(1, (exponent > LEAST_EXPONENT ? exponent : LEAST_EXPONENT) - DIGITS);
 }
 
-/* y, slope, second: value, sigma' and sigma'' of one function. Returns whether the kernel saw a z that is not finite. */
+/* y, slope, second: value, sigma' and sigma'' of one function. Returns whether a z was seen that is not finite. */
 static int evaluate(const rpi_kernels *k, int kind, int n, const rp_real *z, rp_real *y, rp_real *slope,
-                     rp_real *second) {
+                    rp_real *second) {
     static rp_real u[CHUNK];
     static double loss[CHUNK];
     int bad = 0;
