@@ -4006,8 +4006,9 @@ RPI_LANEWISE(tanh)
 #define RPI_TANH RPI_FN(tanh)
 #define RPI_POWER2(n) RPI_REALS(((n) + RPI_ALL_INT(127)) << 23)
 
-/* x = n log 2 + r; *q = exp(r) - 1 by the polynomial of Cephes; *low, *high: 2^n in two factors, as one may over- or underflow. */
-RPI_INLINE void RPI_FN(exp_parts)(rpi_v x, rpi_v *q, rpi_v *low, rpi_v *high) {
+/* x = n log 2 + r; exp(r) - 1 = *remainder + *tail, r and the rest, by the polynomial of Cephes; *low, *high: 2^n in two factors, as one
+   may over- or underflow. */
+RPI_INLINE void RPI_FN(exp_parts)(rpi_v x, rpi_v *remainder, rpi_v *tail, rpi_v *low, rpi_v *high) {
     const rpi_v magic = RPI_ALL(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
     rpi_v r, p;
     rpi_i n, half;
@@ -4021,33 +4022,32 @@ RPI_INLINE void RPI_FN(exp_parts)(rpi_v x, rpi_v *q, rpi_v *low, rpi_v *high) {
     p = RPI_FMA(p, r, RPI_ALL(4.1665795894e-2f));
     p = RPI_FMA(p, r, RPI_ALL(1.6666665459e-1f));
     p = RPI_FMA(p, r, RPI_ALL(5.0000001201e-1f));
-    *q = RPI_FMA(p, r * r, r);
+    *remainder = r, *tail = p * (r * r);
     half = n >> 1;
     *low = RPI_POWER2(half), *high = RPI_POWER2(n - half);
 }
 RPI_INLINE rpi_v RPI_EXP(rpi_v x) {
-    rpi_v q, low, high;
-    RPI_FN(exp_parts)(x, &q, &low, &high);
-    return (RPI_ALL(1) + q) * low * high;
+    rpi_v r, tail, low, high, sum;
+    RPI_FN(exp_parts)(x, &r, &tail, &low, &high);
+    sum = RPI_ALL(1) + r;
+    return (sum + (tail + (r - (sum - RPI_ALL(1))))) * low * high;
 }
 RPI_INLINE rpi_v RPI_EXPM1(rpi_v x) { /* x <= 0 */
-    rpi_v q, low, high, power;
-    RPI_FN(exp_parts)(x, &q, &low, &high);
+    rpi_v r, tail, low, high, power;
+    RPI_FN(exp_parts)(x, &r, &tail, &low, &high);
     power = low * high;
-    return RPI_FMA(q, power, power - RPI_ALL(1));
+    return RPI_FMA(r + tail, power, power - RPI_ALL(1));
 }
 /* 0 <= x <= 1: 2 artanh(x / (2 + x)), by its series */
 RPI_INLINE rpi_v RPI_LOG1P(rpi_v x) {
-    rpi_v sum = RPI_ALL(2) + x, lost = x - (sum - RPI_ALL(2)), t = x / sum, s, p;
-    t = RPI_FMA(t, lost * RPI_FMA(x, RPI_ALL(1.0f / 6), RPI_ALL(-0.5f)), t); /* what rounding took from the sum; 1/sum roughly */
-    s = t * t;
+    rpi_v t = x / (RPI_ALL(2) + x), s = t * t, p;
     p = RPI_FMA(RPI_ALL(2.0f / 15), s, RPI_ALL(2.0f / 13));
     p = RPI_FMA(p, s, RPI_ALL(2.0f / 11));
     p = RPI_FMA(p, s, RPI_ALL(2.0f / 9));
     p = RPI_FMA(p, s, RPI_ALL(2.0f / 7));
     p = RPI_FMA(p, s, RPI_ALL(2.0f / 5));
     p = RPI_FMA(p, s, RPI_ALL(2.0f / 3));
-    return RPI_FMA(p * s, t, t + t);
+    return x - t * (x - p * s); /* 2 t + p s t, but x itself carries no error */
 }
 /* Cephes: a polynomial near 0; elsewhere (1 - e) / (1 + e), e = exp(-2|x|) */
 RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
@@ -4150,7 +4150,7 @@ static void RPI_FN(gathered)(const rpi_gathered *q) {
         int vectors = (left + panels - 1) / panels, tiles = (q->m + RPI_TILE_ROWS - 1) / RPI_TILE_ROWS;
         for (int i = 0, rows; i < q->m; i += rows, tiles--) {
             rows = (q->m - i + tiles - 1) / tiles;
-            RPI_FN(gathered_all)[vectors - 1][rows - 1](q, q->a + (size_t)i * q->a_row, q->b + j, q->c + (size_t)i * q->ldc + j,
+            RPI_FN(gathered_all)[vectors - 1][rows - 1](q, q->a + (size_t)i * q->a_row, q->b ? q->b + j : NULL, q->c + (size_t)i * q->ldc + j,
                                                          !q->start ? zeros : q->per_row ? q->start + i : q->start + (size_t)i * q->start_row + j,
                                                          q->start ? q->start_row : 0);
         }
@@ -4338,7 +4338,7 @@ static void RPI_FN(product)(const rpi_product *q) {
             int by_row = q->a_column == 1, lines = by_row ? m : k, length = by_row ? k : m;
             const rp_real *a = q->a + (size_t)i * q->a_row + (size_t)p * q->a_column;
             size_t from = (size_t)p * q->ldb, stride = by_row ? q->a_row : q->a_column;
-            rp_real *c = q->c + (size_t)i * q->ldc, *c2 = q->c2 + (size_t)i * q->ldc;
+            rp_real *c = q->b ? q->c + (size_t)i * q->ldc : NULL, *c2 = q->b2 ? q->c2 + (size_t)i * q->ldc : NULL;
             int packed = stride % 256 == 0; /* lines that fall on each other in L1: measured, 1024 wide takes 20% less time packed */
             if (q->b && packed) RPI_FN(pack)(a, stride, lines, length, 0, q->a_packed);
             if (q->b)
@@ -4497,18 +4497,19 @@ RPI_INLINE rpi_v RPI_FN(relu)(rpi_v z, rp_real alpha, rpi_v *first) { /* and lea
     *first = RPI_SELECT(RPI_GREATER(z, RPI_ALL(0)), RPI_ALL(1), RPI_ALL(alpha));
     return RPI_SELECT(RPI_GREATER(RPI_ALL(0), z), low, z);
 }
-/* e / (1 + e)^2 for 0 <= e <= 1: what rounding takes from 1 + e is given back, with 1 / (1 + e) as roughly 1 - e / 2 */
-RPI_INLINE rpi_v RPI_FN(bell)(rpi_v e) {
-    rpi_v one = RPI_ALL(1), sum = one + e, lost = e - (sum - one), bell = e / (sum * sum);
-    return RPI_FMA(bell, lost * (e - RPI_ALL(2)), bell);
+/* *share = e / (1 + e) for 0 <= e <= 1, *p the same with the quotient but as a correction to e, *q = p (1 - p) */
+RPI_INLINE void RPI_FN(odds)(rpi_v e, rpi_v *share, rpi_v *p, rpi_v *q) {
+    *share = e / (RPI_ALL(1) + e);
+    *p = RPI_FMA(-e, *share, e);
+    *q = RPI_FMA(-*p, *p, *p);
 }
 /* *e = exp(-|z|), *p = 1 / (1 + exp(-z)), *q = p (1 - p), *odd = 1 - 2 p, without overflow or cancellation */
 RPI_INLINE void RPI_FN(logistic)(rpi_v z, rpi_v *e, rpi_v *p, rpi_v *q, rpi_v *odd) {
-    rpi_v one = RPI_ALL(1), x = RPI_EXP(-RPI_ABS(z)), less = RPI_EXPM1(-RPI_ABS(z)), sum = one + x;
+    rpi_v x = RPI_EXP(-RPI_ABS(z)), less = RPI_EXPM1(-RPI_ABS(z)), share, small;
     rpi_i below = RPI_GREATER(RPI_ALL(0), z);
-    *e = x, *q = RPI_FN(bell)(x);
-    *p = RPI_SELECT(below, x, one) / sum;
-    *odd = RPI_SELECT(below, -less, less) / sum;
+    RPI_FN(odds)(x, &share, &small, q);
+    *e = x, *p = RPI_SELECT(below, small, RPI_ALL(1) - share);
+    *odd = RPI_SELECT(below, -less, less) / (RPI_ALL(1) + x);
 }
 RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
     rpi_v y = z, e, p, q, odd, one = RPI_ALL(1), zero = RPI_ALL(0);
@@ -4518,7 +4519,7 @@ RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rp
     case RP_LEAKY_RELU: return RPI_FN(relu)(z, alpha, first);
     case RP_TANH:
         y = RPI_TANH(z), e = RPI_EXP(RPI_ALL(-2) * RPI_ABS(z));
-        *first = RPI_ALL(4) * RPI_FN(bell)(e); /* 1 - y^2 without cancellation */
+        RPI_FN(odds)(e, &p, &q, first), *first *= RPI_ALL(4); /* 1 - y^2 without cancellation */
         *second = RPI_ALL(-2) * y * *first;
         return y;
     case RP_SIGMOID:
