@@ -24,7 +24,8 @@ test: $(PROGRAMS) ## run all tests
 	@RUN="$(RUN)" tests/run.sh $^
 test-quick: $(QUICK) ## run those that take a moment
 	@RUN="$(RUN)" tests/run.sh $^
-test-all: all test ## run all tests, and see that everything else builds
+test-all: all test ## run all tests, the kernels' over all sizes, and see that everything else builds
+	$(BUILD)/tests/test_kernels all
 examples: $(EXAMPLES) ## build the examples
 bench: $(BENCHES) ## measure steps, products and predictions against the machine, and look for cliffs
 	$(BUILD)/bench/bench
@@ -33,7 +34,7 @@ bench-peers: ## the same beside OpenBLAS, FANN and PyTorch, as far as they are i
 	CC="$(CC)" BUILD="$(BUILD)" bench/peers/compare.sh
 all: $(EXAMPLES) $(BENCHES) $(PROGRAMS) ## build everything
 format: ## format the code with clang-format
-	clang-format -i $(filter-out tests/torch_numbers.h,$(HEADERS)) $(SOURCES)
+	clang-format -i $(filter-out rp.h tests/torch_numbers.h tests/torch_layers.h,$(HEADERS)) $(SOURCES)
 clean: ## remove what was built
 	rm -rf $(BUILD)
 .PHONY: help run test test-quick test-all examples bench bench-peers all format clean

@@ -968,7 +968,7 @@ static rp_isa_kind rpi_best_isa(void) { return RP_ISA_PORTABLE; }
 /* AUTO becomes what the environment's RP_ISA names, or the best. Returns whether this build and machine have it. */
 static int rpi_resolve_isa(rp_isa_kind *isa) {
     rp_isa_kind best = rpi_best_isa();
-#ifndef RP_NO_ENVIRONMENT
+#if !defined(RP_NO_ENVIRONMENT) && (defined(RPI_X86) || defined(RPI_NEON)) /* where there is a choice */
     const char *wanted = *isa == RP_ISA_AUTO ? getenv("RP_ISA") : NULL;
     for (int i = RP_ISA_AUTO; wanted && i <= RP_ISA_NEON; i++)
         if (!strcmp(wanted, rpi_isa_names[i])) *isa = (rp_isa_kind)i, wanted = NULL;
@@ -4737,10 +4737,11 @@ static void RPI_FN(take_step)(const rpi_sink *sink, const rpi_piece *piece) {
 }
 static void RPI_FN(take_arrays)(const rpi_sink *sink, const rpi_piece *piece) {
     for (int r = 0; r < piece->rows; r++) {
-        rp_real *gradient = sink->gradient + piece->offset + (size_t)r * piece->stride, *curvature = sink->curvature + piece->offset + (size_t)r * piece->stride;
-        for (int i = 0, from = r * (int)piece->ld; i < piece->n; i += RPI_LANES, from += RPI_LANES) {
-            if (piece->gradient) RPI_STORE_SOME(gradient + i, RPI_ALL(piece->scale) * RPI_LOAD_SOME(piece->gradient + from, piece->n - i), piece->n - i);
-            if (piece->curvature) RPI_STORE_SOME(curvature + i, RPI_ALL(piece->scale2) * RPI_LOAD_SOME(piece->curvature + from, piece->n - i), piece->n - i);
+        size_t at = piece->offset + (size_t)r * piece->stride, from = (size_t)r * piece->ld;
+        for (int i = 0, some = piece->n; some > 0; i += RPI_LANES, some -= RPI_LANES) {
+            size_t to = at + (size_t)i, it = from + (size_t)i;
+            if (piece->gradient) RPI_STORE_SOME(sink->gradient + to, RPI_ALL(piece->scale) * RPI_LOAD_SOME(piece->gradient + it, some), some);
+            if (piece->curvature) RPI_STORE_SOME(sink->curvature + to, RPI_ALL(piece->scale2) * RPI_LOAD_SOME(piece->curvature + it, some), some);
         }
     }
 }

@@ -973,7 +973,7 @@ static const struct {
 } promises[KINDS] = {
     [RP_TANH] = {{2, 2.5, 4}, 1e-36},
     [RP_SIGMOID] = {{2, 2.5, 4}, 1e-36},
-    [RP_SOFTPLUS] = {{2.25, 2, 2.5}, 1e-36}, /* a sum with log1p(exp(-|z|)) */
+    [RP_SOFTPLUS] = {{2, 2, 2.5}, 1e-36},
     [RP_ELU] = {{1, 1, 1}, 0},
     [RP_GELU] = {{1.5, 1.5, 1.5}, 1},
     [RP_SILU] = {{2, 1.5, 1}, 1},
