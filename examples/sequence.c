@@ -66,10 +66,12 @@ static int show_progress(void *user, const rp_progress *p) {
     return 0;
 }
 
+/* Adam with a falling rate learns fastest here; residual partitioning by RP_JACOBIAN at rate 10 comes as far, in steps that
+   take three times as long. */
 static rp_status train(rp_net *net, stream streams[2], rp_fit_report *report) {
     rp_data data = open_stream(&streams[0], 1, EPOCH), validation = open_stream(&streams[1], 2, 20);
     rp_optimizer optimizer = rp_adam((rp_real)5e-3);
-    optimizer.decay = (rp_real)0.5, optimizer.decay_steps = 1000; /* half the rate every 1000 steps */
+    optimizer.decay = (rp_real)0.5, optimizer.decay_steps = 1000; /* half of it every 1000 steps */
     rp_fit_options options;
     memset(&options, 0, sizeof options); /* all zero is the default */
     options.epochs = EPOCHS;
