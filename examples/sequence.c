@@ -8,7 +8,7 @@
 #include "../rp.h"
 #include "random.h"
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 
 enum { LENGTH = 20, LETTERS = 6, UNITS = 32, BATCH = 100, EPOCH = 500, EPOCHS = 8 }; /* EPOCH: batches */
 static const double wanted = 0.99;                                                   /* share of right answers */
@@ -68,7 +68,8 @@ static int show_progress(void *user, const rp_progress *p) {
 
 /* Adam with a falling rate learns fastest here; residual partitioning by RP_JACOBIAN at rate 10 comes as far, in steps that
    take three times as long. */
-static rp_status train(rp_net *net, stream streams[2], rp_fit_report *report) {
+static rp_status train(rp_net *net, rp_fit_report *report) {
+    static stream streams[2];
     rp_data data = open_stream(&streams[0], 1, EPOCH), validation = open_stream(&streams[1], 2, 20);
     rp_optimizer optimizer = rp_adam((rp_real)5e-3);
     optimizer.decay = (rp_real)0.5, optimizer.decay_steps = 1000; /* half of it every 1000 steps */
@@ -81,21 +82,19 @@ static rp_status train(rp_net *net, stream streams[2], rp_fit_report *report) {
 }
 
 int main(void) {
-    stream *streams = (stream *)malloc(2 * sizeof *streams);
     rp_net *net = rp_net_new(rp_sequence(LENGTH, LETTERS), NULL);
     int recurrent = rp_recurrent(net, UNITS, RP_TANH); /* gives its last state */
     rp_dense(net, 2);
     rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
     rp_fit_report report;
-    rp_status status = streams ? rp_net_build(net, BATCH, 1) : RP_ERR_MEMORY;
+    rp_status status = rp_net_build(net, BATCH, 1);
     if (!status) {
         keep_state(net, recurrent);
-        status = train(net, streams, &report);
+        status = train(net, &report);
     }
     int good = !status && (double)report.validation.accuracy > wanted;
-    if (status) fprintf(stderr, "sequence: %s\n", streams ? rp_error(net) : rp_status_text(status));
+    if (status) fprintf(stderr, "sequence: %s\n", rp_error(net));
     else printf("Right at last: %.2f%%; more than %g%% were wanted.\n", 100 * (double)report.validation.accuracy, 100 * wanted);
     rp_net_free(net);
-    free(streams);
     return !good;
 }
