@@ -344,7 +344,7 @@ static void add_task(const task *t, const options *o, int machine_count) {
                 add_steps(t, &data, best, o->threads ? o->threads : threads);
     }
     if (!best) return;
-    add_products(t, &data, best);
+    if (!t->front) add_products(t, &data, best);
     add_predictions(t, &data, best);
 }
 
@@ -352,7 +352,7 @@ static int usage(const char *wrong) {
     FILE *to = wrong ? stderr : stdout;
     if (wrong) fprintf(to, "bench: %s is not an option, or has no good value\n", wrong);
     fprintf(to, "usage: bench [option]...\n"
-                "  --task NAME     only ae, clf, deep or wide\n"
+                "  --task NAME     only ae, clf, deep, wide, conv or rnn\n"
                 "  --isa NAME      only portable, avx2, avx512 or neon\n"
                 "  --threads N     only so many threads (default: 1, and on the best instruction set 2)\n"
                 "  --seconds N     how long to take turns (40)\n"

@@ -24,7 +24,7 @@ static void run_step(void *context) {
 }
 
 static task task_of_size(int batches, int n) {
-    task width = {"width", 32, {n, n, n}, RP_RELU, 1}, batch = {"batch", n, {256, 256, 10}, RP_RELU, 1};
+    task width = {"width", 32, {n, n, n}, RP_RELU, 1, NULL}, batch = {"batch", n, {256, 256, 10}, RP_RELU, 1, NULL};
     return batches ? batch : width;
 }
 

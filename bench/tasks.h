@@ -5,20 +5,43 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Layers of another kind before the dense ones. */
+typedef struct task_front {
+    rp_shape input;
+    void (*append)(rp_net *net);
+    int outputs;
+    double first, others; /* multiply-adds of a sample with the weights that meet the input, and with the others */
+    rp_real scale;        /* of the first parameters: the paths through 28 steps must stay in the range of a float */
+} task_front;
+
+static void task_convolutions(rp_net *net) {
+    rp_conv2d(net, 8, 5, 1, 0), rp_activation(net, RP_RELU), rp_max_pool2d(net, 2, 2);
+    rp_conv2d(net, 16, 5, 1, 0), rp_activation(net, RP_RELU), rp_max_pool2d(net, 2, 2);
+}
+static void task_recurrence(rp_net *net) { rp_recurrent(net, 128, RP_TANH); } /* 28 steps, but 27 from state to state */
+
+static const task_front task_fronts[] = {
+    {{RP_SHAPE_IMAGE, 1, 1, 28, 28}, task_convolutions, 16 * 4 * 4, 8.0 * 25 * 24 * 24, 16.0 * 8 * 25 * 8 * 8, 1},
+    {{RP_SHAPE_SEQUENCE, 28, 28, 1, 1}, task_recurrence, 128, 28.0 * 28 * 128, 27.0 * 128 * 128, (rp_real)0.25},
+};
+
 enum { TASK_LAYERS = 14 };
 typedef struct task {
     const char *name;
     int batch, widths[TASK_LAYERS + 1]; /* inputs, then dense layers; 0 ends them */
-    rp_activation_kind activation;      /* between the layers */
+    rp_activation_kind activation;      /* between the dense layers */
     int classes;                        /* 1: softmax of the last layer; 0: an autoencoder, ending in the activation */
+    const task_front *front;            /* NULL: none */
 } task;
 
-enum { TASKS = 4 };
+enum { DENSE_TASKS = 4, TASKS = 6 };
 static const task tasks[TASKS] = {
-    {"ae", 100, {784, 64, 2, 64, 784}, RP_TANH, 0},
-    {"clf", 100, {784, 400, 100, 36, 10}, RP_SOFTPLUS, 1},
-    {"deep", 32, {784, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 10}, RP_RELU, 1},
-    {"wide", 128, {1024, 1024, 1024, 10}, RP_RELU, 1},
+    {"ae", 100, {784, 64, 2, 64, 784}, RP_TANH, 0, NULL},
+    {"clf", 100, {784, 400, 100, 36, 10}, RP_SOFTPLUS, 1, NULL},
+    {"deep", 32, {784, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 10}, RP_RELU, 1, NULL},
+    {"wide", 128, {1024, 1024, 1024, 10}, RP_RELU, 1, NULL},
+    {"conv", 100, {784, 10}, RP_RELU, 1, &task_fronts[0]},
+    {"rnn", 100, {784, 10}, RP_TANH, 1, &task_fronts[1]},
 };
 
 static rp_optimizer task_sampled(rp_real rate) {
@@ -43,8 +66,12 @@ static const struct {
 
 /* Useful floating-point operations of a step; padding and elementwise work do not count. */
 static inline double task_flops(const task *t, int first_products, int products) {
-    double sum = 0;
-    for (const int *w = t->widths; w[1]; w++) sum += (double)w[0] * w[1] * (w == t->widths ? first_products : products);
+    const task_front *front = t->front;
+    double sum = front ? front->first * first_products + front->others * products : 0;
+    for (const int *w = t->widths; w[1]; w++) {
+        int first = w == t->widths;
+        sum += (double)(first && front ? front->outputs : w[0]) * w[1] * (first && !front ? first_products : products);
+    }
     return 2 * sum * t->batch;
 }
 
@@ -63,13 +90,15 @@ static void task_good(rp_status status, const rp_net *net) {
 static rp_net *task_net(const task *t, rp_isa_kind isa, int threads) {
     rp_config config = {NULL, NULL, NULL, RP_ISA_AUTO, 0, 0};
     config.isa = isa, config.threads = threads;
-    rp_net *net = (rp_net *)task_must(rp_net_new(rp_vector(t->widths[0]), &config));
+    rp_net *net = (rp_net *)task_must(rp_net_new(t->front ? t->front->input : rp_vector(t->widths[0]), &config));
+    if (t->front) t->front->append(net);
     for (const int *w = t->widths + 1; *w; w++) {
         rp_dense(net, *w);
         if (w[1] || !t->classes) rp_activation(net, t->activation);
     }
     rp_loss(net, t->classes ? RP_SOFTMAX_CROSS_ENTROPY : RP_SQUARED_ERROR);
     task_good(rp_net_build(net, t->batch, 1), net);
+    for (size_t i = 0; t->front && i < rp_parameter_count(net); i++) rp_parameters(net)[i] *= t->front->scale;
     return net;
 }
 

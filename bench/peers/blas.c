@@ -160,17 +160,17 @@ static void add_step(const task *t, sgd *s, measurement *m) {
 }
 
 int main(int argc, char **argv) {
-    static measurement steps[2 * TASKS];
-    sgd pairs[TASKS];
+    static measurement steps[2 * DENSE_TASKS];
+    sgd pairs[DENSE_TASKS];
     double seconds = argc > 1 ? atof(argv[1]) : 20;
     openblas_set_num_threads(1);
     printf("openblas %s\n", openblas_get_config());
-    for (int i = 0; i < TASKS; i++) add_products(&tasks[i]);
+    for (int i = 0; i < DENSE_TASKS; i++) add_products(&tasks[i]);
     measure(measurements, 3 * count, seconds / 2, 1e-3);
     print_products();
-    for (int i = 0; i < TASKS; i++) add_step(&tasks[i], &pairs[i], &steps[2 * i]);
-    measure(steps, 2 * TASKS, seconds / 2, 2e-3);
-    for (int i = 0; i < TASKS; i++) {
+    for (int i = 0; i < DENSE_TASKS; i++) add_step(&tasks[i], &pairs[i], &steps[2 * i]);
+    measure(steps, 2 * DENSE_TASKS, seconds / 2, 2e-3);
+    for (int i = 0; i < DENSE_TASKS; i++) {
         printf("step task=%s optimizer=sgd batch=%d", tasks[i].name, tasks[i].batch);
         measure_print_pair(&steps[2 * i], "openblas", &steps[2 * i + 1]);
     }

@@ -60,8 +60,8 @@ static void add_step(const task *t, sgd *s, measurement *m) {
 }
 
 int main(int argc, char **argv) {
-    static measurement steps[2 * TASKS];
-    sgd pairs[TASKS];
+    static measurement steps[2 * DENSE_TASKS];
+    sgd pairs[DENSE_TASKS];
     const int most = 3; /* wide would take FANN seconds a step */
     for (int i = 0; i < most; i++) add_step(&tasks[i], &pairs[i], &steps[2 * i]);
     measure(steps, 2 * most, argc > 1 ? atof(argv[1]) : 10, 2e-3);

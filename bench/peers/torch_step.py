@@ -52,6 +52,26 @@ class Library:
         return [name.decode() for name in iter(map(get, itertools.count()).__next__, None)]
 
 
+class LastState(nn.Module):
+    """Our recurrent layer: the last state of an Elman network, with one bias."""
+
+    def __init__(self, features, units):
+        super().__init__()
+        self.rnn = nn.RNN(features, units, batch_first=True)
+        nn.init.zeros_(self.rnn.bias_hh_l0.requires_grad_(False))
+
+    def forward(self, x):
+        return self.rnn(x)[0][:, -1]
+
+
+def front(task):
+    """The layers before the dense ones, and how many numbers they give."""
+    if task == "conv":
+        return [nn.Unflatten(1, (1, 28, 28)), nn.Conv2d(1, 8, 5), nn.ReLU(), nn.MaxPool2d(2),
+                nn.Conv2d(8, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()], 256
+    return [nn.Unflatten(1, (28, 28)), LastState(28, 128)], 128
+
+
 class Ours:
     def __init__(self, lib, task, method, threads):
         self.lib, self.net = lib, lib.new(lib.tasks.index(task), lib.methods.index(method), threads)
@@ -70,11 +90,16 @@ class Theirs:
         widths = list(itertools.takewhile(bool, map(lib.widths(ours).__getitem__, itertools.count())))
         self.inputs = torch.tensor(lib.inputs(ours)[: batch * widths[0]]).view(batch, -1)
         self.labels = torch.tensor(labels[:batch]) if labels else None
-        layers = [layer for i, o in zip(widths, widths[1:]) for layer in (nn.Linear(i, o), ACTIVATIONS[task]())]
+        layers = []
+        if task not in ACTIVATIONS:
+            layers, widths[0] = front(task)
+        for i, o in zip(widths, widths[1:]):
+            layers += [nn.Linear(i, o), ACTIVATIONS.get(task, nn.Identity)()]
         self.model = nn.Sequential(*(layers[:-1] if labels else layers))
-        count = sum(p.numel() for p in self.model.parameters())
-        nn.utils.vector_to_parameters(torch.tensor(lib.parameters(ours)[:count]), self.model.parameters())
-        self.optimizer = OPTIMIZERS[method](self.model.parameters(), fused=variant != "eager")
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        count = sum(p.numel() for p in parameters)
+        nn.utils.vector_to_parameters(torch.tensor(lib.parameters(ours)[:count]), parameters)
+        self.optimizer = OPTIMIZERS[method](parameters, fused=variant != "eager")
         self.forward = torch.compile(self.loss) if variant == "compiled" else self.loss
 
     def loss(self):
