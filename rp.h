@@ -32,10 +32,11 @@
        >>first           the first level: describe a net, build it, train it, use it
        >>fit             the second level: data sets, epochs, validation, files in the IDX format
        >>pieces          the third level: a training step in pieces, your own loss, the flat arrays
+       >>curvature       exact second derivatives: along a direction, products, diagonals, solves; gradients of single samples
        >>threads         several threads that predict from one net; nets for inference only; memory
      and behind RP_IMPLEMENTATION
        >>platform  >>memory  >>random  >>kernels  >>isa  >>team  >>activations  >>losses  >>layers  >>maps  >>build
-       >>sweeps  >>rules  >>optimizers  >>steps  >>predict  >>evaluate  >>idx  >>template  >>licence
+       >>sweeps  >>rules  >>tangents  >>diagonals  >>samples  >>solve  >>optimizers  >>steps  >>predict  >>evaluate  >>idx  >>template  >>licence
 */
 #ifndef RPI_PASS /* the file includes itself once for each instruction set, for the part behind >>template */
 #ifndef RP_H
@@ -114,7 +115,8 @@ typedef float rp_real;
     X(RP_ERR_MAGIC, -11, "the data do not begin as their format does") \
     X(RP_ERR_TRUNCATED, -12, "the data end too early") \
     X(RP_ERR_TRAILING, -13, "the data go on after their end") \
-    X(RP_ERR_STOPPED, -14, "a callback of the caller's asked to stop")
+    X(RP_ERR_STOPPED, -14, "a callback of the caller's asked to stop") \
+    X(RP_ERR_NOT_CONVERGED, -15, "the result is less exact than was asked for")
 typedef enum rp_status {
 #define RPI_X(name, value, text) name = value,
     RP_STATUS_LIST(RPI_X)
@@ -277,10 +279,25 @@ RP_API rp_rule rp_rule_default(void);
    Adam          m, s = means of g, g^2 with beta1, beta2, bias-corrected;  w -= rate * m / (sqrt(s) + epsilon)
    Adagrad       s += g^2;  w -= rate * g / (sqrt(s) + epsilon)
    Adadelta      s = mean of g^2 with rho; x = sqrt(a + epsilon) / sqrt(s + epsilon) * g; a = mean of x^2;  w -= rate * x
+   per variable  h = the Hessian's diagonal + weight_decay;  w -= rate * sign(g) * rp_cubic_length(-|g|, h, 1, sigma)
+                 (Low-Rank Structure, Table 2; rp_hessian_diagonal says what the diagonal costs)
+   Newton        (B + (lambda + weight_decay) I) p = -g;  w += p. B is the Gauss-Newton matrix or the Hessian of the batch; the
+                 equation is solved to a tolerance by rp_hessian_solve's iterative method (Levenberg-Marquardt). The step is
+                 taken if it lowers the loss of this batch, and lambda adapts to how well the quadratic model foretold by how much;
+                 otherwise -g / (curvature + lambda), a step of residual partitioning of the length that minimises the model,
+                 is tried, halved up to 8 times. No step is taken that would raise this batch's loss.
 
-   All but the first give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
-   where the curvature is zero) stays as it is. */
-typedef enum rp_method { RP_PARTITIONING, RP_SGD, RP_ADAM, RP_ADAGRAD, RP_ADADELTA } rp_method;
+   SGD to Adadelta give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
+   where the curvature is zero) stays as it is.
+
+   Any method can have the length of its step computed (Low-Rank Structure, section 3): with `cubic` above 0 the step s that the
+   method proposes is multiplied by the alpha that minimises  alpha a + alpha^2 b / 2 + sigma |alpha s|^3 / 6,  where a and b are
+   the exact slope and curvature of this batch's loss (and weight decay) along s, and sigma is `cubic`. Where the slope is not
+   below 0 no step is taken. alpha undoes the scale of s, so the rate no longer matters. One forward sweep more: about 1.6
+   times the time of a gradient. With cubic_adaptive the loss is computed once more after the step: sigma is halved where the model
+   foretold the decrease well (ratio above 0.9), doubled where it did not (below 0.1: Kohler and Lucchi), and a step that
+   raised the loss is undone. rp_last_step reports what was done. */
+typedef enum rp_method { RP_PARTITIONING, RP_SGD, RP_ADAM, RP_ADAGRAD, RP_ADADELTA, RP_PER_VARIABLE, RP_NEWTON } rp_method;
 typedef struct rp_optimizer {
     rp_method method;
     rp_real rate;
@@ -291,11 +308,18 @@ typedef struct rp_optimizer {
     rp_real momentum;          /* SGD, partitioning; in [0, 1) */
     int nesterov;              /* SGD; needs momentum */
     rp_real curvature_average; /* partitioning; in [0, 1) */
-    rp_real damping;           /* partitioning; >= 0. Has the unit of the curvature: where losses or inputs are far below 1, make it smaller */
-    rp_rule rule;              /* partitioning */
+    rp_real damping;           /* partitioning; >= 0. Has the unit of the curvature: where losses or inputs are far below 1, make it smaller.
+                                  Newton: the first lambda, > 0 */
+    rp_rule rule;              /* partitioning; Newton: of the curvature that preconditions its solve */
     rp_real beta1, beta2;      /* Adam; in [0, 1) */
     rp_real rho;               /* Adadelta; in [0, 1] */
     rp_real epsilon;           /* Adam, Adagrad, Adadelta; >= 0 */
+    rp_real cubic;             /* sigma of a computed step length, any method; 0: the method's own length */
+    int cubic_adaptive;        /* 1: `cubic` is the first sigma */
+    rp_real sigma;             /* per variable; > 0 */
+    int full_hessian;          /* Newton: 1: B is the Hessian, 0: the Gauss-Newton matrix, which is never indefinite */
+    int iterations;            /* Newton: most products in a solve */
+    rp_real tolerance;         /* Newton: at which the solve ends: residual by right-hand side */
 } rp_optimizer;
 RP_API rp_optimizer rp_partitioning(void);              /* the default: sampled rule, fan-in scale, averages, rate 5 (1 to 10 are worth a try), damping 1 */
 RP_API rp_optimizer rp_partitioning_rate(rp_real rate); /* Algorithm 1 as printed: Jensen's bound, scale one, no averages: no state */
@@ -303,9 +327,12 @@ RP_API rp_optimizer rp_sgd(rp_real rate);
 RP_API rp_optimizer rp_adam(rp_real rate);
 RP_API rp_optimizer rp_adagrad(rp_real rate);
 RP_API rp_optimizer rp_adadelta(rp_real rate);
+RP_API rp_optimizer rp_per_variable(rp_real sigma);     /* rate 1 */
+RP_API rp_optimizer rp_newton(void);                    /* Gauss-Newton, lambda from 1, at most 30 products to a tolerance of 0.01. For
+                                                           batches that are large, or the whole data set */
 
-/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter) and sets it to zero, unless
-   the net has this state already. rp_train and rp_update do it themselves when they must; after it they allocate nothing.
+/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; Newton 9, and one per unit and
+   sample) and sets it to zero, unless the net has this state already. rp_train and rp_update do it themselves when they must; after it they allocate nothing.
    Another method, or a momentum or average switched on or off, is another state: it starts from zero.
    RP_ERR_VALUE: a field is out of range. RP_ERR_MEMORY: the earlier state is still there. */
 RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
@@ -315,6 +342,19 @@ RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
    RP_ERR_VALUE: the batch has no sample, or more than the net was built for; a target that the loss does not allow, a weight
    below 0; both targets and labels. RP_ERR_NULL: neither. */
 RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss);
+
+/* What the last step of rp_train or rp_fit did. Of a method that takes its own length only `taken` and `alpha` (1) are set. */
+typedef struct rp_step {
+    int taken;          /* 0: none, since the slope was not below 0, or the loss would have risen; parameters are as they were */
+    rp_real alpha;      /* what the method's step was multiplied by */
+    rp_real slope;      /* of the loss and weight decay along it, at its beginning */
+    rp_real curvature;  /* the same */
+    rp_real ratio;      /* actual by foretold decrease; 0 where none was computed */
+    rp_real sigma;      /* for the next step: of the cubic model; Newton: lambda */
+    int products;       /* Newton: in the solve */
+    int fallback;       /* Newton: 1: the step is one of residual partitioning */
+} rp_step;
+RP_API rp_status rp_last_step(rp_net *net, rp_step *step); /* RP_ERR_ORDER: no step yet */
 
 /* The last layer's values (logits, log rates) for any number of samples: x [count][inputs], out [count][outputs]. Values that
    are not finite are passed on as they are (but for programs compiled with -ffast-math, which assume that there are none). */
@@ -339,6 +379,7 @@ typedef struct rp_progress {
     int epoch_done;            /* 1: the epoch is over, `validation` is fresh if there is validation data */
     rp_real loss;              /* mean over this epoch's samples so far, each before its step */
     rp_score validation;       /* the latest; count 0 if there is none */
+    rp_step last;              /* the latest step */
 } rp_progress;
 
 typedef struct rp_fit_options {
@@ -362,6 +403,7 @@ typedef struct rp_fit_report {
     rp_real best_loss;         /* smallest validation loss, and its epoch (from 0) */
     int best_epoch;            /* -1: none */
     int stopped;               /* 1: by patience, 2: by the progress callback */
+    rp_step last;              /* the last step */
 } rp_fit_report;
 
 /* Trains for some epochs. A last batch that is not full is trained as it is. `options` and `report` may be NULL. Stopping by
@@ -417,7 +459,10 @@ RP_API rp_status rp_layer_info(rp_net *net, int layer, rp_layer *info); /* offse
 RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *rule, rp_real *loss);
 
 /* One optimizer step from the flat arrays: rp_direction, then rp_move(net, 1). RP_ERR_NOT_FINITE: the arrays hold something
-   that is not finite. RP_ERR_ORDER: nothing filled the gradient, or (partitioning) the curvature, since the build. */
+   that is not finite. RP_ERR_ORDER: nothing filled the gradient, or (partitioning) the curvature, since the build; for
+   rp_per_variable the curvature array must hold the Hessian's diagonal (rp_hessian_diagonal). RP_ERR_UNSUPPORTED: the length
+   of the step must be computed from a batch (`cubic`): do it by rp_direction, rp_directional, rp_cubic_length and rp_move; or
+   the step itself must (rp_newton): rp_hessian_solve. */
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer); /* the whole step, rate included, into rp_direction_array; counts as a step of the optimizer */
 RP_API rp_status rp_move(rp_net *net, rp_real alpha);                      /* parameters += alpha * direction */
@@ -435,6 +480,105 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
 /* A table of the net (layers, shapes, parameters, bytes) as text. Writes at most `size` bytes with the final 0 and returns the
    length of the whole text, as snprintf does; 0 if net is NULL. At any time. */
 RP_API size_t rp_summary(const rp_net *net, char *text, size_t size);
+
+/* >>curvature
+   Exact derivatives of the mean loss of a batch, for any net. H is its Hessian by the parameters, G the Gauss-Newton matrix
+   (H without the second derivatives of the net itself: never indefinite). Weight decay is left out. Frozen layers count as constants:
+   their entries are 0 in what comes out and are not looked at in what goes in. At a kink (ReLU, max pool, Huber) the second
+   derivative is that of the side the batch is on, as PyTorch's are.
+
+   Vectors have rp_parameter_count entries, in the order of the flat arrays, which stay untouched, as do parameters and optimizer
+   state. A vector may be one of the flat arrays. What comes out is written only on success. Batches are checked as by rp_train;
+   RP_ERR_NOT_FINITE: a vector that goes in, the loss or the result is not finite. Costs are in times of a gradient (rp_backward
+   without a rule), as bench/curvature.c measures them. All but rp_directional need one more number for each unit and sample, which the first
+   of them allocates (RP_ERR_MEMORY) and the net keeps; what else they allocate, and free, is said with them.
+
+   "Low-Rank Structure" is Understanding and Exploiting the Low-Rank Structure of Deep Networks; "Conjugate" is Training Deep Nets
+   Using Conjugate Deep Nets. */
+
+/* *first = g'grad f, *second = g'Hg for a direction g, by one forward sweep of second-order jets. Each may be NULL. About 1.7. */
+RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first, rp_real *second);
+
+/* The alpha >= 0 that minimises alpha first + alpha^2 second / 2 + sigma (alpha norm)^3 / 6, where norm is |g|_2 (Low-Rank Structure,
+   Equation 37, without its cancellation). 0 if first >= 0, or if an argument is not finite or there is no minimum (sigma or norm 0,
+   second <= 0). */
+RP_API double rp_cubic_length(double first, double second, double norm, double sigma);
+
+/* out = H v (forward over backward: Pearlmutter; Conjugate's exact Hessian), out = G v. out may be v. About 2.6 and 1.7. */
+RP_API rp_status rp_hessian_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out);
+RP_API rp_status rp_gauss_newton_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out);
+
+/* H as a matrix [parameters][parameters], symmetric to the bit, by a product for each parameter. RP_ERR_VALUE: the net has more than
+   `most` parameters. */
+RP_API rp_status rp_hessian_matrix(rp_net *net, const rp_data *batch, size_t most, rp_real *out);
+
+/* out = the diagonal of H, of either sign. In a stack of dense layers and activations by a recursion over each sample's own Hessian
+   by the units of a layer: 2 width^3 multiply-adds for each layer and sample, and three matrices of [width][width]. Elsewhere by
+   a product for each parameter: for small nets. */
+RP_API rp_status rp_hessian_diagonal(rp_net *net, const rp_data *batch, rp_real *out);
+
+/* out = the diagonal of G, >= 0, through a factor of the loss's Hessian: a backward sweep and a product of squares for each output. */
+RP_API rp_status rp_gauss_newton_diagonal(rp_net *net, const rp_data *batch, rp_real *out);
+
+/* The gradient of each sample's own loss (times its weight; the mean of these is the gradient).
+   norms[s] = |gradient of sample s|_2, without forming it: |d|^2 (|y|^2 + 1) in a dense layer. About 0.8. */
+RP_API rp_status rp_sample_gradient_norms(rp_net *net, const rp_data *batch, rp_real *norms);
+
+/* Its factors: d, the derivative by the values before the layer's activation, and y, what the layer reads. In a dense layer the
+   gradient of W is the outer product d y', that of b is d; other layers sum over positions: d is [filters][height][width] and y
+   [channels][height][width] (conv2d), d [steps][units] and y [steps][features] with states [steps][units], those before each step
+   (recurrent: d y' for W and d states' for U; recursive: d states', y is NULL). The arrays live until the callback returns. It
+   returns 0, or anything else to stop with RP_ERR_STOPPED. Called for each sample and for each layer that is trained. Allocates rows for one sample. */
+typedef struct rp_sample_factors {
+    int sample, layer;
+    const rp_real *d, *y, *states; /* states: NULL unless recurrent or recursive */
+} rp_sample_factors;
+RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, int (*each)(void *user, const rp_sample_factors *factors), void *user);
+
+/* How much the samples' gradients g_s differ from their mean g (S samples, at least 2: RP_ERR_VALUE). The noise scale is about the largest
+   batch that still speeds training up (McCandlish et al., An Empirical Model of Large-Batch Training). `variance` (NULL: not
+   wanted): of each parameter's derivative over the samples, sum (g_s - g)^2 / (S - 1). About 1.6; 3 with `variance`. */
+typedef struct rp_noise {
+    rp_real gradient;     /* |g|^2 */
+    rp_real variance;     /* sum over the parameters of the variance over the samples */
+    rp_real signal;       /* |g|^2 - variance / S: unbiased estimate for the true gradient; may be below 0 */
+    rp_real scale;        /* variance / signal; 0 if signal <= 0: this batch cannot tell */
+} rp_noise;
+RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *noise, rp_real *variance);
+
+/* Solves (H + damping I) x = b. x may be b. H may be indefinite. */
+typedef enum rp_solve_method {
+    RP_SOLVE_AUTO,      /* the one that takes the fewest operations, iterations counted to their limit; those whose matrices would take more
+                           than a GiB are left out */
+    RP_SOLVE_ITERATIVE, /* MINRES, preconditioned by the curvature of residual partitioning: a product for each iteration. 9 vectors */
+    RP_SOLVE_DIRECT,    /* stacks of dense layers and activations: the parameters are eliminated by hand (Conjugate), which leaves a block-
+                           tridiagonal system in the samples' units. 8/3 (S width)^3 operations for each layer, however many parameters; matrices of
+                           2 (S width)^2 for each layer. Needs damping > 0 */
+    RP_SOLVE_DENSE      /* H as a matrix: 2/3 parameters^3 operations */
+} rp_solve_method;
+typedef struct rp_solve_options {
+    rp_solve_method method;
+    int gauss_newton;                                            /* 1: G in the place of H */
+    rp_real damping;                                             /* >= 0 */
+    rp_real tolerance;                                           /* |b - (H + damping I) x| / |b|; 0: 1e-4, with RP_DOUBLE 1e-9 */
+    int iterations;                                              /* most products of the iterative method; 0: 1000 */
+    rp_rule rule;                                                /* of the curvature that preconditions */
+    int (*progress)(void *user, int iteration, rp_real residual); /* iterative, an estimate; anything but 0 stops: RP_ERR_STOPPED */
+    void *user;
+} rp_solve_options;                                              /* all zero is the default */
+typedef struct rp_solve_report {
+    rp_solve_method method;    /* that was used */
+    rp_real residual;          /* |b - (H + damping I) x| / |b|, computed, not estimated */
+    int products;              /* with H or G, in all */
+    int refinements;           /* times that a solution was improved by solving for its residual */
+    int negative_curvature;    /* iterative: 1: a direction with v'(H + damping I)v <= 0 was met, 0: none; -1: other methods do not look */
+} rp_solve_report;
+/* `options` and `report` may be NULL. The residual is always computed with exact products, and improved where that helps. If it
+   stays above the tolerance (the limit of iterations, or a damping too small for this precision) the status is RP_ERR_NOT_CONVERGED,
+   x is the best that was found, also after RP_ERR_STOPPED, and the report says how good it is. RP_ERR_UNSUPPORTED: the direct
+   method on another net. RP_ERR_MEMORY. */
+RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_real *b, rp_real *x, const rp_solve_options *options,
+                                  rp_solve_report *report);
 
 /* >>threads
    Nets share nothing: two threads may use two nets at once. One net may serve several threads that predict, each with its
@@ -798,6 +942,7 @@ struct rpi_sink {
    weights + i * n + j; then the sums for y = 1 at biases + i. d or v may be NULL. */
 typedef struct rpi_outer {
     int m, n, count, from, end;    /* columns from..end - 1; from is a multiple of RPI_PANEL */
+    int squares;                   /* y^2 in the place of |y| */
     const rp_real *d, *v, *y;
     size_t ld;
     rp_real scale, scale2;
@@ -808,8 +953,8 @@ typedef struct rpi_outer {
     const rpi_sink *sink;
 } rpi_outer;
 
-/* An activation over [rows][ld], in place: y holds z and becomes sigma(z); slope (unless NULL) receives sigma'(z). With u:
-   second (NULL where it is always 0) = sigma''(z) u, u = |sigma'(z)| u. *bad (unless NULL) becomes 1 if a z is not finite: seen
+/* An activation over [rows][ld], in place: y holds z and becomes sigma(z); slope (unless NULL) receives sigma'(z), second (unless
+   NULL) sigma''(z). With u: second = sigma''(z) u, u = |sigma'(z)| u. *bad (unless NULL) becomes 1 if a z is not finite: seen
    here, by its bits, since an activation may hide it. */
 typedef struct rpi_activate {
     rp_activation_kind kind;
@@ -820,10 +965,19 @@ typedef struct rpi_activate {
     int *bad;
 } rpi_activate;
 
+/* What a backward activation makes of its d and v (either may be NULL); d = slope d in all. */
+typedef enum rpi_flow {
+    RPI_BOUND,  /* v = | |slope| v + second d |, with second = sigma'' u: Algorithm 1 */
+    RPI_PLAIN,  /* v = slope v: a vector swept like d */
+    RPI_FOLDED, /* second = second d, before d changes: for RPI_BENT */
+    RPI_BENT    /* v = slope v + second, with second = sigma'' d Rz: a directional derivative of d */
+} rpi_flow;
+
 /* A loss over [outputs][ld]: d holds the targets t and becomes the derivative; h (unless NULL) receives the second derivative
-   (softmax: sum(t) p, whose sum over the outputs is sum(t)); loss[s] receives the sample's loss. */
+   (softmax: sum(t) p, whose sum over the outputs is sum(t); Huber: unless `exact`, that of the least parabola above it); loss[s]
+   receives the sample's loss. */
 typedef struct rpi_loss_call {
-    int outputs, count;
+    int outputs, count, exact;
     size_t ld;
     rp_real delta;
     const rp_real *y;
@@ -834,7 +988,7 @@ typedef struct rpi_loss_call {
 /* One step of an optimizer with its constants worked out; the formulas are at rp_optimizer. */
 typedef struct rpi_update {
     rp_method method;
-    rp_real rate, weight_decay, shrink, momentum, average, damping, beta1, beta2, rho, epsilon;
+    rp_real rate, weight_decay, shrink, momentum, average, damping, beta1, beta2, rho, epsilon, sigma;
     rp_real correct1, correct2; /* 1 / (1 - beta^t): bias correction */
     int nesterov;
 } rpi_update;
@@ -854,21 +1008,25 @@ typedef struct rpi_kernels {
     void (*outer)(const rpi_outer *outer);
     /* out[columns][ldo] = in[rows][ldi] transposed; columns of out from `rows` to `n` repeat the last */
     void (*transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n);
-    void (*column_magnitudes)(int rows, int n, const rp_real *in, size_t ld, rp_real *out); /* out[s] = sum_i |in[i][s]| */
+    void (*column_sums)(int rows, int n, const rp_real *in, size_t ld, rp_real *out, int squares); /* out[s] = sum_i |in[i][s]|, or of the squares */
     /* x[i][s] = factor[i * stride + s] x[i][s], or |x[i][s]| if magnitudes */
     void (*weigh)(int rows, int n, rp_real *x, size_t ld, const rp_real *factor, size_t stride, int magnitudes);
     void (*signs)(int rows, int n, const rp_real *h, rp_real *e, size_t ld, uint64_t *random); /* e = sqrt(h) or -sqrt(h), at random */
     rpi_int (*peak)(int rows, int n, const rp_real *in, size_t ld); /* largest |x| as bits: RPI_EXPONENT or more if not finite */
     void (*activate)(const rpi_activate *activate);
-    /* v = | |slope| v + second d |, or slope v if plain; d = slope d. d or v may be NULL */
-    void (*activate_back)(const rpi_activate *activate, rp_real *d, rp_real *v, int plain);
+    void (*activate_back)(const rpi_activate *activate, rp_real *d, rp_real *v, rpi_flow flow);
+    /* a derivative t of z along a direction becomes that of sigma(z): t = slope t; before: half the second derivative t2 =
+       slope t2 + second t^2 / 2, or bend = second t. t2 and bend may be NULL, and second where it is always 0 */
+    void (*activate_tangent)(const rpi_activate *activate, rp_real *t, rp_real *t2, rp_real *bend);
     void (*loss)(rp_loss_kind kind, const rpi_loss_call *call);
     /* one step of n parameters from gradient scale g and curvature scale2 h (NULL if the method needs none): into `to`, or, if
        that is NULL, taken where the result is finite */
     void (*update)(const rpi_update *update, int n, const rp_real *g, rp_real scale, const rp_real *h, rp_real scale2, rp_real *w,
                    rp_real *first, rp_real *second, rp_real *to);
     void (*move)(int n, rp_real alpha, const rp_real *step, rp_real *w); /* w += alpha step, where the result is finite */
-    /* for rpi_sink: train on the piece (with the sink's curvature, if it has one), keep it, or add up the curvature */
+    double (*dot)(size_t n, const rp_real *a, const rp_real *b);
+    void (*blend)(size_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y); /* y = a f x + b y; f NULL: 1 */
+    /* for rpi_sink: train on the piece (with the sink's curvature, if it has one), keep it, or add it up */
     void (*take_step)(const rpi_sink *sink, const rpi_piece *piece);
     void (*take_arrays)(const rpi_sink *sink, const rpi_piece *piece);
     void (*take_sum)(const rpi_sink *sink, const rpi_piece *piece);
@@ -1241,7 +1399,9 @@ typedef struct rpi_buffers {
     rp_real **y;                      /* each slot: value */
     rp_real **d;                      /* each slot: derivative; without training only the last */
     rp_real **v;                      /* each slot: u on the way forward, then v; in the other rules the swept vector e */
-    rp_real **slope, **second;        /* each step: sigma' and sigma'' (times u in the paths rule), NULL where they are constant */
+    rp_real **slope, **second;        /* each step: sigma' and sigma'' (times u in the paths rule, times d for products), NULL where
+                                         they are constant */
+    rp_real **r, **bend;              /* for products: each slot's derivative along a direction; each step's sigma'' d times it */
     rp_real *a_packed, *panel, *tile; /* for each thread */
     size_t *at;                       /* for each thread: two lists of a window's offsets, at_size long */
     size_t at_size, threads;
@@ -1264,11 +1424,12 @@ struct rpi_map {
     void (*transposed)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
                        const rp_real *v, rp_real *v_in, int plain, int add);
     /* scale sum_s d x' and scale2 sum_s v |x|' into the sink; d or v may be NULL. With weight[s] the second is
-       scale2 sum_s weight[s] |v x'|, the bars around each sample's own sum over positions; v may be overwritten */
+       scale2 sum_s weight[s] |v x'|, or of the squares, of each sample's own sum over positions; v may be overwritten */
     void (*outer)(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v,
-                  const rp_real *weight, rp_real scale, rp_real scale2, const rpi_sink *sink);
-    /* total[s] += c sum_w |dz_s/dw| for z with dz/dout = e: the magnitudes of each sample's own gradient */
-    void (*reach)(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, rp_real *total);
+                  const rp_real *weight, int squares, rp_real scale, rp_real scale2, const rpi_sink *sink);
+    /* total[s] += c sum_w |dz_s/dw|, or of the squares, for z with dz/dout = e: of each sample's own gradient */
+    void (*reach)(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, int squares,
+                  rp_real *total);
 };
 
 typedef struct rpi_product_work {
@@ -1279,11 +1440,13 @@ typedef struct rpi_outer_work {
     const rpi_buffers *b;
     rpi_outer outer;
 } rpi_outer_work;
+typedef enum rpi_way { RPI_FORWARD, RPI_BACKWARD, RPI_TANGENT } rpi_way; /* which of the three kernels */
 typedef struct rpi_activate_work {
     const rpi_buffers *b;
     rpi_activate activate;
-    int back, plain; /* back: activate_back on d and v */
-    rp_real *d, *v;
+    rpi_way way;
+    rpi_flow flow;
+    rp_real *d, *v, *bend; /* backward; tangent: t2, t, bend */
 } rpi_activate_work;
 
 static int rpi_columns(const rpi_buffers *b, int count) { return (count + b->kernels->lanes - 1) / b->kernels->lanes * b->kernels->lanes; }
@@ -1339,8 +1502,14 @@ static void rpi_activate_part(const void *context, int part, int parts) {
     if (a.second) a.second += at;
     if (a.u) a.u += at;
     if (a.bad) a.bad += part;
-    if (work->back) work->b->kernels->activate_back(&a, work->d ? work->d + at : NULL, work->v ? work->v + at : NULL, work->plain);
-    else work->b->kernels->activate(&a);
+    switch (work->way) {
+    case RPI_FORWARD: work->b->kernels->activate(&a); break;
+    case RPI_BACKWARD:
+        work->b->kernels->activate_back(&a, work->d ? work->d + at : NULL, work->v ? work->v + at : NULL, work->flow);
+        break;
+    case RPI_TANGENT:
+        work->b->kernels->activate_tangent(&a, work->v + at, work->d ? work->d + at : NULL, work->bend ? work->bend + at : NULL);
+    }
 }
 static void rpi_activate_run(const rpi_activate_work *work) {
     double worth = 32.0 * work->activate.rows * work->activate.n; /* an exponential costs as much as some 32 multiply-adds */
@@ -1355,9 +1524,9 @@ static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp
     product.a = p + step->weights, product.a_row = (size_t)step->inputs, product.a_column = 1;
     product.b = x, product.c = y, product.b2 = u, product.c2 = u2;
     product.ldb = product.ldc = b->ld, product.a_packed = b->a_packed;
-    product.bias = step->bias ? p + step->biases : NULL, product.column = b->column;
+    product.bias = step->bias ? p + step->biases : NULL, product.column = b->column, product.add = step->add;
     if (u2) {
-        b->kernels->column_magnitudes(step->inputs, n, x, b->ld, b->column);
+        b->kernels->column_sums(step->inputs, n, x, b->ld, b->column, 0);
         for (int s = 0; s < n; s++) b->column[s] = own * (b->column[s] + (rp_real)step->bias);
         if (!u) rpi_fill_rows(step->outputs, n, b->ld, b->column, u2);
     }
@@ -1380,10 +1549,12 @@ static void rpi_dense_transposed(const rpi_buffers *b, const rpi_step *step, con
 }
 
 static void rpi_dense_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v,
-                            const rp_real *weight, rp_real scale, rp_real scale2, const rpi_sink *sink) {
+                            const rp_real *weight, int squares, rp_real scale, rp_real scale2, const rpi_sink *sink) {
     rpi_outer outer;
+    if (squares) b->kernels->weigh(step->outputs, rpi_columns(b, count), v, b->ld, v, b->ld, 0);
     if (weight) b->kernels->weigh(step->outputs, rpi_columns(b, count), v, b->ld, weight, 0, 1);
     memset(&outer, 0, sizeof outer);
+    outer.squares = squares;
     outer.m = step->outputs, outer.n = step->inputs, outer.count = count;
     outer.d = d, outer.v = v, outer.y = x, outer.ld = b->ld;
     outer.scale = scale, outer.scale2 = scale2;
@@ -1392,11 +1563,11 @@ static void rpi_dense_outer(const rpi_buffers *b, const rpi_step *step, int coun
     rpi_outer_run(b, &outer);
 }
 
-static void rpi_dense_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c,
+static void rpi_dense_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, int squares,
                             rp_real *total) {
     rp_real *from = b->column, *to = b->column + b->ld;
-    b->kernels->column_magnitudes(step->inputs, n, x, b->ld, from);
-    b->kernels->column_magnitudes(step->outputs, n, e, b->ld, to);
+    b->kernels->column_sums(step->inputs, n, x, b->ld, from, squares);
+    b->kernels->column_sums(step->outputs, n, e, b->ld, to, squares);
     for (int s = 0; s < n; s++) total[s] += c * to[s] * (from[s] + (rp_real)step->bias);
 }
 
@@ -1462,7 +1633,7 @@ static const rp_real *rpi_shared_magnitudes(const rpi_buffers *b, const rpi_step
     size_t count = (size_t)g->filters * (size_t)g->channels * (size_t)g->kernel_height * (size_t)g->kernel_width;
     size_t whole = count / RPI_LINE_REALS * RPI_LINE_REALS;
     for (size_t at = 0; at < whole; at += RPI_LARGEST)
-        b->kernels->column_magnitudes(1, whole - at < RPI_LARGEST ? (int)(whole - at) : RPI_LARGEST, weights + at, 0, b->shared + at);
+        b->kernels->column_sums(1, whole - at < RPI_LARGEST ? (int)(whole - at) : RPI_LARGEST, weights + at, 0, b->shared + at, 0);
     for (size_t at = whole; at < count; at++) b->shared[at] = RPI_MATH(fabs)(weights[at]);
     return b->shared;
 }
@@ -1564,7 +1735,7 @@ typedef struct rpi_taps_work {
     const rpi_step *step;
     const rp_real *x, *d, *v, *weight; /* weight: v by each sample's own sums */
     rp_real *total, c;                 /* or those sums' magnitudes into total (reach) */
-    int n;
+    int n, squares;                    /* squares of those sums in the place of magnitudes */
 } rpi_taps_work;
 
 /* Pointers to the rows that taps j..j + count - 1 of a group read at `positions` positions from t on: [count][positions]. */
@@ -1619,8 +1790,8 @@ static void rpi_taps_part(const void *context, int part, int parts) {
         }
 }
 
-/* Each sample's own sums over positions for four filters by some taps; their magnitudes, weighted, into the shared scratch, or
-   into total. */
+/* Each sample's own sums over positions for four filters by some taps; their magnitudes or squares, weighted, into the shared
+   scratch, or into total. */
 static void rpi_own_tile(const rpi_taps_work *w, int group, int i, int m, int j, int taps, size_t *at) {
     const rpi_buffers *b = w->b;
     const rpi_geometry *g = &w->step->geometry;
@@ -1640,10 +1811,11 @@ static void rpi_own_tile(const rpi_taps_work *w, int group, int i, int m, int j,
         b->kernels->correlate(&q);
     }
     if (w->total) {
-        b->kernels->column_magnitudes(sums, w->n, b->own, b->ld, b->columns);
+        b->kernels->column_sums(sums, w->n, b->own, b->ld, b->columns, w->squares);
         b->kernels->add_rows(1, w->n, w->c, b->columns, 0, w->total, 0);
         return;
     }
+    if (w->squares) b->kernels->weigh(sums, w->n, b->own, b->ld, b->own, b->ld, 0);
     for (int r = 0; r < sums; r++) rows[r] = b->own + (size_t)r * b->ld;
     at[0] = 0;
     q.m = 1, q.taps = sums, q.positions = 1, q.magnitudes = 1, q.samples = 0, q.d = w->weight, q.out = results;
@@ -1663,13 +1835,13 @@ static void rpi_own_sums(const rpi_taps_work *w) {
 }
 
 static void rpi_shared_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v,
-                             const rp_real *weight, rp_real scale, rp_real scale2, const rpi_sink *sink) {
+                             const rp_real *weight, int squares, rp_real scale, rp_real scale2, const rpi_sink *sink) {
     const rpi_geometry *g = &step->geometry;
     int weights = g->channels * g->kernel_height * g->kernel_width;
     rpi_taps_work w;
     rpi_piece piece;
     memset(&w, 0, sizeof w);
-    w.b = b, w.step = step, w.x = x, w.d = d, w.v = v, w.weight = weight, w.n = rpi_columns(b, count);
+    w.b = b, w.step = step, w.x = x, w.d = d, w.v = v, w.weight = weight, w.squares = squares, w.n = rpi_columns(b, count);
     memset(b->shared, 0, 2 * b->shared_size * sizeof *b->shared);
     rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, g->out_height * g->out_width, w.n), weights + step->bias, RPI_TAPS_MOST),
               rpi_taps_part, &w);
@@ -1686,11 +1858,11 @@ static void rpi_shared_outer(const rpi_buffers *b, const rpi_step *step, int cou
     sink->take(sink, &piece);
 }
 
-static void rpi_shared_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c,
+static void rpi_shared_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, int squares,
                              rp_real *total) {
     rpi_taps_work w;
     memset(&w, 0, sizeof w);
-    w.b = b, w.step = step, w.x = x, w.v = e, w.total = total, w.c = c, w.n = n;
+    w.b = b, w.step = step, w.x = x, w.v = e, w.total = total, w.c = c, w.squares = squares, w.n = n;
     rpi_own_sums(&w);
 }
 
@@ -1820,7 +1992,9 @@ struct rp_net {
     int pool_count;
     rpi_buffers buffers;
     rp_real *parameters, *gradient, *curvature, *direction;
-    rp_real *sums;                                  /* scratch of the Jacobian rule: its curvature */
+    rp_real *sums;                                  /* scratch: the Jacobian rule's curvature, or a product with the Hessian */
+    rpi_block tangents;                             /* buffers.r, buffers.bend, and: */
+    rp_real *spare;                                 /* another scratch vector of parameters */
     int has_gradient, has_curvature, has_direction; /* the array has been filled or zeroed */
     rp_real *h;                                     /* [outputs][ld] second derivatives of the loss */
     rp_real *row_output;                            /* [batch][outputs] for rp_output; scratch [outputs][ld] of the Jacobian rule */
@@ -1949,6 +2123,7 @@ RP_API void rp_net_free(rp_net *net) {
     memory = net->memory;
     rpi_team_free(&memory, net->buffers.team);
     rpi_block_free(&memory, &net->state);
+    rpi_block_free(&memory, &net->tangents);
     rpi_block_free(&memory, &net->arrays);
     rpi_block_free(&memory, &net->tape);
     if (net->layers) memory.release(memory.user, net->layers);
@@ -2473,7 +2648,7 @@ static rp_real *rpi_claim_rows(rpi_arena *arena, size_t rows, size_t ld) {
 static size_t rpi_threads(const rp_net *net) { return (size_t)(net->config.threads > 1 ? net->config.threads : 1); }
 
 static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffers *b, size_t threads) {
-    size_t slots = (size_t)net->slot_count, steps = (size_t)net->step_count, all = 3 * slots + 2 * steps;
+    size_t slots = (size_t)net->slot_count, steps = (size_t)net->step_count, all = 4 * slots + 3 * steps;
     rp_real **pointers = (rp_real **)rpi_claim(arena, all, sizeof *pointers);
     b->a_packed = rpi_claim_rows(arena, RPI_M_BLOCK * threads, RPI_K_BLOCK);
     b->at_size = 0, b->shared_size = 0, b->threads = threads;
@@ -2487,7 +2662,8 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
     b->column = rpi_claim_reals(arena, 2 * b->ld);
     if (!arena->base) return;
     memset(pointers, 0, all * sizeof *pointers);
-    b->y = pointers, b->d = pointers + slots, b->v = pointers + 2 * slots, b->slope = pointers + 3 * slots, b->second = b->slope + steps;
+    b->y = pointers, b->d = pointers + slots, b->v = pointers + 2 * slots, b->r = pointers + 3 * slots;
+    b->slope = pointers + 4 * slots, b->second = b->slope + steps, b->bend = b->second + steps;
     for (size_t i = 0; i < b->ld; i++) b->zeros[i] = 0, b->ones[i] = 1;
 }
 
@@ -2563,15 +2739,15 @@ static void rpi_lay_out_arrays(rp_net *net, rpi_arena *arena) {
 }
 
 /* Runs a layout twice: for its size, then on a block of that size. */
-static rp_status rpi_build_block(rp_net *net, rpi_block *block, void (*lay_out)(rp_net *, rpi_arena *)) {
+static rp_status rpi_build_block(rp_net *net, const char *who, rpi_block *block, void (*lay_out)(rp_net *, rpi_arena *)) {
     rpi_arena arena = {NULL, 0, 0};
     lay_out(net, &arena);
     if (arena.overflow)
-        return rpi_fail(net, RP_ERR_OVERFLOW, "rp_net_build: %z parameters and batch %d need more memory than can be addressed",
+        return rpi_fail(net, RP_ERR_OVERFLOW, "%s: %z parameters and batch %d need more memory than can be addressed", who,
                         net->parameter_count, net->batch);
     if (!rpi_block_new(&net->memory, block, arena.used))
-        return rpi_fail(net, RP_ERR_MEMORY, "rp_net_build: no memory for %z bytes (%z parameters, batch %d)", arena.used,
-                        net->parameter_count, net->batch);
+        return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes (%z parameters, batch %d)", who, arena.used, net->parameter_count,
+                        net->batch);
     arena.base = block->base, arena.used = 0;
     lay_out(net, &arena);
     return RP_OK;
@@ -2611,8 +2787,8 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
     status = rpi_place_parameters(net);
     net->steps = NULL, net->slot_rows = NULL;
     rpi_lower(net);
-    if (!status) status = rpi_build_block(net, &net->tape, rpi_lay_out_tape);
-    if (!status) status = rpi_build_block(net, &net->arrays, rpi_lay_out_arrays);
+    if (!status) status = rpi_build_block(net, "rp_net_build", &net->tape, rpi_lay_out_tape);
+    if (!status) status = rpi_build_block(net, "rp_net_build", &net->arrays, rpi_lay_out_arrays);
     if (!status) status = rpi_build_team(net);
     if (status) {
         rpi_block_free(&net->memory, &net->arrays);
@@ -2690,7 +2866,9 @@ RP_API rp_status rp_layer_info(rp_net *net, int index, rp_layer *info) {
 RP_API const char *rp_isa(const rp_net *net) { return net && net->built ? net->buffers.kernels->name : ""; }
 RP_API size_t rp_state_memory(const rp_net *net) { return net ? net->state.size : 0; }
 RP_API size_t rp_memory(const rp_net *net) {
-    return net ? sizeof *net + (size_t)net->layer_capacity * sizeof *net->layers + net->tape.size + net->arrays.size + net->state.size : 0;
+    return net ? sizeof *net + (size_t)net->layer_capacity * sizeof *net->layers + net->tape.size + net->arrays.size + net->state.size +
+                     net->tangents.size
+               : 0;
 }
 
 RP_API size_t rp_summary(const rp_net *net, char *out, size_t size) {
@@ -2753,8 +2931,11 @@ static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rp
     return work;
 }
 
-/* y of every slot from slot 0 on; keep: slopes for a backward pass; with the paths rule u too (Equation 11). */
-static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, int keep, const rp_rule *rule) {
+/* What a forward pass keeps for later ones. */
+typedef enum rpi_keep { RPI_KEEP_NOTHING, RPI_KEEP_SLOPES, RPI_KEEP_CURVES } rpi_keep; /* sigma'; sigma' and sigma'' */
+
+/* y of every slot from slot 0 on; with the paths rule u too (Equation 11), and sigma'' u in the place of sigma''. */
+static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep keep, const rp_rule *rule) {
     int twin = rule && rule->kind == RP_PATHS;
     memset(b->bad, 0, b->threads * sizeof *b->bad);
     for (int i = 0; i < net->step_count; i++) {
@@ -2764,15 +2945,16 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, int keep
         step->map->apply(b, step, net->parameters, n, b->y[step->in], b->y[step->out], twin && net->live[step->in] ? b->v[step->in] : NULL,
                          u, twin ? rpi_scale(net, step, rule) : 0);
         work.activate.u = u ? u + (size_t)step->out_row * b->ld : NULL;
-        if (!keep) work.activate.slope = NULL;
+        if (keep == RPI_KEEP_NOTHING) work.activate.slope = NULL;
+        if (keep != RPI_KEEP_CURVES && !twin) work.activate.second = NULL;
         if (b->ld == 1) memset(work.activate.y + step->outputs, 0, (size_t)(rpi_columns(b, step->outputs) - step->outputs) * sizeof(rp_real));
         if (step->activation) rpi_activate_run(&work);
     }
 }
 
-/* From d and v of the last slot to those of every slot above trained parameters (Equation 9). d: whether d flows; v: whether v
-   does; plain: v is a vector swept like d (Jacobian, sampled). */
-static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int with_d, int with_v, int plain) {
+/* From d and v of the last slot to those of every slot above trained parameters (Equation 9). with_d, with_v: which of them flow.
+   g (RPI_BENT; may be NULL): v is the derivative of d along the direction g, and d is in place. */
+static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int with_d, int with_v, rpi_flow flow, const rp_real *g) {
     for (int slot = 0; slot < net->slot_count; slot++) {
         if (!net->summed[slot] || !net->live[slot]) continue;
         if (with_d) rpi_fill_rows(net->slot_rows[slot], n, b->ld, NULL, b->d[slot]);
@@ -2783,17 +2965,19 @@ static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int w
         size_t row = (size_t)step->out_row * b->ld;
         rp_real *d = with_d ? b->d[step->out] : NULL, *v = with_v ? b->v[step->out] : NULL;
         rpi_activate_work work = rpi_activate_step(b, i, step, n);
-        work.back = 1, work.plain = plain, work.d = d ? d + row : NULL, work.v = v ? v + row : NULL;
+        work.way = RPI_BACKWARD, work.flow = flow, work.d = d ? d + row : NULL, work.v = v ? v + row : NULL;
+        if (flow == RPI_BENT) work.activate.second = b->bend[i];
         if (!net->live[step->out]) continue;
         if (step->activation) rpi_activate_run(&work);
-        if (net->live[step->in])
-            step->map->transposed(b, step, net->parameters, n, d, b->d[step->in], v, b->v[step->in], plain, net->summed[step->in]);
+        if (!net->live[step->in]) continue;
+        step->map->transposed(b, step, net->parameters, n, d, b->d[step->in], v, b->v[step->in], flow != RPI_BOUND, net->summed[step->in]);
+        if (g && rpi_trains(net, step)) step->map->transposed(b, step, g, n, NULL, NULL, b->d[step->out], b->v[step->in], 1, 1);
     }
 }
 
 static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, const rpi_step *step) {
-    if (!step) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: an input is not finite; this step changed nothing", who);
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); this step changed nothing", who, what,
+    if (!step) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: an input is not finite; nothing was changed", who);
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); nothing was changed", who, what,
                     step->layer, rpi_layer_name(&net->layers[step->layer]));
 }
 
@@ -2810,7 +2994,7 @@ static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int w
     int n = rpi_columns(b, count);
     if (b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT) return rpi_not_finite(net, who, NULL, NULL);
     for (size_t i = 0; i < rpi_threads(net); i++)
-        if (b->bad[i]) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: a value before an activation is not finite; this step changed nothing", who);
+        if (b->bad[i]) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: a value before an activation is not finite; nothing was changed", who);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         rpi_int peaks[4] = {0, 0, 0, 0};
@@ -2840,7 +3024,7 @@ static void rpi_collect(const rp_net *net, const rpi_buffers *b, int count, int 
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         if (!rpi_trains(net, step) || !step->collects) continue;
-        step->map->outer(b, step, count, b->y[step->in], with_d ? b->d[step->out] : NULL, with_v ? b->v[step->out] : NULL, weight, mean,
+        step->map->outer(b, step, count, b->y[step->in], with_d ? b->d[step->out] : NULL, with_v ? b->v[step->out] : NULL, weight, 0, mean,
                          with_v ? mean / rpi_scale(net, step, rule) : mean, sink);
     }
 }
@@ -2893,7 +3077,7 @@ static void rpi_reach(const rp_net *net, const rp_rule *rule, int n) {
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         if (rpi_trains(net, step) && step->collects)
-            step->map->reach(b, step, n, b->y[step->in], b->v[step->out], rpi_scale(net, step, rule), b->total);
+            step->map->reach(b, step, n, b->y[step->in], b->v[step->out], rpi_scale(net, step, rule), 0, b->total);
     }
 }
 
@@ -2904,7 +3088,7 @@ static void rpi_sweep_output(const rp_net *net, const rp_rule *rule, int count, 
     rp_real *e = b->v[net->slot_count - 1];
     rpi_fill_rows(net->outputs, n, b->ld, NULL, e);
     for (int s = 0; s < count; s++) e[(size_t)k * b->ld + (size_t)s] = 1;
-    rpi_sweep_back(net, b, n, 0, 1, 1);
+    rpi_sweep_back(net, b, n, 0, 1, RPI_PLAIN, NULL);
     rpi_reach(net, rule, n);
 }
 
@@ -3007,13 +3191,13 @@ static void rpi_load_targets(const rp_net *net, const rpi_buffers *b, const rp_d
                                                                                                          : (rp_real)(data->labels[s] == i);
 }
 
-/* Sum over samples of weight times loss; d of the last slot becomes the derivative, h (may be NULL) the second derivative, both
-   unweighted. */
-static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const rp_data *data, rp_real *h) {
+/* Sum over samples of weight times loss; d of the last slot becomes the derivative, h (may be NULL) the second derivative (see
+   rpi_loss_call for `exact`), both unweighted. */
+static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const rp_data *data, rp_real *h, int exact) {
     rpi_loss_call call;
     double sum = 0;
     rpi_load_targets(net, b, data);
-    call.outputs = net->outputs, call.count = data->count, call.ld = b->ld, call.delta = net->huber_delta;
+    call.outputs = net->outputs, call.count = data->count, call.ld = b->ld, call.delta = net->huber_delta, call.exact = exact;
     call.y = b->y[net->slot_count - 1], call.d = b->d[net->slot_count - 1], call.h = h, call.loss = net->sample_loss;
     b->kernels->loss(net->loss, &call);
     for (int s = 0; s < data->count; s++) sum += (data->weights ? (double)data->weights[s] : 1) * net->sample_loss[s];
@@ -3050,28 +3234,33 @@ static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, cons
         else rpi_draw_classes(net, count, v);
     }
     if (second) rpi_weigh_rows(net, count, NULL, v);
-    rpi_sweep_back(net, b, n, 1, second, second && rule->kind == RP_SAMPLED);
+    rpi_sweep_back(net, b, n, 1, second, second && rule->kind == RP_SAMPLED ? RPI_PLAIN : RPI_BOUND, NULL);
     if (second && rule->kind == RP_SAMPLED) rpi_reach(net, rule, n);
     status = rpi_check_finite(net, who, count, 1, second, rpi_weight_of(b, rule));
     if (!status && rule && !second) status = rpi_jacobian(net, who, rule, separable, count);
     return status;
 }
 
-/* Forward, loss and backward over a batch. */
-static rp_status rpi_differentiate(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, rp_real *loss) {
+/* Forward over a batch, to its loss. h: of the loss, for a rule or (keep) exact, for products. */
+static rp_status rpi_value(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep, const rp_rule *rule, double *loss) {
     const rpi_buffers *b = &net->buffers;
-    double sum;
     rp_status status = rpi_check_data(net, who, batch, net->batch);
     if (!status && rule) status = rpi_check_rule(net, who, rule);
     if (status) return status;
     net->forward_count = 0;
     rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
-    rpi_forward(net, b, rpi_columns(b, batch->count), 1, rule);
-    sum = rpi_evaluate_loss(net, b, batch, rule ? net->h : NULL) / batch->count;
-    if (!rpi_finite_double(sum) || !rpi_finite((rp_real)sum))
-        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; this step changed nothing", who, sum);
-    status = rpi_backward_pass(net, who, batch->count, batch->weights, rule, rpi_losses[net->loss].separable);
-    if (!status && loss) *loss = (rp_real)sum;
+    rpi_forward(net, b, rpi_columns(b, batch->count), keep, rule);
+    *loss = rpi_evaluate_loss(net, b, batch, rule || keep == RPI_KEEP_CURVES ? net->h : NULL, keep == RPI_KEEP_CURVES) / batch->count;
+    if (rpi_finite_double(*loss) && rpi_finite((rp_real)*loss)) return RP_OK;
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; nothing was changed", who, *loss);
+}
+
+/* Forward, loss and backward over a batch. */
+static rp_status rpi_differentiate(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, rp_real *loss) {
+    double value;
+    rp_status status = rpi_value(net, who, batch, RPI_KEEP_SLOPES, rule, &value);
+    if (!status) status = rpi_backward_pass(net, who, batch->count, batch->weights, rule, rpi_losses[net->loss].separable);
+    if (!status && loss) *loss = (rp_real)value;
     return status;
 }
 
@@ -3117,7 +3306,7 @@ RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count) {
         return rpi_fail(net, RP_ERR_VALUE, "rp_forward: count is %d; it may be 1 to %d", count, net->batch);
     b = &net->buffers;
     rpi_load_rows(b, x, count, net->inputs, b->y[0]);
-    rpi_forward(net, b, rpi_columns(b, count), 1, NULL);
+    rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_SLOPES, NULL);
     b->kernels->transpose(b->y[net->slot_count - 1], b->ld, net->outputs, count, net->row_output, (size_t)net->outputs, net->outputs);
     net->forward_count = count;
     return RP_OK;
@@ -3144,7 +3333,7 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
     b = &net->buffers;
     net->forward_count = 0;
     rule = output_curvature ? &chosen : NULL;
-    if (rule && rule->kind == RP_PATHS) rpi_forward(net, b, rpi_columns(b, count), 1, rule); /* now with u */
+    if (rule && rule->kind == RP_PATHS) rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_SLOPES, rule); /* now with u */
     rpi_load_rows(b, output_gradient, count, net->outputs, b->d[net->slot_count - 1]);
     if (rule) rpi_load_rows(b, output_curvature, count, net->outputs, net->h);
     random = net->random;
@@ -3156,6 +3345,570 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
 
 RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature) {
     return rp_backward_from_rule(net, output_gradient, output_curvature, NULL);
+}
+
+/* >>tangents
+   Derivatives along a direction g, exact. t: of a value, Ry (Pearlmutter's R operator); where a second is carried, t2 is half of it:
+   jets f(w + a g) = y + a t + a^2 t2 + ... */
+
+/* What the products keep: each slot's Ry, each step's bend, two vectors of parameters. */
+static void rpi_lay_out_tangents(rp_net *net, rpi_arena *arena) {
+    rpi_buffers *b = &net->buffers;
+    for (int slot = 0; slot < net->slot_count; slot++) {
+        rp_real *rows = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
+        if (arena->base) b->r[slot] = rows;
+    }
+    for (int i = 0; i < net->step_count; i++) {
+        rp_real *rows = b->second[i] ? rpi_claim_rows(arena, (size_t)net->steps[i].outputs, b->ld) : NULL;
+        if (arena->base) b->bend[i] = rows;
+    }
+    net->spare = rpi_claim_reals(arena, net->parameter_count);
+}
+
+static rp_status rpi_prepare_tangents(rp_net *net, const char *who) {
+    return net->tangents.base ? RP_OK : rpi_build_block(net, who, &net->tangents, rpi_lay_out_tangents);
+}
+
+/* A step's part of t = A(g) x + A(w) t, where x is the value (with g's bias) or, for t2, itself a derivative (without). Only what can
+   be other than zero. */
+static void rpi_apply_along(const rp_net *net, const rpi_buffers *b, const rpi_step *step, int n, const rp_real *g, rp_real *const *x,
+                            int value, rp_real *const *t) {
+    rpi_step term = *step;
+    term.bias = value && step->bias;
+    if (rpi_trains(net, step) && (value || net->live[step->in])) {
+        step->map->apply(b, &term, g, n, x[step->in], t[step->out], NULL, NULL, 0);
+        term.add = 1;
+    }
+    term.bias = 0;
+    if (net->live[step->in]) {
+        step->map->apply(b, &term, net->parameters, n, t[step->in], t[step->out], NULL, NULL, 0);
+        term.add = 1;
+    }
+    if (!term.add) rpi_fill_rows(step->outputs, n, b->ld, NULL, t[step->out] + (size_t)step->out_row * b->ld);
+}
+
+/* t, and t2 or bend (each may be NULL), of every slot above trained parameters. sigma' and sigma'' (bend: sigma'' d) are in place. */
+static void rpi_sweep_tangents(const rp_net *net, const rpi_buffers *b, int n, const rp_real *g, rp_real *const *t, rp_real *const *t2,
+                               rp_real *const *bend) {
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        size_t row = (size_t)step->out_row * b->ld;
+        rpi_activate_work work;
+        if (!net->live[step->out]) continue;
+        rpi_apply_along(net, b, step, n, g, b->y, 1, t);
+        if (t2) rpi_apply_along(net, b, step, n, g, t, 0, t2);
+        if (!step->activation) continue;
+        work = rpi_activate_step(b, i, step, n);
+        work.way = RPI_TANGENT, work.v = t[step->out] + row;
+        work.d = t2 ? t2[step->out] + row : NULL, work.bend = bend ? bend[i] : NULL;
+        rpi_activate_run(&work);
+    }
+}
+
+/* x = H_f x for each sample, H_f the loss's Hessian by the outputs: diag(h), for softmax diag(h) - h h' / sum(h). */
+static void rpi_loss_hessian(const rp_net *net, int n, rp_real *x) {
+    const rpi_buffers *b = &net->buffers;
+    size_t ld = b->ld, end = (size_t)net->outputs * ld;
+    if (rpi_losses[net->loss].separable) {
+        b->kernels->weigh(net->outputs, n, x, ld, net->h, ld, 0);
+        return;
+    }
+    for (int s = 0; s < n; s++) {
+        const rp_real *h = net->h + s;
+        rp_real total = 0, mean = 0;
+        for (size_t i = 0; i < end; i += ld) total += h[i], mean += h[i] * x[i + (size_t)s];
+        mean = total > 0 ? mean / total : 0;
+        for (size_t i = 0; i < end; i += ld) x[i + (size_t)s] = h[i] * (x[i + (size_t)s] - mean);
+    }
+}
+
+static double rpi_dot_outputs(const rp_net *net, int count, const rp_real *x, const rp_real *y) {
+    double sum = 0;
+    for (int i = 0; i < net->outputs; i++, x += net->buffers.ld, y += net->buffers.ld) sum += net->buffers.kernels->dot((size_t)count, x, y);
+    return sum;
+}
+
+/* The entries that count are finite. */
+static rp_status rpi_check_vector(rp_net *net, const char *who, const char *what, const rp_real *x) {
+    for (int i = 0; i < net->layer_count; i++) {
+        const rpi_layer *layer = &net->layers[i];
+        for (size_t at = layer->weights; !layer->frozen && at < layer->biases + layer->bias_count; at++)
+            if (!rpi_finite(x[at])) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s[%z] is %g", who, what, at, (double)x[at]);
+    }
+    return RP_OK;
+}
+
+static void rpi_zero_frozen(const rp_net *net, rp_real *x) {
+    for (int i = 0; i < net->layer_count; i++) {
+        const rpi_layer *layer = &net->layers[i];
+        if (layer->frozen) memset(x + layer->weights, 0, (layer->weight_count + layer->bias_count) * sizeof *x);
+    }
+}
+
+/* The guards of a tool that takes a batch and a vector (which may be of another name, or none). */
+static rp_status rpi_tool(rp_net *net, const char *who, const rp_data *batch, const char *name, const rp_real *x, const char *out_name,
+                          const void *out) {
+    rp_status status = rpi_trainable(net, who);
+    if (!status) status = rpi_needs(net, who, "data", batch);
+    if (!status && name) status = rpi_needs(net, who, name, x);
+    if (!status && out_name) status = rpi_needs(net, who, out_name, out);
+    return status || !name ? status : rpi_check_vector(net, who, name, x);
+}
+
+/* g'grad f and g'Hg, with y, sigma', sigma'' and the loss's d and h in place: forward only. */
+static rp_status rpi_directional(rp_net *net, const char *who, int count, const rp_real *weights, const rp_real *g, double *first,
+                                 double *second) {
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, count), last = net->slot_count - 1;
+    rp_real *d = net->row_output, *t = b->v[last];
+    size_t size = (size_t)net->outputs * b->ld * sizeof *d;
+    *first = *second = 0;
+    if (!net->live[last]) return RP_OK;
+    rpi_weigh_rows(net, count, weights, b->d[last]);
+    rpi_weigh_rows(net, count, weights, net->h);
+    memcpy(d, b->d[last], size);
+    rpi_sweep_tangents(net, b, n, g, b->v, b->d, NULL);
+    *first = rpi_dot_outputs(net, count, d, t) / count;
+    *second = 2 * rpi_dot_outputs(net, count, d, b->d[last]);
+    memcpy(d, t, size);
+    rpi_loss_hessian(net, n, t);
+    *second = (*second + rpi_dot_outputs(net, count, d, t)) / count;
+    if (rpi_finite_double(*first) && rpi_finite_double(*second)) return RP_OK;
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the derivatives along the direction are %g and %g", who, *first, *second);
+}
+
+RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first, rp_real *second) {
+    static const char who[] = "rp_directional";
+    double loss, a, b;
+    rp_status status = rpi_tool(net, who, batch, "direction", direction, NULL, NULL);
+    if (!status) status = rpi_value(net, who, batch, RPI_KEEP_CURVES, NULL, &loss);
+    if (!status) status = rpi_directional(net, who, batch->count, batch->weights, direction, &a, &b);
+    if (status) return status;
+    if (!rpi_finite((rp_real)a) || !rpi_finite((rp_real)b))
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the derivatives along the direction are %g and %g: too large", who, a, b);
+    if (first) *first = (rp_real)a;
+    if (second) *second = (rp_real)b;
+    return RP_OK;
+}
+
+/* Everything at the present point that products need: y, sigma', the loss's Hessian in net->h; for those with H, d and sigma'' d. */
+static rp_status rpi_expand(rp_net *net, const char *who, const rp_data *batch, int gauss_newton) {
+    const rpi_buffers *b = &net->buffers;
+    int n = 0;
+    double loss;
+    rp_status status = rpi_prepare_tangents(net, who);
+    if (!status) status = rpi_value(net, who, batch, RPI_KEEP_CURVES, NULL, &loss);
+    if (status) return status;
+    n = rpi_columns(b, batch->count);
+    rpi_weigh_rows(net, batch->count, batch->weights, net->h);
+    rpi_weigh_rows(net, batch->count, batch->weights, b->d[net->slot_count - 1]);
+    if (!gauss_newton) rpi_sweep_back(net, b, n, 1, 0, RPI_FOLDED, NULL);
+    return rpi_check_finite(net, who, batch->count, !gauss_newton, 0, NULL);
+}
+
+/* out = mean over the samples of (v y' + d r'), r = Ry; the second part only with H. */
+static void rpi_collect_product(const rp_net *net, int count, int gauss_newton, rp_real *out) {
+    const rpi_buffers *b = &net->buffers;
+    rp_real mean = 1 / (rp_real)count;
+    rpi_sink sink;
+    memset(&sink, 0, sizeof sink);
+    sink.gradient = out;
+    rpi_zero_frozen(net, out);
+    for (int i = 0; i < net->step_count; i++) {
+        rpi_step step = net->steps[i];
+        if (!rpi_trains(net, &step) || !step.collects) continue;
+        sink.take = b->kernels->take_arrays;
+        step.map->outer(b, &step, count, b->y[step.in], b->v[step.out], NULL, NULL, 0, mean, mean, &sink);
+        if (gauss_newton || !net->live[step.in]) continue;
+        sink.take = b->kernels->take_sum, step.bias = 0; /* its input is 1 whatever the direction */
+        step.map->outer(b, &step, count, b->r[step.in], b->d[step.out], NULL, NULL, 0, mean, mean, &sink);
+    }
+}
+
+/* net->sums = H g or G g, after rpi_expand. */
+static rp_status rpi_multiply(rp_net *net, const char *who, int count, int gauss_newton, const rp_real *g) {
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, count), last = net->slot_count - 1;
+    if (net->live[last]) {
+        rpi_sweep_tangents(net, b, n, g, b->r, NULL, gauss_newton ? NULL : b->bend);
+        memcpy(b->v[last], b->r[last], (size_t)net->outputs * b->ld * sizeof(rp_real));
+        rpi_loss_hessian(net, n, b->v[last]);
+        if (gauss_newton) rpi_sweep_back(net, b, n, 0, 1, RPI_PLAIN, NULL);
+        else rpi_sweep_back(net, b, n, 0, 1, RPI_BENT, g);
+    }
+    rpi_collect_product(net, count, gauss_newton, net->sums);
+    if (rpi_all_finite(net->sums, net->parameter_count)) return RP_OK;
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: a product with the %s is not finite", who, gauss_newton ? "Gauss-Newton matrix" : "Hessian");
+}
+
+static rp_status rpi_product_with(rp_net *net, const char *who, const rp_data *batch, int gauss_newton, const rp_real *v, rp_real *out) {
+    rp_status status = rpi_tool(net, who, batch, "v", v, "out", out);
+    if (!status) status = rpi_expand(net, who, batch, gauss_newton);
+    if (!status) status = rpi_multiply(net, who, batch->count, gauss_newton, v);
+    if (!status) memcpy(out, net->sums, net->parameter_count * sizeof *out);
+    return status;
+}
+RP_API rp_status rp_hessian_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out) {
+    return rpi_product_with(net, "rp_hessian_vector", batch, 0, v, out);
+}
+RP_API rp_status rp_gauss_newton_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out) {
+    return rpi_product_with(net, "rp_gauss_newton_vector", batch, 1, v, out);
+}
+
+/* >>diagonals */
+
+/* A stack of dense layers and activations: each step reads the slot before its own, which nothing else does. */
+static int rpi_stack(const rp_net *net) {
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        if (step->in != i || step->out != i + 1 || step->add || step->inputs != net->slot_rows[i]) return 0;
+        if (step->map != &rpi_dense_map && step->map != &rpi_copy_map) return 0;
+    }
+    return 1;
+}
+
+/* H or G as a matrix with rows ld apart, by a product for each parameter, after rpi_expand. Exactly symmetric. */
+static rp_status rpi_form_matrix(rp_net *net, const char *who, int count, int gauss_newton, rp_real *out, size_t ld) {
+    size_t n = net->parameter_count;
+    memset(net->spare, 0, n * sizeof *net->spare);
+    for (size_t i = 0; i < n; i++) {
+        rp_status status;
+        net->spare[i] = 1;
+        status = rpi_multiply(net, who, count, gauss_newton, net->spare);
+        net->spare[i] = 0;
+        if (status) return status;
+        memcpy(out + i * ld, net->sums, n * sizeof *out);
+        for (size_t j = 0; j < i; j++) out[i * ld + j] = out[j * ld + i] = (out[i * ld + j] + out[j * ld + i]) / 2;
+    }
+    return RP_OK;
+}
+
+RP_API rp_status rp_hessian_matrix(rp_net *net, const rp_data *batch, size_t most, rp_real *out) {
+    static const char who[] = "rp_hessian_matrix";
+    rp_status status = rpi_tool(net, who, batch, NULL, NULL, "out", out);
+    if (!status && net->parameter_count > most)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: the net has %z parameters, but most is %z", who, net->parameter_count, most);
+    if (!status) status = rpi_expand(net, who, batch, 0);
+    return status ? status : rpi_form_matrix(net, who, batch->count, 0, out, net->parameter_count);
+}
+
+/* Scratch of the recursion: the Hessian of one sample's loss by the units of a layer, and two more matrices. */
+typedef struct rpi_recursion {
+    rp_real *s, *left, *turned;
+    size_t ld;
+} rpi_recursion;
+
+static void rpi_lay_out_recursion(const rp_net *net, rpi_arena *arena, rpi_recursion *r) {
+    int widest = net->outputs;
+    for (int slot = 1; slot < net->slot_count; slot++)
+        if (net->slot_rows[slot] > widest) widest = net->slot_rows[slot];
+    r->ld = rpi_leading(widest);
+    r->s = rpi_claim_rows(arena, (size_t)widest, r->ld), r->left = rpi_claim_rows(arena, (size_t)widest, r->ld);
+    r->turned = rpi_claim_rows(arena, (size_t)widest, r->ld);
+    if (arena->base) rpi_fill_rows(widest, (int)r->ld, r->ld, NULL, r->s);
+}
+
+/* S becomes W' S W, as (W' S) turned, then W' of that. */
+static void rpi_recursion_below(const rp_net *net, const rpi_step *step, rpi_recursion *r) {
+    const rpi_buffers *b = &net->buffers;
+    rpi_product q;
+    memset(&q, 0, sizeof q);
+    q.m = step->inputs, q.k = step->outputs, q.a = net->parameters + step->weights, q.a_row = 1, q.a_column = (size_t)step->inputs;
+    q.ldb = q.ldc = r->ld, q.a_packed = b->a_packed;
+    q.n = rpi_columns(b, step->outputs), q.b = r->s, q.c = r->left;
+    b->kernels->product(&q);
+    q.n = rpi_columns(b, step->inputs), q.b = r->turned, q.c = r->s;
+    b->kernels->transpose(r->left, r->ld, step->inputs, step->outputs, r->turned, r->ld, q.n);
+    b->kernels->product(&q);
+}
+
+/* H_f of sample s */
+static void rpi_recursion_top(const rp_net *net, size_t s, rpi_recursion *r) {
+    size_t ld = net->buffers.ld, outputs = (size_t)net->outputs;
+    const rp_real *h = net->h + s;
+    rp_real total = 0;
+    for (size_t i = 0; i < outputs; i++) total += h[i * ld];
+    for (size_t i = 0; i < outputs; i++)
+        for (size_t k = 0; k < outputs; k++) {
+            rp_real mixed = rpi_losses[net->loss].separable || !(total > 0) ? 0 : h[i * ld] * (h[k * ld] / total);
+            r->s[i * r->ld + k] = (i == k ? h[i * ld] : 0) - mixed;
+        }
+}
+
+/* S, the Hessian of sample s by the values before a step's activation: from the step above S = diag(sigma') W' S W diag(sigma') +
+   diag(sigma'' d). The second derivative by W_ij is S_ii y_j^2: v = the diagonal of S. */
+static void rpi_recur(const rp_net *net, size_t s, rpi_recursion *r) {
+    const rpi_buffers *b = &net->buffers;
+    rpi_recursion_top(net, s, r);
+    for (int i = net->step_count - 1; i >= 0 && net->live[i + 1]; i--) {
+        const rpi_step *step = &net->steps[i];
+        size_t n = (size_t)step->outputs, ld = r->ld;
+        const rp_real *slope = b->slope[i], *second = b->second[i];
+        for (size_t a = 0; slope && a < n; a++) {
+            for (size_t c = 0; c < n; c++) r->s[a * ld + c] *= slope[a * b->ld + s] * slope[c * b->ld + s];
+            if (second) r->s[a * ld + a] += second[a * b->ld + s];
+        }
+        if (rpi_trains(net, step))
+            for (size_t a = 0; a < n; a++) b->v[i + 1][a * b->ld + s] = r->s[a * ld + a];
+        if (net->live[i] && step->map == &rpi_dense_map) rpi_recursion_below(net, step, r);
+    }
+}
+
+/* net->sums = mean over the samples of v (y^2)' */
+static void rpi_collect_squares(const rp_net *net, int count) {
+    const rpi_buffers *b = &net->buffers;
+    rp_real mean = 1 / (rp_real)count;
+    int n = rpi_columns(b, count);
+    rpi_sink sink;
+    memset(&sink, 0, sizeof sink);
+    sink.take = b->kernels->take_arrays, sink.gradient = net->sums;
+    rpi_zero_frozen(net, net->sums);
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        if (!rpi_trains(net, step)) continue;
+        memcpy(b->r[i], b->y[i], rpi_slot_rows(net, i) * b->ld * sizeof(rp_real));
+        b->kernels->weigh(net->slot_rows[i], n, b->r[i], b->ld, b->r[i], b->ld, 0);
+        step->map->outer(b, step, count, b->r[i], b->v[i + 1], NULL, NULL, 0, mean, mean, &sink);
+    }
+}
+
+/* Memory for one call: a layout runs for its size, then on this block. */
+static rp_status rpi_temporary(rp_net *net, const char *who, rpi_block *block, rpi_arena *arena) {
+    if (arena->overflow) return rpi_fail(net, RP_ERR_OVERFLOW, "%s: its matrices need more memory than can be addressed", who);
+    if (!rpi_block_new(&net->memory, block, arena->used)) return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes", who, arena->used);
+    arena->base = block->base, arena->used = 0;
+    return RP_OK;
+}
+
+static rp_status rpi_stack_diagonal(rp_net *net, const char *who, int count) {
+    rpi_recursion r;
+    rpi_arena arena = {NULL, 0, 0};
+    rpi_block block = {NULL, NULL, 0};
+    rp_status status;
+    rpi_lay_out_recursion(net, &arena, &r);
+    status = rpi_temporary(net, who, &block, &arena);
+    if (status) return status;
+    rpi_lay_out_recursion(net, &arena, &r);
+    for (int s = 0; s < count; s++) rpi_recur(net, (size_t)s, &r);
+    rpi_collect_squares(net, count);
+    rpi_block_free(&net->memory, &block);
+    return RP_OK;
+}
+
+/* By a product for each parameter. */
+static rp_status rpi_product_diagonal(rp_net *net, const char *who, int count) {
+    size_t n = net->parameter_count;
+    rpi_arena arena = {NULL, 0, 0};
+    rpi_block block = {NULL, NULL, 0};
+    rp_real *diagonal;
+    rp_status status;
+    rpi_claim_reals(&arena, n);
+    status = rpi_temporary(net, who, &block, &arena);
+    if (status) return status;
+    diagonal = rpi_claim_reals(&arena, n);
+    memset(net->spare, 0, n * sizeof *net->spare);
+    for (size_t i = 0; !status && i < n; i++) {
+        net->spare[i] = 1;
+        status = rpi_multiply(net, who, count, 0, net->spare);
+        net->spare[i] = 0, diagonal[i] = net->sums[i];
+    }
+    memcpy(net->sums, diagonal, n * sizeof *diagonal);
+    rpi_block_free(&net->memory, &block);
+    return status;
+}
+
+/* net->sums = the diagonal of H */
+static rp_status rpi_hessian_diagonal(rp_net *net, const char *who, const rp_data *batch) {
+    rp_status status = rpi_expand(net, who, batch, 0);
+    if (!status) status = rpi_stack(net) ? rpi_stack_diagonal(net, who, batch->count) : rpi_product_diagonal(net, who, batch->count);
+    if (status || rpi_all_finite(net->sums, net->parameter_count)) return status;
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the diagonal is not finite, or too large", who);
+}
+
+RP_API rp_status rp_hessian_diagonal(rp_net *net, const rp_data *batch, rp_real *out) {
+    rp_status status = rpi_tool(net, "rp_hessian_diagonal", batch, NULL, NULL, "out", out);
+    if (!status) status = rpi_hessian_diagonal(net, "rp_hessian_diagonal", batch);
+    if (!status) memcpy(out, net->sums, net->parameter_count * sizeof *out);
+    return status;
+}
+
+/* sum = (1/S) sum_s weight[s] (each sample's own v y')^2 into net->sums, added up */
+static void rpi_collect_own_squares(const rp_net *net, int count, rp_real *const *v) {
+    const rpi_buffers *b = &net->buffers;
+    rpi_sink sink;
+    memset(&sink, 0, sizeof sink);
+    sink.take = b->kernels->take_sum, sink.curvature = net->sums;
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        if (rpi_trains(net, step) && step->collects)
+            step->map->outer(b, step, count, b->y[step->in], NULL, v[step->out], b->ones, 1, 1, 1 / (rp_real)count, &sink);
+    }
+}
+
+/* Column k of a factor C of the loss's Hessian, C C' = H_f: sqrt(h_k) e_k, for softmax sqrt(h_k) (e_k - h / sum(h)). */
+static void rpi_factor_column(const rp_net *net, int count, int k, rp_real *e) {
+    const rpi_buffers *b = &net->buffers;
+    size_t ld = b->ld, end = (size_t)net->outputs * ld, at = (size_t)k * ld;
+    rpi_fill_rows(net->outputs, rpi_columns(b, count), ld, NULL, e);
+    for (size_t s = 0; s < (size_t)count; s++) {
+        rp_real root = RPI_MATH(sqrt)(net->h[at + s]), total = 0;
+        for (size_t i = s; i < end && !rpi_losses[net->loss].separable; i += ld) total += net->h[i];
+        for (size_t i = s; i < end && total > 0; i += ld) e[i] = -root * (net->h[i] / total);
+        e[at + s] += root;
+    }
+}
+
+RP_API rp_status rp_gauss_newton_diagonal(rp_net *net, const rp_data *batch, rp_real *out) {
+    static const char who[] = "rp_gauss_newton_diagonal";
+    const rpi_buffers *b = net ? &net->buffers : NULL;
+    rp_status status = rpi_tool(net, who, batch, NULL, NULL, "out", out);
+    if (!status) status = rpi_expand(net, who, batch, 1);
+    if (status) return status;
+    memset(net->sums, 0, net->parameter_count * sizeof *net->sums);
+    for (int k = 0; k < net->outputs && net->live[net->slot_count - 1]; k++) {
+        rpi_factor_column(net, batch->count, k, b->v[net->slot_count - 1]);
+        rpi_sweep_back(net, b, rpi_columns(b, batch->count), 0, 1, RPI_PLAIN, NULL);
+        rpi_collect_own_squares(net, batch->count, b->v);
+    }
+    if (!rpi_all_finite(net->sums, net->parameter_count))
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the diagonal is not finite, or too large", who);
+    memcpy(out, net->sums, net->parameter_count * sizeof *out);
+    return RP_OK;
+}
+
+/* >>samples */
+
+/* Gradients in d of every slot, and in b->total each sample's own |gradient|^2. */
+static rp_status rpi_square_norms(rp_net *net, const char *who, const rp_data *batch) {
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, batch->count);
+    rp_status status = rpi_differentiate(net, who, batch, NULL, NULL);
+    if (status) return status;
+    memset(b->total, 0, (size_t)n * sizeof *b->total);
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        if (rpi_trains(net, step) && step->collects) step->map->reach(b, step, n, b->y[step->in], b->d[step->out], 1, 1, b->total);
+    }
+    for (int s = 0; s < batch->count; s++)
+        if (!rpi_finite(b->total[s])) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the gradient's square is not finite at sample %d", who, s);
+    return RP_OK;
+}
+
+RP_API rp_status rp_sample_gradient_norms(rp_net *net, const rp_data *batch, rp_real *norms) {
+    static const char who[] = "rp_sample_gradient_norms";
+    rp_status status = rpi_tool(net, who, batch, NULL, NULL, "norms", norms);
+    if (!status) status = rpi_square_norms(net, who, batch);
+    for (int s = 0; !status && s < batch->count; s++) norms[s] = RPI_MATH(sqrt)(net->buffers.total[s]);
+    return status;
+}
+
+/* variance = sum_s (g_s - g)^2 / (S - 1) = (sum_s g_s^2 - S g^2) / (S - 1), where sums holds g and then the mean of the squares */
+static rp_status rpi_sample_variance(rp_net *net, const char *who, int count) {
+    size_t n = net->parameter_count;
+    rp_real scale = (rp_real)count / (rp_real)(count - 1);
+    memcpy(net->spare, net->sums, n * sizeof *net->spare);
+    memset(net->sums, 0, n * sizeof *net->sums);
+    rpi_collect_own_squares(net, count, net->buffers.d);
+    for (size_t i = 0; i < n; i++) {
+        rp_real rest = net->sums[i] - net->spare[i] * net->spare[i];
+        net->sums[i] = rest < 0 ? 0 : scale * rest; /* rounding can leave a little less than 0 */
+    }
+    if (rpi_all_finite(net->sums, n)) return RP_OK;
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the variance is not finite, or too large", who);
+}
+
+RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *noise, rp_real *variance) {
+    static const char who[] = "rp_gradient_noise";
+    double squares = 0, mean, spread;
+    rpi_sink sink;
+    int count;
+    rp_status status = rpi_tool(net, who, batch, NULL, NULL, "noise", noise);
+    if (!status && variance) status = rpi_prepare_tangents(net, who);
+    if (!status) status = rpi_square_norms(net, who, batch);
+    if (status) return status;
+    count = batch->count;
+    if (count < 2) return rpi_fail(net, RP_ERR_VALUE, "%s: data.count is 1; noise needs 2 samples or more", who);
+    for (int s = 0; s < count; s++) squares += (double)net->buffers.total[s];
+    memset(&sink, 0, sizeof sink);
+    sink.take = net->buffers.kernels->take_arrays, sink.gradient = net->sums;
+    rpi_zero_frozen(net, net->sums);
+    rpi_collect(net, &net->buffers, count, 1, 0, NULL, NULL, &sink);
+    mean = net->buffers.kernels->dot(net->parameter_count, net->sums, net->sums);
+    spread = (squares - count * mean) / (count - 1);
+    spread = spread > 0 ? spread : 0;
+    if (!rpi_finite((rp_real)mean) || !rpi_finite((rp_real)spread))
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the squares %g and %g are too large", who, mean, spread);
+    if (variance) status = rpi_sample_variance(net, who, count);
+    if (status) return status;
+    if (variance) memcpy(variance, net->sums, net->parameter_count * sizeof *variance);
+    noise->gradient = (rp_real)mean, noise->variance = (rp_real)spread;
+    noise->signal = (rp_real)(mean - spread / count);
+    noise->scale = noise->signal > 0 && rpi_finite((rp_real)(spread / (mean - spread / count))) ? (rp_real)(spread / (mean - spread / count)) : 0;
+    return RP_OK;
+}
+
+/* Rows for one sample's factors. */
+typedef struct rpi_factors {
+    rp_real *d, *y, *states;
+} rpi_factors;
+
+static void rpi_lay_out_factors(const rp_net *net, rpi_arena *arena, rpi_factors *rows) {
+    size_t most = 0;
+    for (int slot = 0; slot < net->slot_count; slot++)
+        if (rpi_slot_rows(net, slot) > most) most = rpi_slot_rows(net, slot);
+    rows->d = rpi_claim_reals(arena, most), rows->y = rpi_claim_reals(arena, most), rows->states = rpi_claim_reals(arena, most);
+}
+
+/* Sample s of a slot, rows from `from` on, as one row. */
+static void rpi_gather_sample(const rpi_buffers *b, const rp_real *slot, int from, int rows, int s, rp_real *out) {
+    for (int i = 0; i < rows; i++) out[i] = slot[(size_t)(from + i) * b->ld + (size_t)s];
+}
+
+/* The factors of one layer, from its steps: the one that reads its input, and the last of those that read its own states. */
+static void rpi_gather_factors(const rp_net *net, int layer, int s, rpi_factors *rows, rp_sample_factors *factors) {
+    const rpi_buffers *b = &net->buffers;
+    const rpi_layer *l = &net->layers[layer];
+    factors->sample = s, factors->layer = layer;
+    factors->d = rows->d, factors->y = factors->states = NULL;
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        int size = net->slot_rows[step->out], first = l->kind == RPI_RECURSIVE ? l->units : 0;
+        if (step->layer != layer || !rpi_trains(net, step) || !step->collects) continue;
+        rpi_gather_sample(b, b->d[step->out], first, size - first, s, rows->d);
+        if (step->in != step->out) {
+            rpi_gather_sample(b, b->y[step->in], 0, net->slot_rows[step->in], s, rows->y);
+            factors->y = rows->y;
+            continue;
+        }
+        for (int k = 0; k < l->units; k++) rows->states[k] = 0; /* the state before a recurrent layer's first */
+        rpi_gather_sample(b, b->y[step->out], 0, size - l->units, s, rows->states + l->units - first);
+        factors->states = rows->states;
+    }
+}
+
+RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, int (*each)(void *user, const rp_sample_factors *factors), void *user) {
+    static const char who[] = "rp_sample_gradients";
+    rpi_factors rows;
+    rpi_arena arena = {NULL, 0, 0};
+    rpi_block block = {NULL, NULL, 0};
+    int stopped = 0;
+    rp_status status = rpi_tool(net, who, batch, NULL, NULL, NULL, NULL);
+    if (!status && !each) return rpi_fail(net, RP_ERR_NULL, "%s: each is NULL", who);
+    if (!status) status = rpi_differentiate(net, who, batch, NULL, NULL);
+    if (status) return status;
+    rpi_lay_out_factors(net, &arena, &rows);
+    status = rpi_temporary(net, who, &block, &arena);
+    if (status) return status;
+    rpi_lay_out_factors(net, &arena, &rows);
+    for (int s = 0; s < batch->count && !stopped; s++)
+        for (int layer = 0; layer < net->layer_count && !stopped; layer++) {
+            rp_sample_factors factors;
+            if (!net->layers[layer].affine || net->layers[layer].frozen) continue;
+            rpi_gather_factors(net, layer, s, &rows, &factors);
+            stopped = each(user, &factors);
+        }
+    rpi_block_free(&net->memory, &block);
+    return stopped ? rpi_fail(net, RP_ERR_STOPPED, "%s: each returned %d", who, stopped) : RP_OK;
 }
 
 /* >>optimizers */
@@ -3389,7 +4142,7 @@ static void rpi_predict_one(const rp_net *net, const rpi_buffers *batch, const r
     rpi_buffers b = *batch;
     b.ld = 1;
     memcpy(b.y[0], x, (size_t)net->inputs * sizeof *x);
-    rpi_forward(net, &b, 1, 0, NULL);
+    rpi_forward(net, &b, 1, RPI_KEEP_NOTHING, NULL);
     memcpy(out, b.y[net->slot_count - 1], (size_t)net->outputs * sizeof *out);
 }
 
@@ -3402,7 +4155,7 @@ static void rpi_predict_batches(const rp_net *net, const rpi_buffers *b, const r
             continue;
         }
         rpi_load_rows(b, x, some, net->inputs, b->y[0]);
-        rpi_forward(net, b, rpi_columns(b, some), 0, NULL);
+        rpi_forward(net, b, rpi_columns(b, some), RPI_KEEP_NOTHING, NULL);
         b->kernels->transpose(b->y[net->slot_count - 1], b->ld, net->outputs, some, out, outputs, net->outputs);
     }
 }
@@ -3487,10 +4240,10 @@ static void rpi_tally_decisions(const rp_net *net, const rpi_buffers *b, const r
 static void rpi_evaluate_batch(rp_net *net, const rp_data *batch, rpi_tally *tally) {
     const rpi_buffers *b = &net->buffers;
     rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
-    rpi_forward(net, b, rpi_columns(b, batch->count), 0, NULL);
+    rpi_forward(net, b, rpi_columns(b, batch->count), RPI_KEEP_NOTHING, NULL);
     rpi_load_targets(net, b, batch);
     rpi_tally_decisions(net, b, batch, tally);
-    tally->loss += rpi_evaluate_loss(net, b, batch, NULL);
+    tally->loss += rpi_evaluate_loss(net, b, batch, NULL, 0);
     tally->count += batch->count;
 }
 
@@ -4412,7 +5165,10 @@ static void RPI_FN(outer_weights)(const rpi_outer *o) {
         RPI_FN(transpose)(o->y + (size_t)j * o->ld, o->ld, width, o->count, o->panel, RPI_PANEL, padded);
         if (o->v)
             for (int i = 0; i < o->count * RPI_PANEL; i += RPI_PANEL)
-                for (int p = i; p < i + padded; p += RPI_LANES) RPI_STORE(magnitudes + p, RPI_ABS(RPI_LOAD(o->panel + p)));
+                for (int p = i; p < i + padded; p += RPI_LANES) {
+                    rpi_v y = RPI_LOAD(o->panel + p);
+                    RPI_STORE(magnitudes + p, o->squares ? y * y : RPI_ABS(y));
+                }
         piece.n = width;
         for (int i = 0; i < o->m; i += RPI_TILE_ROWS) {
             size_t from = (size_t)i * o->ld;
@@ -4451,10 +5207,13 @@ static void RPI_FN(outer)(const rpi_outer *o) {
     }
 }
 
-static void RPI_FN(column_magnitudes)(int rows, int n, const rp_real *in, size_t ld, rp_real *out) {
+static void RPI_FN(column_sums)(int rows, int n, const rp_real *in, size_t ld, rp_real *out, int squares) {
     for (int s = 0; s < n; s += RPI_LANES) {
         rpi_v sum = RPI_ALL(0);
-        for (int i = 0; i < rows; i++) sum += RPI_ABS(RPI_LOAD(in + (size_t)i * ld + s));
+        for (int i = 0; i < rows; i++) {
+            rpi_v x = RPI_LOAD(in + (size_t)i * ld + s);
+            sum = squares ? RPI_FMA(x, x, sum) : sum + RPI_ABS(x);
+        }
         RPI_STORE(out + s, sum);
     }
 }
@@ -4560,9 +5319,8 @@ RPI_INLINE void RPI_FN(activate_row)(rp_activation_kind kind, int n, rp_real alp
         *bad |= RPI_EQUAL(RPI_BITS(z) & exponent, exponent);
         RPI_STORE(y + i, RPI_FN(activate_one)(kind, alpha, z, &first, &curve));
         if (slope) RPI_STORE(slope + i, first);
-        if (!u) continue;
-        if (second) RPI_STORE(second + i, curve * RPI_LOAD(u + i));
-        RPI_STORE(u + i, RPI_ABS(first) * RPI_LOAD(u + i));
+        if (second) RPI_STORE(second + i, u ? curve * RPI_LOAD(u + i) : curve);
+        if (u) RPI_STORE(u + i, RPI_ABS(first) * RPI_LOAD(u + i));
     }
 }
 static void RPI_FN(activate)(const rpi_activate *a) {
@@ -4590,19 +5348,30 @@ static void RPI_FN(activate)(const rpi_activate *a) {
     for (int i = 0; i < RPI_LANES && a->bad; i++) *a->bad |= lanes[i] != 0;
 }
 
-static void RPI_FN(activate_back)(const rpi_activate *a, rp_real *d, rp_real *v, int plain) {
+static void RPI_FN(activate_back)(const rpi_activate *a, rp_real *d, rp_real *v, rpi_flow flow) {
     for (int row = 0; row < a->rows; row++)
         for (size_t i = (size_t)row * a->ld, end = i + (size_t)a->n; i < end; i += RPI_LANES) {
-            rpi_v s = RPI_LOAD(a->slope + i), derivative = d ? RPI_LOAD(d + i) : s;
-            if (v && plain) RPI_STORE(v + i, s * RPI_LOAD(v + i));
-            else if (v && a->second) RPI_STORE(v + i, RPI_ABS(RPI_ABS(s) * RPI_LOAD(v + i) + RPI_LOAD(a->second + i) * derivative));
-            else if (v) RPI_STORE(v + i, RPI_ABS(s) * RPI_LOAD(v + i));
+            rpi_v s = RPI_LOAD(a->slope + i), zero = RPI_ALL(0), derivative = d ? RPI_LOAD(d + i) : zero;
+            rpi_v second = a->second && flow != RPI_PLAIN ? RPI_LOAD(a->second + i) : zero;
+            if (a->second && flow == RPI_FOLDED) RPI_STORE(a->second + i, second * derivative);
+            if (v && flow == RPI_BOUND) RPI_STORE(v + i, RPI_ABS(RPI_FMA(second, derivative, RPI_ABS(s) * RPI_LOAD(v + i))));
+            else if (v) RPI_STORE(v + i, RPI_FMA(s, RPI_LOAD(v + i), flow == RPI_BENT ? second : zero));
             if (d) RPI_STORE(d + i, s * derivative);
         }
 }
 
+static void RPI_FN(activate_tangent)(const rpi_activate *a, rp_real *t, rp_real *t2, rp_real *bend) {
+    for (int row = 0; row < a->rows; row++)
+        for (size_t i = (size_t)row * a->ld, end = i + (size_t)a->n; i < end; i += RPI_LANES) {
+            rpi_v s = RPI_LOAD(a->slope + i), x = RPI_LOAD(t + i), second = a->second ? RPI_LOAD(a->second + i) : RPI_ALL(0);
+            if (t2) RPI_STORE(t2 + i, RPI_FMA(s, RPI_LOAD(t2 + i), RPI_ALL((rp_real)0.5) * second * x * x));
+            if (bend) RPI_STORE(bend + i, second * x);
+            RPI_STORE(t + i, s * x);
+        }
+}
+
 /* Losses. A separable one, for one output: the loss out; *d, *h its derivatives. */
-RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, rpi_v y, rpi_v t, rpi_v *d, rpi_v *h) {
+RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, rpi_v y, rpi_v t, rpi_v *d, rpi_v *h) {
     rpi_v r = y - t, size = RPI_ABS(r), half = RPI_ALL((rp_real)0.5), zero = RPI_ALL(0), e, p, odd;
     rpi_i far;
     *h = RPI_ALL(1), *d = r;
@@ -4615,6 +5384,7 @@ RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, rpi_v y, rp
         far = RPI_GREATER(size, RPI_ALL(delta));
         *h = RPI_SELECT(far, RPI_ALL(delta) / size, *h);
         *d = *h * r;
+        if (exact) *h = RPI_SELECT(far, zero, RPI_ALL(1));
         return RPI_SELECT(far, RPI_ALL(delta) * (size - half * RPI_ALL(delta)), half * r * r);
     case RP_POISSON:
         *h = RPI_EXP(y), *d = *h - t;
@@ -4633,7 +5403,7 @@ RPI_INLINE void RPI_FN(separable_loss)(rp_loss_kind kind, const rpi_loss_call *c
             for (int end = call->outputs - i < 32 ? call->outputs : i + 32; i < end; i++) { /* few, then on in double */
                 size_t at = (size_t)i * call->ld + (size_t)s;
                 rpi_v d, h;
-                sum += RPI_FN(separable)(kind, call->delta, RPI_LOAD(call->y + at), RPI_LOAD(call->d + at), &d, &h);
+                sum += RPI_FN(separable)(kind, call->delta, call->exact, RPI_LOAD(call->y + at), RPI_LOAD(call->d + at), &d, &h);
                 RPI_STORE(call->d + at, d);
                 if (call->h) RPI_STORE(call->h + at, h);
             }
@@ -4698,6 +5468,14 @@ RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, rp_method method, rpi_v g, rp
         *first = RPI_FN(finite_or)(*first + g * g, *first);
         x = g / (RPI_ROOT(*first) + epsilon);
         break;
+    case RP_PER_VARIABLE: { /* rp_cubic_length(-|g|, h, 1, sigma), for the sign that cancels nothing */
+        rpi_v sigma = RPI_ALL(u->sigma), size = RPI_ABS(g), root;
+        h += RPI_ALL(u->weight_decay);
+        root = RPI_ROOT(RPI_FMA(h, h, RPI_ALL(2) * size * sigma));
+        x = RPI_SELECT(RPI_GREATER(RPI_ALL(0), h), (root - h) / sigma, RPI_ALL(2) * size / (h + root));
+        x = RPI_SELECT(RPI_GREATER(RPI_ALL(0), g), -x, RPI_SELECT(RPI_GREATER(g, RPI_ALL(0)), x, RPI_ALL(0)));
+        break;
+    }
     default:
         x = RPI_ROOT((*second + epsilon) / (RPI_FN(mean)(first, g * g, u->rho) + epsilon)) * g;
         RPI_FN(mean)(second, x * x, u->rho);
@@ -4730,7 +5508,9 @@ static void RPI_FN(update)(const rpi_update *u, int n, const rp_real *g, rp_real
         RPI_CASE(RP_ADAM)
         RPI_CASE(RP_ADAGRAD)
         RPI_CASE(RP_ADADELTA)
+        RPI_CASE(RP_PER_VARIABLE)
 #undef RPI_CASE
+    default: break;
     }
 }
 static void RPI_FN(take_step)(const rpi_sink *sink, const rpi_piece *piece) {
@@ -4751,10 +5531,21 @@ static void RPI_FN(take_arrays)(const rpi_sink *sink, const rpi_piece *piece) {
         }
     }
 }
+/* b = 0: y is not read. */
+static void RPI_FN(blend)(size_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y) {
+    for (size_t i = 0; i < n; i += RPI_LANES) {
+        int some = n - i < RPI_LANES ? (int)(n - i) : RPI_LANES;
+        rpi_v term = RPI_ALL(a) * RPI_LOAD_SOME(x + i, some);
+        if (f) term *= RPI_LOAD_SOME(f + i, some);
+        if (b != 0) term = RPI_FMA(RPI_ALL(b), RPI_LOAD_SOME(y + i, some), term);
+        RPI_STORE_SOME(y + i, term, some);
+    }
+}
 static void RPI_FN(take_sum)(const rpi_sink *sink, const rpi_piece *piece) {
     for (int r = 0; r < piece->rows; r++) {
-        rp_real *sum = sink->curvature + piece->offset + (size_t)r * piece->stride;
-        for (int i = 0; i < piece->n; i++) sum[i] += piece->scale2 * piece->curvature[(size_t)r * piece->ld + (size_t)i];
+        size_t at = piece->offset + (size_t)r * piece->stride, from = (size_t)r * piece->ld;
+        if (piece->gradient) RPI_FN(blend)((size_t)piece->n, piece->scale, piece->gradient + from, NULL, 1, sink->gradient + at);
+        if (piece->curvature) RPI_FN(blend)((size_t)piece->n, piece->scale2, piece->curvature + from, NULL, 1, sink->curvature + at);
     }
 }
 
@@ -4763,6 +5554,20 @@ static void RPI_FN(move)(int n, rp_real alpha, const rp_real *step, rp_real *w) 
         rpi_v x = RPI_LOAD_SOME(w + i, n - i);
         RPI_STORE_SOME(w + i, RPI_FN(finite_or)(RPI_FMA(RPI_ALL(alpha), RPI_LOAD_SOME(step + i, n - i), x), x), n - i);
     }
+}
+
+/* In double, over blocks short enough for rp_real. */
+static double RPI_FN(dot)(size_t n, const rp_real *a, const rp_real *b) {
+    double total = 0;
+    for (size_t at = 0; at < n; at += 64 * RPI_LANES) {
+        rpi_v sum = RPI_ALL(0);
+        for (size_t i = at; i < n && i < at + 64 * RPI_LANES; i += RPI_LANES) {
+            int some = n - i < RPI_LANES ? (int)(n - i) : RPI_LANES;
+            sum = RPI_FMA(RPI_LOAD_SOME(a + i, some), RPI_LOAD_SOME(b + i, some), sum);
+        }
+        total += (double)RPI_FN(sum_lanes)(sum);
+    }
+    return total;
 }
 
 static const rpi_kernels RPI_FN(kernels) = {
@@ -4779,15 +5584,18 @@ static const rpi_kernels RPI_FN(kernels) = {
     RPI_TILE_ROWS,
     RPI_FN(outer),
     RPI_FN(transpose),
-    RPI_FN(column_magnitudes),
+    RPI_FN(column_sums),
     RPI_FN(weigh),
     RPI_FN(signs),
     RPI_FN(peak),
     RPI_FN(activate),
     RPI_FN(activate_back),
+    RPI_FN(activate_tangent),
     RPI_FN(loss),
     RPI_FN(update),
     RPI_FN(move),
+    RPI_FN(dot),
+    RPI_FN(blend),
     RPI_FN(take_step),
     RPI_FN(take_arrays),
     RPI_FN(take_sum),

@@ -40,7 +40,7 @@ static void product_run(void *context) {
     rpi_sink sink = {b->kernels->take_arrays, w, c->net->gradient, c->net->curvature, NULL, NULL, NULL};
     if (c->kind == FORWARD) s->map->apply(b, s, w, n, y, c->out, u, out2, 1);
     else if (c->kind == TRANSPOSED) s->map->transposed(b, s, w, n, d, c->out, v, out2, 0, 0);
-    else s->map->outer(b, s, b->batch, y, d, v, NULL, 1, 1, &sink);
+    else s->map->outer(b, s, b->batch, y, d, v, NULL, 0, 1, 1, &sink);
 }
 
 /* The error of an entry against float64, relative to the sum of its terms' magnitudes. */

@@ -729,14 +729,14 @@ static void check_add_rows(test_random *random, int rows, int n) {
     }
 }
 
-/* exact1: column magnitudes; exact2: products with a factor */
+/* exact1: column sums of magnitudes or squares; exact2: products with a factor */
 static void naive_rows(int rows, int n, const rp_real *x, size_t ld, const rp_real *factor, size_t stride,
                        int magnitudes) {
     memset(exact1.value, 0, (size_t)n * sizeof *exact1.value);
     for (int i = 0; i < rows; i++)
         for (int s = 0; s < n; s++) {
             double value = (double)x[entry(i, s, ld)];
-            exact1.value[s] = exact1.size[s] = exact1.value[s] + fabs(value);
+            exact1.value[s] = exact1.size[s] = exact1.value[s] + (magnitudes ? fabs(value) : value * value);
             exact2.value[i * n + s] = (double)factor[entry(i, s, stride)] * (magnitudes ? fabs(value) : value);
             exact2.size[i * n + s] = fabs(exact2.value[i * n + s]);
         }
@@ -752,9 +752,10 @@ static void check_rows(test_random *random, int rows, int n) {
         const rpi_kernels *k = sets[set];
         if (n % k->lanes) continue;
         rp_real *x = copy(random, start, extent(rows, n, ld)), *sums = blank(random, (size_t)n), most = 0;
-        k->column_magnitudes(rows, n, x, ld, sums);
-        double error = excess(sums, 1, n, 0, &exact1, rows);
-        CHECK(error <= 1 && intact(), "%s: column_magnitudes %d x %d: error %g", k->name, rows, n, error);
+        k->column_sums(rows, n, x, ld, sums, !magnitudes);
+        double error = excess(sums, 1, n, 0, &exact1, rows + 1);
+        CHECK(error <= 1 && intact(), "%s: column_sums %d x %d, squares %d: error %g", k->name, rows, n, !magnitudes,
+              error);
         for (int i = 0; i < rows * n; i++) most = (rp_real)fmax((double)most, fabs((double)x[entry(i / n, i % n, ld)]));
         CHECK(k->peak(rows, n, x, ld) == rpi_bits(most), "%s: peak %d x %d", k->name, rows, n);
         k->weigh(rows, n, x, ld, factor, stride, magnitudes);
@@ -836,7 +837,8 @@ static void exact_activation(rp_activation_kind kind, double alpha, double z, do
 
 static void check_activate(test_random *random, rp_activation_kind kind, int rows, int n) {
     rpi_activate a;
-    int curved = rpi_activations[kind].curved, with_u = chance(random, 0.5), with_slope = chance(random, 0.8);
+    int with_u = chance(random, 0.5), with_slope = chance(random, 0.8);
+    int with_second = rpi_activations[kind].curved && chance(random, 0.6);
     memset(&a, 0, sizeof a);
     regions_used = 0;
     a.kind = kind, a.alpha = (rp_real)test_uniform(random, 0, 2), a.rows = rows, a.n = n, a.ld = wider(random, n);
@@ -848,12 +850,12 @@ static void check_activate(test_random *random, rp_activation_kind kind, int row
         int bad = 0;
         if (n % sets[set]->lanes) continue;
         a.y = copy(random, z, count), a.slope = with_slope ? blank(random, count) : NULL;
-        a.u = with_u ? copy(random, u, count) : NULL, a.second = with_u && curved ? blank(random, count) : NULL;
+        a.u = with_u ? copy(random, u, count) : NULL, a.second = with_second ? blank(random, count) : NULL;
         a.bad = with_slope ? &bad : NULL;
         sets[set]->activate(&a);
         for (int i = 0; i < rows * n; i++) {
             size_t p = entry(i / n, i % n, a.ld);
-            double sigma[3], size = 1 + fabs((double)z[p]), own = (double)u[p];
+            double sigma[3], size = 1 + fabs((double)z[p]), own = with_u ? (double)u[p] : 1;
             exact_activation(kind, (double)a.alpha, (double)z[p], sigma);
             error = larger(error_of((double)a.y[p], sigma[0], size, 4), error);
             if (a.slope) error1 = larger(error_of((double)a.slope[p], sigma[1], size, 4), error1);
@@ -868,33 +870,96 @@ static void check_activate(test_random *random, rp_activation_kind kind, int row
     }
 }
 
+/* What activate_back makes of one number: d, v and second, and the sizes of what is added up in them. */
+static void exact_back(rpi_flow flow, double slope, double second, double d, double v, double *out, double *size) {
+    out[0] = slope * d, size[0] = fabs(out[0]);
+    out[1] = slope * v, size[1] = fabs(out[1]) + fabs(second) * (flow == RPI_BOUND ? fabs(d) : 1);
+    if (flow == RPI_BOUND) out[1] = fabs(fabs(slope) * v + second * d);
+    if (flow == RPI_BENT) out[1] += second;
+    out[2] = flow == RPI_FOLDED ? second * d : second, size[2] = fabs(out[2]);
+}
+
 static void check_activate_back(test_random *random, int rows, int n) {
     rpi_activate a;
-    int which = test_int(random, 1, 3), plain = chance(random, 0.5);
+    rpi_flow flow = (rpi_flow)test_int(random, RPI_BOUND, RPI_BENT);
+    int which = flow == RPI_FOLDED ? 1 : flow == RPI_BENT ? 2 : test_int(random, 1, 3), curved = chance(random, 0.7);
     memset(&a, 0, sizeof a);
     regions_used = 0;
     a.kind = RP_TANH, a.rows = rows, a.n = n, a.ld = (size_t)(n + test_int(random, 0, 9));
     a.slope = matrix(random, rows, n, a.ld);
     rp_real *d0 = matrix(random, rows, n, a.ld), *v0 = matrix(random, rows, n, a.ld);
-    if (which == 3 && chance(random, 0.7)) a.second = matrix(random, rows, n, a.ld);
+    rp_real *second = curved ? matrix(random, rows, n, a.ld) : NULL;
+    if (which == 2 && flow == RPI_BOUND) second = NULL; /* it needs d */
     EACH_SET {
         size_t count = extent(rows, n, a.ld);
         double error = 0;
         if (n % sets[set]->lanes) continue;
         rp_real *d = which & 1 ? copy(random, d0, count) : NULL, *v = which & 2 ? copy(random, v0, count) : NULL;
-        sets[set]->activate_back(&a, d, v, plain);
+        a.second = second ? copy(random, second, count) : NULL;
+        sets[set]->activate_back(&a, d, v, flow);
         for (int i = 0; i < rows * n; i++) {
             size_t p = entry(i / n, i % n, a.ld);
-            double slope = (double)a.slope[p], by_d = slope * (double)d0[p], by_v = slope * (double)v0[p];
-            double second = a.second && !plain ? (double)a.second[p] * (double)d0[p] : 0;
-            double expected = plain ? by_v : fabs(slope) * (double)v0[p] + second;
-            if (a.second && !plain) expected = fabs(expected);
-            if (d) error = larger(error_of((double)d[p], by_d, fabs(by_d), 1), error);
-            if (v) error = larger(error_of((double)v[p], expected, fabs(by_v) + fabs(second), 2), error);
+            double out[3], size[3];
+            exact_back(flow, (double)a.slope[p], second ? (double)second[p] : 0, (double)d0[p], (double)v0[p], out, size);
+            if (d) error = larger(error_of((double)d[p], out[0], size[0], 1), error);
+            if (v) error = larger(error_of(fabs((double)v[p]), fabs(out[1]), size[1], 2), error);
+            if (v && flow != RPI_BOUND) error = larger(error_of((double)v[p], out[1], size[1], 2), error);
+            if (second) error = larger(error_of((double)a.second[p], out[2], size[2], 1), error);
         }
         int inside = intact() && (!d || gaps_intact(d, rows, n, a.ld)) && (!v || gaps_intact(v, rows, n, a.ld));
-        CHECK(error <= 1 && inside, "%s: activate_back %d x %d%s%s%s%s: error %g", sets[set]->name, rows, n,
-              d ? " d" : "", v ? " v" : "", a.second ? " second" : "", plain ? " plain" : "", error);
+        CHECK(error <= 1 && inside, "%s: activate_back %d x %d%s%s%s, flow %d: error %g", sets[set]->name, rows, n,
+              d ? " d" : "", v ? " v" : "", second ? " second" : "", (int)flow, error);
+    }
+}
+
+static void check_activate_tangent(test_random *random, int rows, int n) {
+    rpi_activate a;
+    int curved = chance(random, 0.7), with_t2 = chance(random, 0.5);
+    memset(&a, 0, sizeof a);
+    regions_used = 0;
+    a.kind = RP_TANH, a.rows = rows, a.n = n, a.ld = (size_t)(n + test_int(random, 0, 9));
+    a.slope = matrix(random, rows, n, a.ld), a.second = curved ? matrix(random, rows, n, a.ld) : NULL;
+    rp_real *t0 = matrix(random, rows, n, a.ld), *u0 = matrix(random, rows, n, a.ld);
+    EACH_SET {
+        size_t count = extent(rows, n, a.ld);
+        double error = 0;
+        if (n % sets[set]->lanes) continue;
+        rp_real *t = copy(random, t0, count), *t2 = with_t2 ? copy(random, u0, count) : NULL;
+        rp_real *bend = with_t2 ? NULL : blank(random, count);
+        sets[set]->activate_tangent(&a, t, t2, bend);
+        for (int i = 0; i < rows * n; i++) {
+            size_t p = entry(i / n, i % n, a.ld);
+            double slope = (double)a.slope[p], second = curved ? (double)a.second[p] : 0, x = (double)t0[p];
+            double half = second * x * x / 2, by = slope * (double)u0[p];
+            error = larger(error_of((double)t[p], slope * x, fabs(slope * x), 1), error);
+            if (t2) error = larger(error_of((double)t2[p], by + half, fabs(by) + fabs(half), 4), error);
+            if (bend) error = larger(error_of((double)bend[p], second * x, fabs(second * x), 1), error);
+        }
+        int inside = intact() && gaps_intact(t, rows, n, a.ld) && (!t2 || gaps_intact(t2, rows, n, a.ld)) &&
+                     (!bend || gaps_intact(bend, rows, n, a.ld));
+        CHECK(error <= 1 && inside, "%s: activate_tangent %d x %d%s%s: error %g", sets[set]->name, rows, n,
+              curved ? " second" : "", with_t2 ? " t2" : " bend", error);
+    }
+}
+
+static void check_vectors(test_random *random, int n) {
+    regions_used = 0;
+    rp_real *x = matrix(random, 1, n, 0), *f = chance(random, 0.5) ? matrix(random, 1, n, 0) : NULL;
+    rp_real *y0 = matrix(random, 1, n, 0), a = (rp_real)test_normal(random);
+    rp_real b = chance(random, 0.3) ? 0 : (rp_real)test_normal(random);
+    EACH_SET {
+        double error = 0, sum = 0, size = 0;
+        rp_real *y = copy(random, y0, (size_t)n);
+        double dot = sets[set]->dot((size_t)n, x, y);
+        if (b == 0) y[n - 1] = (rp_real)(HUGE_VAL - HUGE_VAL); /* not read */
+        sets[set]->blend((size_t)n, a, x, f, b, y);
+        for (int i = 0; i < n; i++) {
+            double term = (double)a * (double)x[i] * (f ? (double)f[i] : 1), rest = (double)b * (double)y0[i];
+            error = larger(error_of((double)y[i], term + rest, fabs(term) + fabs(rest), 3), error);
+            sum += (double)x[i] * (double)y0[i], size += fabs((double)x[i] * (double)y0[i]);
+        }
+        error = larger(error_of(dot, sum, size, 64), error); /* blocks of 64 in each lane */
+        CHECK(error <= 1 && intact(), "%s: dot, blend of %d, b %g: error %g", sets[set]->name, n, (double)b, error);
     }
 }
 
@@ -910,6 +975,7 @@ static double sample_excess(const ref_net *net, const rpi_loss_call *call, const
         size_t p = entry(i, s, call->ld);
         double size = 1 + fabs(y[i]) + fabs(t[i]) + fabs(h[i]) + fabs(d[i]);
         worst = larger(error_of((double)call->d[p], d[i], size, 16), worst);
+        if (call->exact && net->loss == RP_HUBER) h[i] = fabs(y[i] - t[i]) <= net->delta;
         if (call->h) worst = larger(error_of((double)call->h[p], h[i], size, 16), worst);
     }
     return larger(error_of(call->loss[s], ref_loss(net, y, t), total, 16), worst);
@@ -920,7 +986,7 @@ static void check_loss(test_random *random, rp_loss_kind kind, int outputs, int 
     int with_h = chance(random, 0.5);
     regions_used = 0;
     int columns = padded(count, LANES);
-    call.outputs = outputs, call.count = count, call.ld = wider(random, columns);
+    call.outputs = outputs, call.count = count, call.exact = chance(random, 0.5), call.ld = wider(random, columns);
     call.delta = (rp_real)test_uniform(random, 0.2, 2);
     ref_net net = ref_net_new(outputs, kind, (double)call.delta);
     rp_real *y = matrix(random, outputs, columns, call.ld), *t = matrix(random, outputs, columns, call.ld);
@@ -946,7 +1012,9 @@ static void test_activations(void) {
     for (int trial = repeats(150); trial > 0; trial--) {
         for (int kind = RP_RELU; kind <= RP_SILU; kind++)
             check_activate(&random, (rp_activation_kind)kind, test_int(&random, 1, 9), some_columns(&random));
-        for (int i = 0; i < 5; i++) check_activate_back(&random, test_int(&random, 1, 20), some_columns(&random));
+        for (int i = 0; i < 8; i++) check_activate_back(&random, test_int(&random, 1, 20), some_columns(&random));
+        for (int i = 0; i < 3; i++) check_activate_tangent(&random, test_int(&random, 1, 20), some_columns(&random));
+        for (int i = 0; i < 3; i++) check_vectors(&random, test_int(&random, 1, 3 * SMALL));
         for (int kind = RP_SQUARED_ERROR; kind <= RP_POISSON; kind++)
             check_loss(&random, (rp_loss_kind)kind, test_int(&random, 1, SMALL), test_int(&random, 1, SMALL / 3));
     }
@@ -998,7 +1066,7 @@ static int evaluate(const rpi_kernels *k, int kind, int n, const rp_real *z, rp_
     static double loss[CHUNK];
     int bad = 0;
     rpi_activate a = {(rp_activation_kind)kind, 1, 1, n, CHUNK, y, slope, second, u, &bad};
-    rpi_loss_call call = {1, n, CHUNK, 1, z, second, y, loss}; /* whose second derivative is exp(z) */
+    rpi_loss_call call = {1, n, 0, CHUNK, 1, z, second, y, loss}; /* whose second derivative is exp(z) */
     for (int i = 0; i < n; i++) y[i] = z[i], u[i] = 1, second[i] = 0;
     if (kind == EXP) k->loss(RP_POISSON, &call);
     else k->activate(&a);
