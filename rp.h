@@ -282,10 +282,11 @@ RP_API rp_rule rp_rule_default(void);
    per variable  h = the Hessian's diagonal + weight_decay;  w -= rate * sign(g) * rp_cubic_length(-|g|, h, 1, sigma)
                  (Low-Rank Structure, Table 2; rp_hessian_diagonal says what the diagonal costs)
    Newton        (B + (lambda + weight_decay) I) p = -g;  w += p. B is the Gauss-Newton matrix or the Hessian of the batch; the
-                 equation is solved to a tolerance by rp_hessian_solve's iterative method (Levenberg-Marquardt). The step is
-                 taken if it lowers the loss of this batch, and lambda adapts to how well the quadratic model foretold by how much;
-                 otherwise -g / (curvature + lambda), a step of residual partitioning of the length that minimises the model,
-                 is tried, halved up to 8 times. No step is taken that would raise this batch's loss.
+                 equation is solved to a tolerance by rp_hessian_solve's iterative method, up to the first direction of negative
+                 curvature (Levenberg-Marquardt). The step is taken if it does not raise the loss of this batch. lambda is halved where the
+                 quadratic model foretold the decrease well (ratio above 0.75), doubled where it did not (below 0.25), and otherwise
+                 multiplied by 4, and -g / (curvature + lambda) is tried, a step of residual partitioning of the length that
+                 minimises the exact quadratic along it, halved up to 8 times. No step is taken that would raise this batch's loss
 
    SGD to Adadelta give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
    where the curvature is zero) stays as it is.
@@ -293,8 +294,8 @@ RP_API rp_rule rp_rule_default(void);
    Any method can have the length of its step computed (Low-Rank Structure, section 3): with `cubic` above 0 the step s that the
    method proposes is multiplied by the alpha that minimises  alpha a + alpha^2 b / 2 + sigma |alpha s|^3 / 6,  where a and b are
    the exact slope and curvature of this batch's loss (and weight decay) along s, and sigma is `cubic`. Where the slope is not
-   below 0 no step is taken. alpha undoes the scale of s, so the rate no longer matters. One forward sweep more: about 1.6
-   times the time of a gradient. With cubic_adaptive the loss is computed once more after the step: sigma is halved where the model
+   below 0 no step is taken. alpha undoes the scale of s, so the rate no longer matters. The time of one rp_directional more. Methods
+   whose step or its length is computed leave gradient, curvature and step in the flat arrays. With cubic_adaptive the loss is computed once more after the step: sigma is halved where the model
    foretold the decrease well (ratio above 0.9), doubled where it did not (below 0.1: Kohler and Lucchi), and a step that
    raised the loss is undone. rp_last_step reports what was done. */
 typedef enum rp_method { RP_PARTITIONING, RP_SGD, RP_ADAM, RP_ADAGRAD, RP_ADADELTA, RP_PER_VARIABLE, RP_NEWTON } rp_method;
@@ -310,7 +311,7 @@ typedef struct rp_optimizer {
     rp_real curvature_average; /* partitioning; in [0, 1) */
     rp_real damping;           /* partitioning; >= 0. Has the unit of the curvature: where losses or inputs are far below 1, make it smaller.
                                   Newton: the first lambda, > 0 */
-    rp_rule rule;              /* partitioning; Newton: of the curvature that preconditions its solve */
+    rp_rule rule;              /* partitioning; Newton: of the curvature in its fallback */
     rp_real beta1, beta2;      /* Adam; in [0, 1) */
     rp_real rho;               /* Adadelta; in [0, 1] */
     rp_real epsilon;           /* Adam, Adagrad, Adadelta; >= 0 */
@@ -328,10 +329,10 @@ RP_API rp_optimizer rp_adam(rp_real rate);
 RP_API rp_optimizer rp_adagrad(rp_real rate);
 RP_API rp_optimizer rp_adadelta(rp_real rate);
 RP_API rp_optimizer rp_per_variable(rp_real sigma);     /* rate 1 */
-RP_API rp_optimizer rp_newton(void);                    /* Gauss-Newton, lambda from 1, at most 30 products to a tolerance of 0.01. For
-                                                           batches that are large, or the whole data set */
+RP_API rp_optimizer rp_newton(void);                    /* Gauss-Newton, lambda from 1, at most 50 products to a tolerance of 0.01; for
+                                                           large batches, or the whole data set */
 
-/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; Newton 9, and one per unit and
+/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; Newton 6, and one per unit and
    sample) and sets it to zero, unless the net has this state already. rp_train and rp_update do it themselves when they must; after it they allocate nothing.
    Another method, or a momentum or average switched on or off, is another state: it starts from zero.
    RP_ERR_VALUE: a field is out of range. RP_ERR_MEMORY: the earlier state is still there. */
@@ -550,7 +551,7 @@ RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *
 typedef enum rp_solve_method {
     RP_SOLVE_AUTO,      /* the one that takes the fewest operations, iterations counted to their limit; those whose matrices would take more
                            than a GiB are left out */
-    RP_SOLVE_ITERATIVE, /* MINRES, preconditioned by the curvature of residual partitioning: a product for each iteration. 9 vectors */
+    RP_SOLVE_ITERATIVE, /* MINRES: a product for each iteration. 11 vectors */
     RP_SOLVE_DIRECT,    /* stacks of dense layers and activations: the parameters are eliminated by hand (Conjugate), which leaves a block-
                            tridiagonal system in the samples' units. 8/3 (S width)^3 operations for each layer, however many parameters; matrices of
                            2 (S width)^2 for each layer. Needs damping > 0 */
@@ -562,7 +563,9 @@ typedef struct rp_solve_options {
     rp_real damping;                                             /* >= 0 */
     rp_real tolerance;                                           /* |b - (H + damping I) x| / |b|; 0: 1e-4, with RP_DOUBLE 1e-9 */
     int iterations;                                              /* most products of the iterative method; 0: 1000 */
-    rp_rule rule;                                                /* of the curvature that preconditions */
+    int precondition;                                            /* iterative: 1: by the curvature of residual partitioning by `rule`. Measured: rarely
+                                                                    fewer iterations, often more, since damping I is no longer a multiple of I */
+    rp_rule rule;
     int (*progress)(void *user, int iteration, rp_real residual); /* iterative, an estimate; anything but 0 stops: RP_ERR_STOPPED */
     void *user;
 } rp_solve_options;                                              /* all zero is the default */
@@ -1019,8 +1022,8 @@ typedef struct rpi_kernels {
        slope t2 + second t^2 / 2, or bend = second t. t2 and bend may be NULL, and second where it is always 0 */
     void (*activate_tangent)(const rpi_activate *activate, rp_real *t, rp_real *t2, rp_real *bend);
     void (*loss)(rp_loss_kind kind, const rpi_loss_call *call);
-    /* one step of n parameters from gradient scale g and curvature scale2 h (NULL if the method needs none): into `to`, or, if
-       that is NULL, taken where the result is finite */
+    /* one step of n parameters from gradient scale g and curvature scale2 h (NULL if the method needs none): into `to` (0 where
+       it is not finite), or, if that is NULL, taken where the result is finite */
     void (*update)(const rpi_update *update, int n, const rp_real *g, rp_real scale, const rp_real *h, rp_real scale2, rp_real *w,
                    rp_real *first, rp_real *second, rp_real *to);
     void (*move)(int n, rp_real alpha, const rp_real *step, rp_real *w); /* w += alpha step, where the result is finite */
@@ -2007,6 +2010,10 @@ struct rp_net {
     rp_real *first, *second;
     rp_method method;
     int64_t time; /* steps that the optimizer has taken */
+    rp_real *krylov;             /* Newton's vectors */
+    rp_real sigma, sigma_from;   /* of a cubic model that adapts, or Newton's lambda; what it began with */
+    rp_step last;                /* what the last training step did */
+    int stepped;
     uint64_t random;
 };
 
@@ -3256,12 +3263,9 @@ static rp_status rpi_value(rp_net *net, const char *who, const rp_data *batch, r
 }
 
 /* Forward, loss and backward over a batch. */
-static rp_status rpi_differentiate(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, rp_real *loss) {
-    double value;
-    rp_status status = rpi_value(net, who, batch, RPI_KEEP_SLOPES, rule, &value);
-    if (!status) status = rpi_backward_pass(net, who, batch->count, batch->weights, rule, rpi_losses[net->loss].separable);
-    if (!status && loss) *loss = (rp_real)value;
-    return status;
+static rp_status rpi_differentiate(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, double *loss) {
+    rp_status status = rpi_value(net, who, batch, RPI_KEEP_SLOPES, rule, loss);
+    return status ? status : rpi_backward_pass(net, who, batch->count, batch->weights, rule, rpi_losses[net->loss].separable);
 }
 
 /* From a successful backward pass into the flat arrays. */
@@ -3290,11 +3294,16 @@ RP_API rp_rule rp_rule_default(void) {
 
 RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *rule, rp_real *loss) {
     uint64_t random = net ? net->random : 0;
+    double value;
     rp_status status = rpi_trainable(net, "rp_backward");
-    if (!status) status = rpi_differentiate(net, "rp_backward", batch, rule, loss);
-    if (!status) rpi_fill_arrays(net, batch->count, rule);
-    else if (net) net->random = random;
-    return status;
+    if (!status) status = rpi_differentiate(net, "rp_backward", batch, rule, &value);
+    if (status) {
+        if (net) net->random = random;
+        return status;
+    }
+    rpi_fill_arrays(net, batch->count, rule);
+    if (loss) *loss = (rp_real)value;
+    return RP_OK;
 }
 
 RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count) {
@@ -3781,9 +3790,11 @@ RP_API rp_status rp_gauss_newton_diagonal(rp_net *net, const rp_data *batch, rp_
 /* Gradients in d of every slot, and in b->total each sample's own |gradient|^2. */
 static rp_status rpi_square_norms(rp_net *net, const char *who, const rp_data *batch) {
     const rpi_buffers *b = &net->buffers;
-    int n = rpi_columns(b, batch->count);
-    rp_status status = rpi_differentiate(net, who, batch, NULL, NULL);
+    int n = 0;
+    double loss;
+    rp_status status = rpi_differentiate(net, who, batch, NULL, &loss);
     if (status) return status;
+    n = rpi_columns(b, batch->count);
     memset(b->total, 0, (size_t)n * sizeof *b->total);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
@@ -3892,9 +3903,10 @@ RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, int (*ea
     rpi_arena arena = {NULL, 0, 0};
     rpi_block block = {NULL, NULL, 0};
     int stopped = 0;
+    double loss;
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, NULL, NULL);
     if (!status && !each) return rpi_fail(net, RP_ERR_NULL, "%s: each is NULL", who);
-    if (!status) status = rpi_differentiate(net, who, batch, NULL, NULL);
+    if (!status) status = rpi_differentiate(net, who, batch, NULL, &loss);
     if (status) return status;
     rpi_lay_out_factors(net, &arena, &rows);
     status = rpi_temporary(net, who, &block, &arena);
@@ -3909,6 +3921,679 @@ RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, int (*ea
         }
     rpi_block_free(&net->memory, &block);
     return stopped ? rpi_fail(net, RP_ERR_STOPPED, "%s: each returned %d", who, stopped) : RP_OK;
+}
+
+/* >>solve
+   (A + damping I) x = b, A the Hessian or the Gauss-Newton matrix, on the trained parameters. */
+typedef struct rpi_system {
+    rp_net *net;
+    const char *who;
+    int count, gauss_newton, products;
+    rp_real damping;
+} rpi_system;
+
+/* out = (A + damping I) x */
+static rp_status rpi_system_times(rpi_system *system, const rp_real *x, rp_real *out) {
+    rp_net *net = system->net;
+    rp_status status = rpi_multiply(net, system->who, system->count, system->gauss_newton, x);
+    system->products++;
+    if (status) return status;
+    memcpy(out, net->sums, net->parameter_count * sizeof *out);
+    net->buffers.kernels->blend(net->parameter_count, system->damping, x, NULL, 1, out);
+    rpi_zero_frozen(net, out);
+    return RP_OK;
+}
+
+static double rpi_norm(const rp_net *net, const rp_real *x) { return sqrt(net->buffers.kernels->dot(net->parameter_count, x, x)); }
+
+/* MINRES (Paige and Saunders) for x0 = 0, preconditioned: Lanczos vectors v, residuals r, directions w. */
+enum { RPI_MINRES_V, RPI_MINRES_Y, RPI_MINRES_R1, RPI_MINRES_R2, RPI_MINRES_W, RPI_MINRES_W1, RPI_MINRES_INVERSE, RPI_MINRES_VECTORS };
+typedef struct rpi_minres {
+    rp_real *vectors[RPI_MINRES_VECTORS]; /* INVERSE: the preconditioner, as a diagonal to multiply with, or NULL */
+    double tolerance;                     /* of the residual's norm under the preconditioner, by its first */
+    int limit;                            /* of iterations */
+    int stop_at_negative;                 /* before the first direction of curvature <= 0 is used */
+    int (*progress)(void *user, int iteration, rp_real residual);
+    void *user;
+    int negative, iterations, stopped;    /* results */
+} rpi_minres;
+
+static void rpi_swap(rp_real **a, rp_real **b) {
+    rp_real *c = *a;
+    *a = *b, *b = c;
+}
+
+static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real *b, rp_real *x) {
+    const rpi_kernels *k = system->net->buffers.kernels;
+    size_t n = system->net->parameter_count;
+    rp_real **v = &m->vectors[RPI_MINRES_V], **y = &m->vectors[RPI_MINRES_Y], **r1 = &m->vectors[RPI_MINRES_R1],
+            **r2 = &m->vectors[RPI_MINRES_R2], **w = &m->vectors[RPI_MINRES_W], **w1 = &m->vectors[RPI_MINRES_W1],
+            *inverse = m->vectors[RPI_MINRES_INVERSE];
+    double beta, before = 0, first, left, c = -1, s = 0, delta_bar = 0, epsilon = 0, gamma1 = 1, gamma2 = 1;
+    memset(x, 0, n * sizeof *x), memset(*w, 0, n * sizeof *x), memset(*w1, 0, n * sizeof *x), memset(*r1, 0, n * sizeof *x);
+    memcpy(*r2, b, n * sizeof *b);
+    k->blend(n, 1, b, inverse, 0, *y);
+    first = left = beta = sqrt(k->dot(n, b, *y));
+    for (m->iterations = 0; m->iterations < m->limit && left > m->tolerance * first && beta > 0;) {
+        double alpha, epsilon1 = epsilon, delta, gamma_bar, gamma;
+        rp_status status;
+        k->blend(n, (rp_real)(1 / beta), *y, NULL, 0, *v);
+        status = rpi_system_times(system, *v, *y);
+        if (status) return status;
+        m->iterations++;
+        if (before > 0) k->blend(n, (rp_real)(-beta / before), *r1, NULL, 1, *y);
+        alpha = k->dot(n, *v, *y);
+        k->blend(n, (rp_real)(-alpha / beta), *r2, NULL, 1, *y);
+        rpi_swap(r1, r2), rpi_swap(r2, y); /* y is free now */
+        k->blend(n, 1, *r2, inverse, 0, *y);
+        before = beta, beta = k->dot(n, *r2, *y), beta = beta > 0 ? sqrt(beta) : 0;
+        delta = c * delta_bar + s * alpha, gamma_bar = s * delta_bar - c * alpha;
+        if (c * gamma_bar >= 0) { /* the residual r has r'(A + damping I) r <= 0 (Liu and Roosta, MINRES: From Negative Curvature Detection) */
+            m->negative = 1;
+            if (m->stop_at_negative) break;
+        }
+        epsilon = s * beta, delta_bar = -c * beta;
+        gamma = sqrt(gamma_bar * gamma_bar + beta * beta);
+        if (!(gamma > 0)) break; /* x is the least-squares solution of a singular system */
+        c = gamma_bar / gamma, s = beta / gamma;
+        k->blend(n, 1, *v, NULL, (rp_real)(-epsilon1 / gamma2), *w1); /* w1, two directions old, becomes the new one, not yet by gamma */
+        k->blend(n, (rp_real)(-delta / gamma1), *w, NULL, 1, *w1);
+        rpi_swap(w, w1);
+        gamma2 = gamma1, gamma1 = gamma;
+        k->blend(n, (rp_real)(c * left / gamma), *w, NULL, 1, x);
+        left *= s;
+        if (m->progress && m->progress(m->user, m->iterations, (rp_real)(left / first))) {
+            m->stopped = 1;
+            break;
+        }
+    }
+    return RP_OK;
+}
+
+/* inverse = 1 / (curvature + damping), kept away from 0. Where the curvature cannot be had (it overflows): 1. */
+static void rpi_precondition(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, rp_real damping, rp_real *inverse) {
+    const rpi_buffers *b = &net->buffers;
+    uint64_t random = net->random;
+    rp_real most = 0;
+    double loss;
+    rpi_sink sink;
+    memset(&sink, 0, sizeof sink);
+    memset(inverse, 0, net->parameter_count * sizeof *inverse);
+    sink.take = b->kernels->take_arrays, sink.curvature = inverse;
+    if (!rpi_differentiate(net, who, batch, rule, &loss)) {
+        if (rule->kind == RP_JACOBIAN) memcpy(inverse, net->sums, net->parameter_count * sizeof *inverse);
+        else rpi_collect(net, b, batch->count, 0, 1, rule, rpi_weight_of(b, rule), &sink);
+    }
+    net->random = random, net->error[0] = 0;
+    for (size_t i = 0; i < net->parameter_count; i++) most = inverse[i] > most ? inverse[i] : most;
+    most = most > 0 ? most * (rp_real)1e-6 : 1;
+    for (size_t i = 0; i < net->parameter_count; i++) inverse[i] = 1 / (inverse[i] + damping + most);
+}
+
+/* An LU factorisation with row pivoting, in blocks of columns: A is [m][ld] with whole vectors in each row. */
+#define RPI_LU_BLOCK 32
+typedef struct rpi_lu {
+    int m;
+    size_t ld;
+    rp_real *a, *packed; /* packed: scratch [m][RPI_LU_BLOCK] */
+    int *pivot;          /* row that was swapped with row i */
+} rpi_lu;
+
+static void rpi_lay_out_lu(rpi_arena *arena, rpi_lu *lu, int m) {
+    lu->m = m, lu->ld = rpi_leading(m);
+    lu->a = rpi_claim_rows(arena, (size_t)m, lu->ld);
+    lu->packed = rpi_claim_rows(arena, (size_t)m, RPI_LU_BLOCK);
+    lu->pivot = (int *)rpi_claim(arena, (size_t)m, sizeof *lu->pivot);
+}
+
+/* rows from..end - 1 of C -= (those rows of A, columns k..k + count - 1) B, for `columns` columns */
+static void rpi_lu_subtract(const rpi_buffers *b, const rpi_lu *lu, int from, int end, int k, int count, const rp_real *in, rp_real *out,
+                            size_t ld, int columns) {
+    rpi_product q;
+    if (from >= end || columns <= 0) return;
+    for (int i = from; i < end; i++)
+        for (int p = 0; p < count; p++) lu->packed[(size_t)i * RPI_LU_BLOCK + (size_t)p] = -lu->a[(size_t)i * lu->ld + (size_t)(k + p)];
+    memset(&q, 0, sizeof q);
+    q.m = end - from, q.n = rpi_columns(b, columns), q.k = count, q.add = 1;
+    q.a = lu->packed + (size_t)from * RPI_LU_BLOCK, q.a_row = RPI_LU_BLOCK, q.a_column = 1;
+    q.b = in, q.c = out, q.ldb = q.ldc = ld, q.a_packed = b->a_packed;
+    rpi_product_run(b, &q);
+}
+
+static void rpi_lu_swap(rp_real *a, rp_real *b, size_t n) {
+    for (size_t i = 0; a != b && i < n; i++) {
+        rp_real c = a[i];
+        a[i] = b[i], b[i] = c;
+    }
+}
+
+/* Columns k..end - 1 over all rows below; 0: the matrix is singular to working precision. */
+static int rpi_lu_panel(const rpi_buffers *b, rpi_lu *lu, int k, int end) {
+    for (int j = k; j < end; j++) {
+        rp_real *top = lu->a + (size_t)j * lu->ld, most = 0;
+        lu->pivot[j] = j;
+        for (int i = j; i < lu->m; i++) {
+            rp_real size = RPI_MATH(fabs)(lu->a[(size_t)i * lu->ld + (size_t)j]);
+            if (size > most) most = size, lu->pivot[j] = i;
+        }
+        if (!(most > 0) || !rpi_finite(most)) return 0;
+        rpi_lu_swap(top, lu->a + (size_t)lu->pivot[j] * lu->ld, lu->ld);
+        for (int i = j + 1; i < lu->m; i++) {
+            rp_real *row = lu->a + (size_t)i * lu->ld;
+            row[j] /= top[j];
+            b->kernels->blend((size_t)(end - j - 1), -row[j], top + j + 1, NULL, 1, row + j + 1);
+        }
+    }
+    return 1;
+}
+
+static int rpi_lu_factor(const rpi_buffers *b, rpi_lu *lu) {
+    for (int k = 0, end; k < lu->m; k = end) {
+        end = k + RPI_LU_BLOCK < lu->m ? k + RPI_LU_BLOCK : lu->m;
+        if (!rpi_lu_panel(b, lu, k, end)) return 0;
+        for (int i = k + 1; i < end && end < lu->m; i++)
+            for (int p = k; p < i; p++)
+                b->kernels->blend((size_t)(lu->m - end), -lu->a[(size_t)i * lu->ld + (size_t)p], lu->a + (size_t)p * lu->ld + end, NULL, 1,
+                                  lu->a + (size_t)i * lu->ld + end);
+        rpi_lu_subtract(b, lu, end, lu->m, k, end - k, lu->a + (size_t)k * lu->ld + end, lu->a + (size_t)end * lu->ld + end, lu->ld,
+                        lu->m - end);
+    }
+    return 1;
+}
+
+/* X = A^-1 X in place, [m][ldx] with `columns` columns. */
+static void rpi_lu_solve(const rpi_buffers *b, const rpi_lu *lu, rp_real *x, size_t ldx, int columns) {
+    int blocks = (lu->m + RPI_LU_BLOCK - 1) / RPI_LU_BLOCK;
+    size_t n = (size_t)columns;
+    for (int i = 0; i < lu->m; i++) rpi_lu_swap(x + (size_t)i * ldx, x + (size_t)lu->pivot[i] * ldx, n);
+    for (int block = 0; block < blocks; block++) {
+        int k = block * RPI_LU_BLOCK, end = k + RPI_LU_BLOCK < lu->m ? k + RPI_LU_BLOCK : lu->m;
+        for (int i = k + 1; i < end; i++)
+            for (int p = k; p < i; p++)
+                b->kernels->blend(n, -lu->a[(size_t)i * lu->ld + (size_t)p], x + (size_t)p * ldx, NULL, 1, x + (size_t)i * ldx);
+        rpi_lu_subtract(b, lu, end, lu->m, k, end - k, x + (size_t)k * ldx, x + (size_t)end * ldx, ldx, columns);
+    }
+    for (int block = blocks - 1; block >= 0; block--) {
+        int k = block * RPI_LU_BLOCK, end = k + RPI_LU_BLOCK < lu->m ? k + RPI_LU_BLOCK : lu->m;
+        for (int i = end - 1; i >= k; i--) {
+            for (int p = i + 1; p < end; p++)
+                b->kernels->blend(n, -lu->a[(size_t)i * lu->ld + (size_t)p], x + (size_t)p * ldx, NULL, 1, x + (size_t)i * ldx);
+            b->kernels->blend(n, 1 / lu->a[(size_t)i * lu->ld + (size_t)i], x + (size_t)i * ldx, NULL, 0, x + (size_t)i * ldx);
+        }
+        rpi_lu_subtract(b, lu, 0, k, k, end - k, x + (size_t)k * ldx, x, ldx, columns);
+    }
+}
+
+/* The direct method (the plan of Conjugate, on a stack). Row l of (H + damping I) X = B says, with y~ = (y, 1) and S samples,
+       X_l = (B_l - (1/S) sum_r [Rd_l,r y~_r' + d_l,r (Ry_r, 0)']) / damping,
+   so that X can be eliminated from the R-forward and R-backward passes. What remains are, for each step and all samples at once,
+   z = Rz_l and r = Rd_l, coupled through y~_r'y~_s and d_r'd_s (c = 1 / (damping S)):
+       z_l + N_l r_l          = f_l + C_l z_(l-1)         N_l: c y~_r'y~_s for each unit
+       G_l z_l + r_l          = e_l + C_(l+1)' r_(l+1)    G_l: c sigma'_r sigma'_s d_r'd_s of the step above, - sigma'' d; H_f at the top
+       (C_l z)_(i,s) = sum_j W_ij sigma'_js z_js - c sum_r d_ir sum_j y_js sigma'_jr z_jr
+   Eliminating from below changes N alone: N_l + C_l N (I - G N)^-1 C_l' with N, G of the step below. Unknown (i, s) has the index
+   i S + s. With G in the place of H, sigma'' d and d are left out. */
+typedef struct rpi_direct_step {
+    int m;                                /* unknowns: units times samples */
+    rpi_lu lu;                            /* of I - N G */
+    rp_real *n, *g, *z, *r, *f, *e; /* n [m][ld]; g: for each unit [S][S], at the top for each sample [units][units] */
+} rpi_direct_step;
+typedef struct rpi_direct {
+    rpi_system *system;
+    rpi_direct_step *steps;
+    rp_real *x, *y, *q, *minus_cd; /* scratch: two matrices of the widest step, [S S][ld], [widest][batch ld] */
+    size_t ld;
+} rpi_direct;
+
+static void rpi_lay_out_direct(const rpi_system *system, rpi_arena *arena, rpi_direct *direct) {
+    const rp_net *net = system->net;
+    size_t steps = (size_t)net->step_count, count = (size_t)system->count;
+    int most = 0, widest = 0;
+    direct->steps = (rpi_direct_step *)rpi_claim(arena, steps, sizeof *direct->steps);
+    for (int i = 0; i < net->step_count; i++) {
+        rpi_direct_step here;
+        int units = net->steps[i].outputs, top = i == net->step_count - 1;
+        memset(&here, 0, sizeof here);
+        here.m = units * system->count;
+        rpi_lay_out_lu(arena, &here.lu, here.m);
+        here.n = rpi_claim_rows(arena, (size_t)here.m, here.lu.ld);
+        here.g = rpi_claim_rows(arena, (size_t)here.m, top ? (size_t)units : count);
+        here.z = rpi_claim_rows(arena, 4, here.lu.ld);
+        if (arena->base) here.r = here.z + here.lu.ld, here.f = here.r + here.lu.ld, here.e = here.f + here.lu.ld;
+        if (arena->base) direct->steps[i] = here;
+        if (units > widest) widest = units;
+        if (here.m > most) most = here.m;
+    }
+    direct->ld = rpi_leading(most);
+    direct->x = rpi_claim_rows(arena, (size_t)most, direct->ld), direct->y = rpi_claim_rows(arena, (size_t)most, direct->ld);
+    direct->q = rpi_claim_rows(arena, count * count, direct->ld);
+    direct->minus_cd = rpi_claim_rows(arena, (size_t)widest, net->buffers.ld);
+}
+
+/* out = x'x for the columns of x [rows][ld]: [count][count], times scale, added to `start` */
+static void rpi_gram(const rpi_buffers *b, int rows, int count, const rp_real *x, rp_real start, rp_real scale, rp_real *out) {
+    size_t n = (size_t)count;
+    for (size_t i = 0; i < n * n; i++) out[i] = start * scale;
+    for (int j = 0; j < rows; j++, x += b->ld)
+        for (size_t r = 0; r < n; r++) b->kernels->blend(n, scale * x[r], x, NULL, 1, out + r * n);
+}
+
+static const rp_real *rpi_row_or_one(const rpi_buffers *b, rp_real *const *rows, int i, size_t unit) { return rows[i] ? rows[i] + unit * b->ld : b->ones; }
+
+/* The part of step i's d in the equations: not with the Gauss-Newton matrix, nor where nothing is trained. */
+static int rpi_direct_couples(const rpi_direct *direct, int i) {
+    return i < direct->system->net->step_count && !direct->system->gauss_newton && rpi_trains(direct->system->net, &direct->system->net->steps[i]);
+}
+
+/* G of step i. */
+static void rpi_direct_g(const rpi_direct *direct, int i) {
+    const rp_net *net = direct->system->net;
+    const rpi_buffers *b = &net->buffers;
+    const rpi_step *step = &net->steps[i];
+    size_t count = (size_t)direct->system->count, units = (size_t)step->outputs;
+    rp_real *g = direct->steps[i].g, c = 1 / (direct->system->damping * (rp_real)count), *gram = direct->q;
+    int top = i == net->step_count - 1, couples = rpi_direct_couples(direct, i + 1);
+    rpi_recursion matrix;
+    if (couples) rpi_gram(b, net->steps[i + 1].outputs, (int)count, b->d[i + 2], 0, c, gram);
+    matrix.s = direct->x, matrix.ld = direct->ld;
+    for (size_t s = 0; top && s < count; s++) {
+        rpi_recursion_top(net, s, &matrix);
+        for (size_t a = 0; a < units; a++)
+            for (size_t k = 0; k < units; k++)
+                g[(s * units + a) * units + k] = -matrix.s[a * matrix.ld + k] * rpi_row_or_one(b, b->slope, i, a)[s] * rpi_row_or_one(b, b->slope, i, k)[s];
+    }
+    for (size_t a = 0; a < units; a++) {
+        const rp_real *slope = rpi_row_or_one(b, b->slope, i, a), *second = b->second[i] && !direct->system->gauss_newton ? b->second[i] + a * b->ld : NULL;
+        for (size_t s = 0; !top && s < count; s++)
+            for (size_t r = 0; r < count; r++) g[(a * count + s) * count + r] = couples ? gram[s * count + r] * slope[s] * slope[r] : 0;
+        for (size_t s = 0; second && s < count; s++) g[top ? (s * units + a) * units + a : (a * count + s) * count + s] -= second[s];
+    }
+}
+
+/* out = G x, for `columns` columns */
+static void rpi_direct_times_g(const rpi_direct *direct, int i, const rp_real *x, size_t ldx, rp_real *out, size_t ldo, int columns) {
+    const rp_net *net = direct->system->net;
+    const rpi_buffers *b = &net->buffers;
+    size_t count = (size_t)direct->system->count, units = (size_t)net->steps[i].outputs;
+    int top = i == net->step_count - 1;
+    rpi_product q;
+    memset(&q, 0, sizeof q);
+    q.m = q.k = (int)(top ? units : count), q.n = rpi_columns(b, columns), q.a_row = (size_t)q.m, q.a_column = 1, q.a_packed = b->a_packed;
+    q.ldb = (top ? count : 1) * ldx, q.ldc = (top ? count : 1) * ldo;
+    for (size_t k = 0; k < (top ? count : units); k++) {
+        q.a = direct->steps[i].g + k * (size_t)q.m * (size_t)q.m;
+        q.b = x + (top ? k : k * count) * ldx, q.c = out + (top ? k : k * count) * ldo;
+        rpi_product_run(b, &q);
+    }
+}
+
+/* out = C_i x (m rows from those of step i - 1), for `columns` columns; x is overwritten. */
+static void rpi_direct_times_c(const rpi_direct *direct, int i, rp_real *x, size_t ldx, rp_real *out, size_t ldo, int columns) {
+    const rp_net *net = direct->system->net;
+    const rpi_buffers *b = &net->buffers;
+    const rpi_step *step = &net->steps[i];
+    size_t count = (size_t)direct->system->count, inputs = (size_t)step->inputs, outputs = (size_t)step->outputs, ldq = direct->ld;
+    rp_real c = 1 / (direct->system->damping * (rp_real)count);
+    rpi_product q;
+    memset(&q, 0, sizeof q);
+    q.n = rpi_columns(b, columns), q.a_packed = b->a_packed;
+    for (size_t j = 0; j < inputs; j++)
+        for (size_t s = 0; s < count && b->slope[i - 1]; s++) {
+            rp_real *row = x + (j * count + s) * ldx;
+            b->kernels->blend((size_t)columns, b->slope[i - 1][j * b->ld + s], row, NULL, 0, row);
+        }
+    for (size_t s = 0; s < count; s++) {
+        if (step->map != &rpi_dense_map) {
+            for (size_t j = 0; j < inputs; j++) memcpy(out + (j * count + s) * ldo, x + (j * count + s) * ldx, (size_t)q.n * sizeof *x);
+            continue;
+        }
+        q.m = step->outputs, q.k = step->inputs, q.a = net->parameters + step->weights, q.a_row = inputs, q.a_column = 1;
+        q.b = x + s * ldx, q.ldb = count * ldx, q.c = out + s * ldo, q.ldc = count * ldo;
+        rpi_product_run(b, &q);
+    }
+    if (!rpi_direct_couples(direct, i)) return;
+    for (size_t r = 0; r < count; r++) { /* q_(s,r) = sum_j y_js sigma'_jr x_jr */
+        q.m = (int)count, q.k = step->inputs, q.a = b->y[i], q.a_row = 1, q.a_column = b->ld;
+        q.b = x + r * ldx, q.ldb = count * ldx, q.c = direct->q + r * ldq, q.ldc = count * ldq;
+        rpi_product_run(b, &q);
+    }
+    b->kernels->blend(outputs * b->ld, -c, b->d[i + 1], NULL, 0, direct->minus_cd);
+    for (size_t s = 0; s < count; s++) {
+        q.m = step->outputs, q.k = (int)count, q.a = direct->minus_cd, q.a_row = b->ld, q.a_column = 1, q.add = 1;
+        q.b = direct->q + s * count * ldq, q.ldb = ldq, q.c = out + s * ldo, q.ldc = count * ldo;
+        rpi_product_run(b, &q);
+    }
+}
+
+/* N of step i, from the finished one below. */
+static void rpi_direct_n(const rpi_direct *direct, int i) {
+    const rp_net *net = direct->system->net;
+    const rpi_buffers *b = &net->buffers;
+    const rpi_step *step = &net->steps[i];
+    const rpi_direct_step *here = &direct->steps[i];
+    size_t count = (size_t)direct->system->count, ld = here->lu.ld;
+    rpi_fill_rows(here->m, (int)ld, ld, NULL, here->n);
+    if (rpi_trains(net, step)) {
+        rpi_gram(b, step->inputs, (int)count, b->y[i], (rp_real)step->bias, 1 / (direct->system->damping * (rp_real)count), direct->q);
+        for (size_t a = 0; a < (size_t)here->m; a++) memcpy(here->n + a * ld + a / count * count, direct->q + a % count * count, count * sizeof *here->n);
+    }
+    if (!i) return;
+    memcpy(direct->x, direct->steps[i - 1].n, (size_t)here[-1].m * here[-1].lu.ld * sizeof *direct->x);
+    rpi_lu_solve(b, &here[-1].lu, direct->x, here[-1].lu.ld, here[-1].m);
+    rpi_direct_times_c(direct, i, direct->x, here[-1].lu.ld, direct->y, direct->ld, here[-1].m);
+    b->kernels->transpose(direct->y, direct->ld, here->m, here[-1].m, direct->x, ld, rpi_columns(b, here->m));
+    rpi_direct_times_c(direct, i, direct->x, ld, direct->y, direct->ld, here->m);
+    b->kernels->add_rows(here->m, rpi_columns(b, here->m), 1, direct->y, direct->ld, here->n, ld);
+}
+
+static int rpi_direct_factor(const rpi_direct *direct) {
+    const rpi_buffers *b = &direct->system->net->buffers;
+    for (int i = 0; i < direct->system->net->step_count; i++) rpi_direct_g(direct, i);
+    for (int i = 0; i < direct->system->net->step_count; i++) {
+        rpi_lu *lu = &direct->steps[i].lu;
+        rpi_direct_n(direct, i);
+        rpi_direct_times_g(direct, i, direct->steps[i].n, lu->ld, direct->x, lu->ld, lu->m); /* G N, whose transpose is N G */
+        b->kernels->transpose(direct->x, lu->ld, lu->m, lu->m, lu->a, lu->ld, rpi_columns(b, lu->m));
+        for (size_t a = 0; a < (size_t)lu->m; a++) {
+            b->kernels->blend((size_t)lu->m, -1, lu->a + a * lu->ld, NULL, 0, lu->a + a * lu->ld);
+            lu->a[a * lu->ld + a] += 1;
+        }
+        if (!rpi_lu_factor(b, lu)) return 0;
+    }
+    return 1;
+}
+
+/* Vectors of unknowns to and from rows of a matrix that products can work on. */
+static void rpi_spread(const rp_real *x, int m, rp_real *out) {
+    for (int i = 0; i < m; i++, out += RPI_LINE_REALS) {
+        memset(out, 0, RPI_LINE);
+        out[0] = x[i];
+    }
+}
+
+/* z = (I - N G)^-1 (f - N e), r = e - G z */
+static void rpi_direct_step_solve(const rpi_direct *direct, int i) {
+    const rpi_buffers *b = &direct->system->net->buffers;
+    const rpi_direct_step *here = &direct->steps[i];
+    rp_real *x = direct->x;
+    for (int a = 0; a < here->m; a++) here->z[a] = here->f[a] - (rp_real)b->kernels->dot((size_t)here->m, here->n + (size_t)a * here->lu.ld, here->e);
+    rpi_spread(here->z, here->m, x);
+    rpi_lu_solve(b, &here->lu, x, RPI_LINE_REALS, 1);
+    for (int a = 0; a < here->m; a++) here->z[a] = x[(size_t)a * RPI_LINE_REALS];
+    rpi_direct_times_g(direct, i, x, RPI_LINE_REALS, direct->y, RPI_LINE_REALS, 1);
+    for (int a = 0; a < here->m; a++) here->r[a] = here->e[a] - direct->y[(size_t)a * RPI_LINE_REALS];
+}
+
+/* e_i += C_(i+1)' r_(i+1) */
+static void rpi_direct_from_above(const rpi_direct *direct, int i) {
+    const rp_net *net = direct->system->net;
+    const rpi_buffers *b = &net->buffers;
+    const rpi_step *above = &net->steps[i + 1];
+    size_t count = (size_t)direct->system->count, outputs = (size_t)above->outputs;
+    int couples = rpi_direct_couples(direct, i + 1), n = rpi_columns(b, (int)count);
+    const rp_real *r = direct->steps[i + 1].r, *slope;
+    rp_real c = 1 / (direct->system->damping * (rp_real)count), *dr = direct->q;
+    rpi_fill_rows(above->outputs, n, b->ld, NULL, b->v[i + 2]);
+    for (size_t a = 0; a < outputs; a++) memcpy(b->v[i + 2] + a * b->ld, r + a * count, count * sizeof *r);
+    above->map->transposed(b, above, net->parameters, n, NULL, NULL, b->v[i + 2], b->v[i + 1], 1, 0);
+    if (couples) memset(dr, 0, count * count * sizeof *dr); /* sum_a d_(a,r) r_(a,s) at [s][r] */
+    for (size_t a = 0; couples && a < outputs; a++)
+        for (size_t s = 0; s < count; s++) b->kernels->blend(count, r[a * count + s], b->d[i + 2] + a * b->ld, NULL, 1, dr + s * count);
+    for (size_t j = 0; j < (size_t)above->inputs; j++) {
+        rp_real *sum = b->v[i + 1] + j * b->ld, *e = direct->steps[i].e + j * count;
+        for (size_t s = 0; couples && s < count; s++) b->kernels->blend(count, -c * b->y[i + 1][j * b->ld + s], dr + s * count, NULL, 1, sum);
+        slope = rpi_row_or_one(b, b->slope, i, j);
+        for (size_t s = 0; s < count; s++) e[s] += slope[s] * sum[s];
+    }
+}
+
+/* f and e for the right-hand side x: its products with y and with d. */
+static void rpi_direct_right(const rpi_direct *direct, int i, const rp_real *x) {
+    const rp_net *net = direct->system->net;
+    const rpi_buffers *b = &net->buffers;
+    const rpi_direct_step *here = &direct->steps[i];
+    const rpi_step *step = &net->steps[i];
+    size_t count = (size_t)direct->system->count;
+    rp_real scale = 1 / direct->system->damping;
+    int trained = rpi_trains(net, step), couples = rpi_direct_couples(direct, i + 1), n = rpi_columns(b, (int)count);
+    if (trained) step->map->apply(b, step, x, n, b->y[i], b->r[i + 1], NULL, NULL, 0);
+    if (couples) step[1].map->transposed(b, step + 1, x, n, NULL, NULL, b->d[i + 2], b->v[i + 1], 1, 0);
+    for (size_t a = 0; a < (size_t)here->m; a++) {
+        size_t unit = a / count, s = a % count, at = unit * b->ld + s;
+        here->f[a] = trained ? scale * b->r[i + 1][at] : 0;
+        here->e[a] = couples ? scale * rpi_row_or_one(b, b->slope, i, unit)[s] * b->v[i + 1][at] : 0;
+    }
+}
+
+/* x = the solution for right-hand side `right`, after rpi_direct_factor. */
+static void rpi_direct_solve(const rpi_direct *direct, const rp_real *right, rp_real *x) {
+    rp_net *net = direct->system->net;
+    const rpi_buffers *b = &net->buffers;
+    size_t count = (size_t)direct->system->count;
+    rp_real scale = 1 / direct->system->damping;
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_direct_step *here = &direct->steps[i];
+        rpi_direct_right(direct, i, right);
+        if (i) {
+            rpi_spread(here[-1].z, here[-1].m, direct->x);
+            rpi_direct_times_c(direct, i, direct->x, RPI_LINE_REALS, direct->y, RPI_LINE_REALS, 1);
+            for (int a = 0; a < here->m; a++) here->f[a] += direct->y[(size_t)a * RPI_LINE_REALS];
+        }
+        rpi_direct_step_solve(direct, i);
+    }
+    for (int i = net->step_count - 2; i >= 0; i--) {
+        rpi_direct_from_above(direct, i);
+        rpi_direct_step_solve(direct, i);
+    }
+    for (int i = 0; i < net->step_count; i++)
+        for (size_t a = 0; a < (size_t)direct->steps[i].m; a++) {
+            size_t unit = a / count, s = a % count, at = unit * b->ld + s;
+            b->v[i + 1][at] = direct->steps[i].r[a];
+            b->r[i + 1][at] = rpi_row_or_one(b, b->slope, i, unit)[s] * direct->steps[i].z[a];
+        }
+    rpi_collect_product(net, (int)count, direct->system->gauss_newton, x);
+    b->kernels->blend(net->parameter_count, scale, right, NULL, -scale, x);
+    rpi_zero_frozen(net, x);
+}
+
+/* A solve: its method's memory, and vectors for the solution, its residual, and the next of both. */
+typedef struct rpi_solve {
+    rpi_system system;
+    rp_solve_options options;
+    rp_solve_report report;
+    rpi_block block;
+    rpi_minres minres;
+    rpi_direct direct;
+    rpi_lu dense;
+    rp_real *x, *residual, *next, *next_residual;
+} rpi_solve;
+
+static void rpi_lay_out_solve(const rp_net *net, rpi_arena *arena, rpi_solve *solve) {
+    size_t n = net->parameter_count;
+    solve->x = rpi_claim_reals(arena, n), solve->residual = rpi_claim_reals(arena, n);
+    solve->next = rpi_claim_reals(arena, n), solve->next_residual = rpi_claim_reals(arena, n);
+    switch (solve->report.method) {
+    case RP_SOLVE_DIRECT: rpi_lay_out_direct(&solve->system, arena, &solve->direct); break;
+    case RP_SOLVE_DENSE:
+        rpi_lay_out_lu(arena, &solve->dense, (int)n);
+        solve->direct.x = rpi_claim_rows(arena, n, RPI_LINE_REALS);
+        break;
+    default:
+        for (int i = 0; i < RPI_MINRES_VECTORS; i++) solve->minres.vectors[i] = rpi_claim_reals(arena, n);
+    }
+}
+
+/* Multiply-adds of a product for one sample, about. */
+static double rpi_product_worth(const rp_net *net) {
+    double sum = 0;
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        if (step->map == &rpi_dense_map) sum += (double)step->inputs * step->outputs;
+        if (step->map == &rpi_shared_map) sum += rpi_shared_worth(step, step->end - step->from, 1);
+    }
+    return 6 * sum;
+}
+
+/* The method that takes the fewest multiply-adds, among those whose matrices take at most a GiB. */
+static rp_solve_method rpi_choose_method(const rpi_solve *solve) {
+    const rp_net *net = solve->system.net;
+    double n = (double)net->parameter_count, count = solve->system.count, product = rpi_product_worth(net) * count, most = 1073741824.0 / sizeof(rp_real);
+    double iterative = product * (n < solve->options.iterations ? n : solve->options.iterations), dense = n * product + n * n * n / 3, direct = 0, size = 0;
+    rp_solve_method method = RP_SOLVE_ITERATIVE;
+    for (int i = 0; i < net->step_count; i++) {
+        double m = (double)net->steps[i].outputs * count;
+        direct += 4.0 / 3 * m * m * m, size += 2 * m * m;
+    }
+    if (dense < iterative && n * n <= most) method = RP_SOLVE_DENSE;
+    if (direct < (method == RP_SOLVE_DENSE ? dense : iterative) && size <= most && solve->system.damping > 0 && rpi_stack(net)) method = RP_SOLVE_DIRECT;
+    return method;
+}
+
+static rp_status rpi_check_solve(rp_net *net, const char *who, const rp_solve_options *options) {
+    const struct {
+        const char *name;
+        rp_real value;
+    } fields[] = {{"damping", options->damping}, {"tolerance", options->tolerance}};
+    if ((int)options->method < 0 || options->method > RP_SOLVE_DENSE)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: options.method is %d, which is no rp_solve_method", who, (int)options->method);
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (!rpi_finite(fields[i].value) || fields[i].value < 0)
+            return rpi_fail(net, RP_ERR_VALUE, "%s: options.%s is %g; it must be finite and 0 or more", who, fields[i].name, (double)fields[i].value);
+    if (options->iterations < 0) return rpi_fail(net, RP_ERR_VALUE, "%s: options.iterations is %d; it must be 0 or more", who, options->iterations);
+    if (options->method == RP_SOLVE_DIRECT && !(options->damping > 0))
+        return rpi_fail(net, RP_ERR_VALUE, "%s: options.damping is 0; the direct method needs it above 0", who);
+    if (options->method == RP_SOLVE_DIRECT && !rpi_stack(net))
+        return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the direct method is for stacks of dense layers and activations", who);
+    if (options->method == RP_SOLVE_DENSE && net->parameter_count > RPI_LARGEST)
+        return rpi_fail(net, RP_ERR_OVERFLOW, "%s: a matrix of %z rows is too large for the dense method", who, net->parameter_count);
+    return rpi_check_rule(net, who, &options->rule);
+}
+
+/* Memory, preconditioner or factors; 0 in *good: the matrix is singular. */
+static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, int *good) {
+    rp_net *net = solve->system.net;
+    const char *who = solve->system.who;
+    rpi_arena arena = {NULL, 0, 0};
+    rp_status status = RP_OK;
+    rpi_lay_out_solve(net, &arena, solve);
+    status = rpi_temporary(net, who, &solve->block, &arena);
+    if (status) return status;
+    rpi_lay_out_solve(net, &arena, solve);
+    if (solve->report.method == RP_SOLVE_ITERATIVE && solve->options.precondition)
+        rpi_precondition(net, who, batch, &solve->options.rule, solve->system.damping, solve->minres.vectors[RPI_MINRES_INVERSE]);
+    else solve->minres.vectors[RPI_MINRES_INVERSE] = NULL;
+    status = rpi_expand(net, who, batch, solve->system.gauss_newton);
+    if (!status && solve->report.method == RP_SOLVE_DIRECT) *good = rpi_direct_factor(&solve->direct);
+    if (status || solve->report.method != RP_SOLVE_DENSE) return status;
+    rpi_fill_rows(solve->dense.m, (int)solve->dense.ld, solve->dense.ld, NULL, solve->dense.a);
+    status = rpi_form_matrix(net, who, batch->count, solve->system.gauss_newton, solve->dense.a, solve->dense.ld);
+    for (size_t i = 0; i < net->parameter_count; i++) net->sums[i] = 1;
+    rpi_zero_frozen(net, net->sums);
+    for (size_t i = 0; i < net->parameter_count; i++) solve->dense.a[i * solve->dense.ld + i] += net->sums[i] > 0 ? solve->system.damping : 1;
+    solve->report.products += solve->dense.m;
+    if (!status) *good = rpi_lu_factor(&net->buffers, &solve->dense);
+    return status;
+}
+
+/* next = the method's solution for the present residual */
+static rp_status rpi_solve_once(rpi_solve *solve) {
+    rp_net *net = solve->system.net;
+    rp_status status = RP_OK;
+    switch (solve->report.method) {
+    case RP_SOLVE_DIRECT: rpi_direct_solve(&solve->direct, solve->residual, solve->next); break;
+    case RP_SOLVE_DENSE:
+        rpi_spread(solve->residual, solve->dense.m, solve->direct.x);
+        rpi_lu_solve(&net->buffers, &solve->dense, solve->direct.x, RPI_LINE_REALS, 1);
+        for (int i = 0; i < solve->dense.m; i++) solve->next[i] = solve->direct.x[(size_t)i * RPI_LINE_REALS];
+        break;
+    default:
+        solve->minres.limit -= solve->minres.iterations;
+        status = rpi_run_minres(&solve->system, &solve->minres, solve->residual, solve->next);
+    }
+    return status;
+}
+
+/* Solves, and improves the solution by solving for its residual as long as that lowers it by a tenth. */
+static rp_status rpi_refine(rpi_solve *solve, const rp_real *b) {
+    rp_net *net = solve->system.net;
+    const rpi_kernels *k = net->buffers.kernels;
+    size_t n = net->parameter_count;
+    double size, residual = 1, next, before;
+    memcpy(solve->residual, b, n * sizeof *b), memset(solve->x, 0, n * sizeof *b);
+    rpi_zero_frozen(net, solve->residual);
+    size = rpi_norm(net, solve->residual);
+    for (int more = size > 0; more;) {
+        rp_status status;
+        solve->minres.tolerance = (double)solve->options.tolerance / (2 * residual); /* its norm is another than the one that counts */
+        status = rpi_solve_once(solve);
+        if (status) return status;
+        k->blend(n, 1, solve->x, NULL, 1, solve->next);
+        if (!rpi_all_finite(solve->next, n) || rpi_system_times(&solve->system, solve->next, solve->next_residual)) break;
+        k->blend(n, 1, b, NULL, -1, solve->next_residual);
+        rpi_zero_frozen(net, solve->next_residual);
+        next = rpi_norm(net, solve->next_residual) / size, before = residual;
+        if (!(next < residual)) break;
+        rpi_swap(&solve->x, &solve->next), rpi_swap(&solve->residual, &solve->next_residual);
+        residual = next;
+        more = residual > (double)solve->options.tolerance && residual < 0.9 * before && !solve->minres.stopped &&
+               (solve->report.method != RP_SOLVE_ITERATIVE || solve->minres.iterations < solve->minres.limit);
+        solve->report.refinements += more;
+    }
+    solve->report.residual = (rp_real)(size > 0 ? residual : 0);
+    net->error[0] = 0;
+    return RP_OK;
+}
+
+RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_real *b, rp_real *x, const rp_solve_options *options,
+                                  rp_solve_report *report) {
+    static const char who[] = "rp_hessian_solve";
+    rpi_solve solve;
+    int good = 1;
+    rp_status status = rpi_tool(net, who, batch, "b", b, "x", x);
+    memset(&solve, 0, sizeof solve);
+    if (options) solve.options = *options;
+    if (!status) status = rpi_check_solve(net, who, &solve.options);
+    if (!status) status = rpi_check_data(net, who, batch, net->batch);
+    if (!status) status = rpi_prepare_tangents(net, who);
+    if (status) return status;
+    if (!solve.options.iterations) solve.options.iterations = 1000;
+    if (!(solve.options.tolerance > 0)) solve.options.tolerance = (rp_real)(sizeof(rp_real) == 8 ? 1e-9 : 1e-4);
+    solve.system.net = net, solve.system.who = who, solve.system.count = batch->count;
+    solve.system.gauss_newton = solve.options.gauss_newton, solve.system.damping = solve.options.damping;
+    solve.direct.system = &solve.system;
+    solve.minres.limit = solve.options.iterations, solve.minres.progress = solve.options.progress, solve.minres.user = solve.options.user;
+    solve.report.method = solve.options.method ? solve.options.method : rpi_choose_method(&solve);
+    status = rpi_begin_solve(&solve, batch, &good);
+    solve.report.residual = 1;
+    if (!status && good) status = rpi_refine(&solve, b);
+    else if (!status) memset(solve.x, 0, net->parameter_count * sizeof *x);
+    if (!status) memcpy(x, solve.x, net->parameter_count * sizeof *x);
+    rpi_block_free(&net->memory, &solve.block);
+    if (status) return status;
+    solve.report.products += solve.system.products;
+    solve.report.negative_curvature = solve.report.method == RP_SOLVE_ITERATIVE ? solve.minres.negative : -1;
+    if (report) *report = solve.report;
+    if (solve.minres.stopped) return rpi_fail(net, RP_ERR_STOPPED, "%s: options.progress asked to stop, at a residual of %g", who, (double)solve.report.residual);
+    if (!good) return rpi_fail(net, RP_ERR_NOT_CONVERGED, "%s: the matrix is singular to working precision; a larger damping may help", who);
+    if (solve.report.residual <= solve.options.tolerance) return RP_OK;
+    return rpi_fail(net, RP_ERR_NOT_CONVERGED, "%s: the residual is %g of the right-hand side, above the tolerance of %g: %s", who,
+                    (double)solve.report.residual, (double)solve.options.tolerance,
+                    solve.report.method == RP_SOLVE_ITERATIVE && solve.minres.iterations >= solve.minres.limit
+                        ? "more iterations or a larger damping may help"
+                        : "the damping is too small for this precision");
+}
+
+/* One formula in two forms, of which one does not cancel (Low-Rank Structure, Equation 37): with q^2 = -2 a k, k = sigma norm^3,
+   alpha = -2 a / (b + sqrt(b^2 + q^2)) = (sqrt(b^2 + q^2) - b) / k. k itself, which may overflow, is never formed. */
+RP_API double rp_cubic_length(double first, double second, double norm, double sigma) {
+    double q, root, alpha;
+    if (!rpi_finite_double(first) || !rpi_finite_double(second) || !rpi_finite_double(norm) || !rpi_finite_double(sigma)) return 0;
+    if (first >= 0 || norm < 0 || sigma < 0) return 0;
+    q = sqrt(-first) * sqrt(2 * sigma) * norm * sqrt(norm);
+    root = hypot(second, q);
+    if (second >= 0 ? !(root > 0) : !(q > 0)) return 0;
+    alpha = second >= 0 ? -first / (second / 2 + root / 2) : (root - second) / q * (-2 * first / q);
+    return rpi_finite_double(alpha) ? alpha : 0;
 }
 
 /* >>optimizers */
@@ -3954,6 +4639,18 @@ RP_API rp_optimizer rp_adadelta(rp_real rate) {
     return o;
 }
 
+RP_API rp_optimizer rp_per_variable(rp_real sigma) {
+    rp_optimizer o = rpi_optimizer(RP_PER_VARIABLE, 1);
+    o.sigma = sigma;
+    return o;
+}
+RP_API rp_optimizer rp_newton(void) {
+    rp_optimizer o = rp_partitioning();
+    o.method = RP_NEWTON, o.rate = 1, o.momentum = o.curvature_average = 0;
+    o.damping = 1, o.iterations = 50, o.tolerance = (rp_real)0.01;
+    return o;
+}
+
 /* One row per field that has a range; `most` is not allowed itself if `below`. */
 static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_optimizer *o) {
     const struct {
@@ -3971,8 +4668,11 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
         {"beta2", o->beta2, 1, 1},
         {"rho", o->rho, 1, 0},
         {"epsilon", o->epsilon, RPI_REAL_MAX, 0},
+        {"cubic", o->cubic, RPI_REAL_MAX, 0},
+        {"sigma", o->sigma, RPI_REAL_MAX, 0},
+        {"tolerance", o->tolerance, RPI_REAL_MAX, 0},
     };
-    if ((int)o->method < 0 || o->method > RP_ADADELTA)
+    if ((int)o->method < 0 || o->method > RP_NEWTON)
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.method is %d, which is no rp_method", who, (int)o->method);
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (!rpi_finite(fields[i].value) || !(fields[i].value >= 0) || fields[i].value > fields[i].most ||
@@ -3985,43 +4685,59 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.decay_steps is %d; it must be 0 or more", who, o->decay_steps);
     if (o->nesterov && (o->method != RP_SGD || !(o->momentum > 0)))
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.nesterov is %d; it needs SGD with a momentum above 0", who, o->nesterov);
+    if (o->method == RP_PER_VARIABLE && !(o->sigma > 0))
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.sigma is %g; with per-variable rates it must be above 0", who, (double)o->sigma);
+    if (o->method == RP_NEWTON && !(o->damping > 0))
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.damping is %g; with Newton's method it must be above 0", who, (double)o->damping);
+    if (o->method == RP_NEWTON && o->iterations < 1)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.iterations is %d; with Newton's method it must be 1 or more", who, o->iterations);
+    if (o->cubic_adaptive && !(o->cubic > 0))
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.cubic_adaptive is %d; it needs optimizer.cubic above 0", who, o->cubic_adaptive);
     return rpi_check_rule(net, who, &o->rule);
 }
 
 static void rpi_state_of(const rp_optimizer *o, int *first, int *second) {
-    *first = o->method == RP_PARTITIONING || o->method == RP_SGD ? o->momentum > 0 : 1;
+    *first = o->method == RP_PARTITIONING || o->method == RP_SGD ? o->momentum > 0 : o->method <= RP_ADADELTA;
     *second = o->method == RP_PARTITIONING ? o->curvature_average > 0 : o->method == RP_ADAM || o->method == RP_ADADELTA;
+}
+
+static void rpi_lay_out_state(const rp_net *net, rpi_arena *arena, const rp_optimizer *o, rp_real **first, rp_real **second, rp_real **krylov) {
+    int one, two;
+    rpi_state_of(o, &one, &two);
+    *first = one ? rpi_claim_reals(arena, net->parameter_count) : NULL;
+    *second = two ? rpi_claim_reals(arena, net->parameter_count) : NULL;
+    *krylov = o->method == RP_NEWTON ? rpi_claim_rows(arena, RPI_MINRES_INVERSE, net->parameter_count) : NULL;
+}
+
+/* What adapts begins where the optimizer says. */
+static void rpi_prepare_sigma(rp_net *net, const rp_optimizer *o) {
+    rp_real from = o->method == RP_NEWTON ? o->damping : o->cubic;
+    if (from != net->sigma_from) net->sigma = net->sigma_from = from;
 }
 
 static rp_status rpi_prepare(rp_net *net, const char *who, const rp_optimizer *o) {
     rpi_block block = {NULL, NULL, 0};
     rpi_arena arena = {NULL, 0, 0};
-    int first, second;
+    rp_real *first, *second, *krylov;
+    int one, two;
     rp_status status = rpi_needs(net, who, "optimizer", o);
     if (!status) status = rpi_check_optimizer(net, who, o);
+    if (!status && o->method >= RP_PER_VARIABLE) status = rpi_prepare_tangents(net, who);
     if (status) return status;
-    rpi_state_of(o, &first, &second);
-    if (net->method == o->method && !net->first == !first && !net->second == !second) return RP_OK;
-    for (int pass = 0; pass < 2 && (first || second); pass++) {
-        rp_real *one = first ? rpi_claim_reals(&arena, net->parameter_count) : NULL,
-                *two = second ? rpi_claim_reals(&arena, net->parameter_count) : NULL;
-        if (pass == 1) {
-            if (one) memset(one, 0, net->parameter_count * sizeof *one);
-            if (two) memset(two, 0, net->parameter_count * sizeof *two);
-            rpi_block_free(&net->memory, &net->state);
-            net->first = one, net->second = two;
-            break;
-        }
-        if (!rpi_block_new(&net->memory, &block, arena.used))
+    rpi_state_of(o, &one, &two);
+    if (net->method != o->method || !net->first != !one || !net->second != !two || (o->method == RP_NEWTON && !net->krylov)) {
+        rpi_lay_out_state(net, &arena, o, &first, &second, &krylov);
+        if (arena.overflow || (arena.used && !rpi_block_new(&net->memory, &block, arena.used)))
             return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes of optimizer state", who, arena.used);
         arena.base = block.base, arena.used = 0;
-    }
-    if (!first && !second) {
+        rpi_lay_out_state(net, &arena, o, &first, &second, &krylov);
+        if (first) memset(first, 0, net->parameter_count * sizeof *first);
+        if (second) memset(second, 0, net->parameter_count * sizeof *second);
         rpi_block_free(&net->memory, &net->state);
-        net->first = net->second = NULL;
+        net->first = first, net->second = second, net->krylov = krylov, net->state = block;
+        net->method = o->method, net->time = 0, net->sigma_from = 0;
     }
-    net->state = block;
-    net->method = o->method, net->time = 0;
+    rpi_prepare_sigma(net, o);
     return RP_OK;
 }
 
@@ -4041,7 +4757,7 @@ static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
     u.method = o->method, u.rate = (rp_real)rate;
     u.weight_decay = o->decoupled ? 0 : o->weight_decay, u.shrink = o->decoupled ? (rp_real)(rate * (double)o->weight_decay) : 0;
     u.momentum = o->momentum, u.average = o->curvature_average, u.damping = o->damping;
-    u.beta1 = o->beta1, u.beta2 = o->beta2, u.rho = o->rho, u.epsilon = o->epsilon, u.nesterov = o->nesterov;
+    u.beta1 = o->beta1, u.beta2 = o->beta2, u.rho = o->rho, u.epsilon = o->epsilon, u.sigma = o->sigma, u.nesterov = o->nesterov;
     u.correct1 = (rp_real)(1 / (1 - pow(mean1, t))), u.correct2 = (rp_real)(1 / (1 - pow(mean2, t)));
     net->time++;
     return u;
@@ -4077,10 +4793,12 @@ static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_op
     if (!status) status = rpi_needs(net, who, "optimizer", o);
     if (!status) status = rpi_check_optimizer(net, who, o);
     if (status) return status;
-    partitioning = o->method == RP_PARTITIONING;
+    partitioning = o->method == RP_PARTITIONING || o->method == RP_PER_VARIABLE;
+    if (o->method == RP_NEWTON)
+        return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: Newton's step needs a batch, not only arrays; use rp_train, or rp_hessian_solve and rp_move", who);
     if (!net->has_gradient || (partitioning && !net->has_curvature))
         return rpi_fail(net, RP_ERR_ORDER, "%s: the %s array was never filled; call rp_backward%s first", who,
-                        net->has_gradient ? "curvature" : "gradient", partitioning ? " with a rule" : "");
+                        net->has_gradient ? "curvature" : "gradient", o->method == RP_PARTITIONING ? " with a rule" : "");
     if (!rpi_all_finite(net->gradient, net->parameter_count) || (partitioning && !rpi_all_finite(net->curvature, net->parameter_count)))
         return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the gradient or curvature array is not finite; nothing was changed", who);
     status = rpi_prepare(net, who, o);
@@ -4101,8 +4819,193 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
 }
 
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer) {
-    rp_status status = rpi_checked_direction(net, "rp_update", optimizer);
+    rp_status status = rpi_trainable(net, "rp_update");
+    if (!status && optimizer && optimizer->cubic > 0)
+        return rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_update: optimizer.cubic is %g: the length of its step is computed from a batch; use rp_train, or "
+                        "rp_direction, rp_directional, rp_cubic_length and rp_move", (double)optimizer->cubic);
+    if (!status) status = rpi_checked_direction(net, "rp_update", optimizer);
     if (!status) rpi_move(net, 1), net->forward_count = 0;
+    return status;
+}
+
+/* Steps whose length, or which themselves, are computed from the batch. F is the loss with weight decay. */
+typedef struct rpi_trial {
+    rp_net *net;
+    const char *who;
+    const rp_optimizer *optimizer;
+    const rp_data *batch;
+    double before, size; /* F at the beginning; |direction| */
+    double slope, curvature;
+    rp_step step;
+} rpi_trial;
+
+static double rpi_decay_of(const rpi_trial *trial) { return trial->optimizer->decoupled ? 0 : (double)trial->optimizer->weight_decay; }
+
+/* F, or infinity where it is not finite. */
+static rp_status rpi_trial_value(const rpi_trial *trial, double *value) {
+    rp_net *net = trial->net;
+    rp_status status = rpi_value(net, trial->who, trial->batch, RPI_KEEP_NOTHING, NULL, value);
+    *value += rpi_decay_of(trial) / 2 * net->buffers.kernels->dot(net->parameter_count, net->parameters, net->parameters);
+    if (status == RP_ERR_NOT_FINITE) *value = DBL_MAX, status = RP_OK;
+    return status;
+}
+
+/* F's slope and curvature along the direction; where they are not finite the step has no length. */
+static rp_status rpi_trial_derivatives(rpi_trial *trial) {
+    rp_net *net = trial->net;
+    const rpi_kernels *k = net->buffers.kernels;
+    double decay = rpi_decay_of(trial), loss;
+    rp_status status = rpi_value(net, trial->who, trial->batch, RPI_KEEP_CURVES, NULL, &loss);
+    if (!status) status = rpi_directional(net, trial->who, trial->batch->count, trial->batch->weights, net->direction, &trial->slope, &trial->curvature);
+    trial->slope += decay * k->dot(net->parameter_count, net->direction, net->parameters);
+    trial->curvature += decay * trial->size * trial->size;
+    if (status == RP_ERR_NOT_FINITE) trial->slope = trial->curvature = 0, status = RP_OK;
+    return status;
+}
+
+/* Moves by alpha, and back again if that raises F; `model` is the decrease foretold. Parameters are kept in net->sums. */
+static rp_status rpi_trial_move(rpi_trial *trial, double alpha, double model) {
+    rp_net *net = trial->net;
+    double after;
+    rp_status status;
+    memcpy(net->sums, net->parameters, net->parameter_count * sizeof *net->sums);
+    rpi_move(net, (rp_real)alpha);
+    status = rpi_trial_value(trial, &after);
+    trial->step.taken = !status && after <= trial->before;
+    trial->step.ratio = (rp_real)(model > 0 && after < DBL_MAX ? (trial->before - after) / model : 0);
+    trial->step.alpha = (rp_real)alpha;
+    if (!trial->step.taken) memcpy(net->parameters, net->sums, net->parameter_count * sizeof *net->sums);
+    return status;
+}
+
+/* The length that minimises the cubic model, and what then becomes of sigma (Kohler and Lucchi, with the thresholds 0.9 and 0.1). */
+static rp_status rpi_trial_cubic(rpi_trial *trial) {
+    rp_net *net = trial->net;
+    const rp_optimizer *o = trial->optimizer;
+    double sigma = (double)(o->cubic_adaptive ? net->sigma : o->cubic);
+    double alpha = rp_cubic_length(trial->slope, trial->curvature, trial->size, sigma), length = alpha * trial->size;
+    rp_status status = RP_OK;
+    trial->step.alpha = (rp_real)alpha, trial->step.taken = alpha > 0;
+    if (alpha > 0 && o->cubic_adaptive) {
+        status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature) - sigma / 6 * length * length * length);
+        if (trial->step.ratio > (rp_real)0.9) net->sigma = net->sigma / 2 > FLT_MIN ? net->sigma / 2 : net->sigma;
+        if (trial->step.ratio < (rp_real)0.1) net->sigma = net->sigma * 2 < FLT_MAX ? net->sigma * 2 : net->sigma;
+    } else if (alpha > 0) rpi_move(net, (rp_real)alpha);
+    trial->step.sigma = o->cubic_adaptive ? net->sigma : o->cubic;
+    return status;
+}
+
+/* net->direction = -gradient / (curvature + lambda), both of F: a step of residual partitioning. */
+static rp_status rpi_newton_fallback(rpi_trial *trial, rp_real decay) {
+    rp_net *net = trial->net;
+    double alpha, loss;
+    rp_status status = rpi_differentiate(net, trial->who, trial->batch, &trial->optimizer->rule, &loss);
+    if (status == RP_ERR_NOT_FINITE) return RP_OK; /* no curvature to be had: no step */
+    if (status) return status;
+    rpi_fill_arrays(net, trial->batch->count, &trial->optimizer->rule);
+    for (size_t i = 0; i < net->parameter_count; i++)
+        net->direction[i] = -(net->gradient[i] + decay * net->parameters[i]) / (net->curvature[i] + decay + net->sigma);
+    rpi_zero_frozen(net, net->direction);
+    trial->size = rpi_norm(net, net->direction);
+    status = rpi_trial_derivatives(trial);
+    alpha = trial->curvature > 0 ? -trial->slope / trial->curvature : 1;
+    trial->step.fallback = 1;
+    for (int i = 0; !status && i < 9 && !trial->step.taken && trial->slope < 0; i++, alpha /= 2)
+        status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature));
+    return status;
+}
+
+/* net->direction = p, and the model's slope and curvature along it. */
+static rp_status rpi_newton_direction(rpi_trial *trial, rp_real decay) {
+    rp_net *net = trial->net;
+    const rpi_kernels *k = net->buffers.kernels;
+    size_t n = net->parameter_count;
+    rpi_system system;
+    rpi_minres minres;
+    rp_status status = rpi_expand(net, trial->who, trial->batch, !trial->optimizer->full_hessian);
+    memset(&minres, 0, sizeof minres);
+    for (size_t i = 0; i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
+    minres.limit = trial->optimizer->iterations, minres.tolerance = (double)trial->optimizer->tolerance, minres.stop_at_negative = 1;
+    system.net = net, system.who = trial->who, system.count = trial->batch->count, system.gauss_newton = !trial->optimizer->full_hessian;
+    system.products = 0, system.damping = net->sigma + decay;
+    k->blend(n, -1, net->gradient, NULL, 0, net->spare);
+    k->blend(n, -decay, net->parameters, NULL, 1, net->spare);
+    rpi_zero_frozen(net, net->spare);
+    if (!status) status = rpi_run_minres(&system, &minres, net->spare, net->direction);
+    system.damping = decay;
+    if (!status) status = rpi_system_times(&system, net->direction, minres.vectors[RPI_MINRES_V]);
+    if (!status) trial->curvature = k->dot(n, net->direction, minres.vectors[RPI_MINRES_V]);
+    trial->slope = -k->dot(n, net->direction, net->spare);
+    trial->size = rpi_norm(net, net->direction);
+    trial->step.products = system.products;
+    if (status != RP_ERR_NOT_FINITE) return status;
+    trial->slope = 0; /* no direction: the fallback's turn */
+    return RP_OK;
+}
+
+static rp_status rpi_newton_step(rpi_trial *trial) {
+    rp_net *net = trial->net;
+    const rp_optimizer *o = trial->optimizer;
+    rp_real decay = (rp_real)rpi_decay_of(trial), factor = 4;
+    rp_status status = rpi_newton_direction(trial, decay);
+    double alpha = 1;
+    if (!status && o->cubic > 0) status = rpi_trial_derivatives(trial), alpha = rp_cubic_length(trial->slope, trial->curvature, trial->size, (double)o->cubic);
+    if (!status && trial->slope < 0 && alpha > 0) status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature));
+    if (status) return status;
+    if (trial->step.taken) factor = trial->step.ratio > (rp_real)0.75 ? (rp_real)0.5 : trial->step.ratio < (rp_real)0.25 ? 2 : 1;
+    if (net->sigma * factor > FLT_MIN && net->sigma * factor < FLT_MAX) net->sigma *= factor;
+    if (!trial->step.taken) status = rpi_newton_fallback(trial, decay);
+    trial->step.sigma = net->sigma;
+    if (o->decoupled && trial->step.taken)
+        net->buffers.kernels->blend(net->parameter_count, -o->rate * o->weight_decay, net->parameters, NULL, 1, net->parameters);
+    return status;
+}
+
+/* A step of the methods that compute it, or its length; gradient and, for partitioning, curvature wait in the flat arrays. */
+static rp_status rpi_computed_step(rpi_trial *trial) {
+    rp_net *net = trial->net;
+    const rp_optimizer *o = trial->optimizer;
+    int curved = o->method == RP_PARTITIONING || o->method == RP_PER_VARIABLE;
+    rp_status status = RP_OK;
+    trial->before += rpi_decay_of(trial) / 2 * net->buffers.kernels->dot(net->parameter_count, net->parameters, net->parameters);
+    if (o->method == RP_NEWTON) {
+        net->has_direction = 3;
+        status = rpi_newton_step(trial);
+        net->time++;
+    } else {
+        rpi_direction(net, o, curved ? net->curvature : NULL);
+        trial->size = rpi_norm(net, net->direction);
+        if (o->cubic > 0) {
+            status = rpi_trial_derivatives(trial);
+            if (!status) status = rpi_trial_cubic(trial);
+        } else {
+            rpi_move(net, 1);
+            trial->step.taken = 1, trial->step.alpha = 1;
+        }
+    }
+    trial->step.slope = (rp_real)trial->slope, trial->step.curvature = (rp_real)trial->curvature;
+    net->last = trial->step, net->stepped = 1;
+    return status;
+}
+
+static rp_status rpi_train_computed(rp_net *net, const char *who, const rp_optimizer *o, const rp_data *batch, rp_real *loss) {
+    const rp_rule *rule = o->method == RP_PARTITIONING ? &o->rule : NULL;
+    rpi_trial trial;
+    double value;
+    rp_status status = rpi_differentiate(net, who, batch, rule, &value);
+    if (!status) status = rpi_prepare(net, who, o);
+    if (status) return status;
+    memset(&trial, 0, sizeof trial);
+    trial.net = net, trial.who = who, trial.optimizer = o, trial.batch = batch, trial.before = value;
+    rpi_fill_arrays(net, batch->count, rule);
+    if (o->method == RP_PER_VARIABLE) {
+        status = rpi_hessian_diagonal(net, who, batch);
+        if (status) return status;
+        memcpy(net->curvature, net->sums, net->parameter_count * sizeof *net->sums);
+        net->has_curvature |= 1;
+    }
+    status = rpi_computed_step(&trial);
+    if (!status && loss) *loss = (rp_real)value;
     return status;
 }
 
@@ -4110,13 +5013,19 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     const rp_rule *rule;
     rpi_update update;
     rpi_sink sink;
+    double value;
     int jacobian;
     uint64_t random = net->random;
     rp_status status = rpi_needs(net, who, "optimizer", o);
     if (!status) status = rpi_check_optimizer(net, who, o);
     if (status) return status;
     rule = o->method == RP_PARTITIONING ? &o->rule : NULL;
-    status = rpi_differentiate(net, who, batch, rule, loss);
+    if (o->cubic > 0 || o->method >= RP_PER_VARIABLE) {
+        status = rpi_train_computed(net, who, o, batch, loss);
+        if (status) net->random = random;
+        return status;
+    }
+    status = rpi_differentiate(net, who, batch, rule, &value);
     if (!status) status = rpi_prepare(net, who, o); /* last, as it may drop another optimizer's state */
     if (status) {
         net->random = random;
@@ -4128,12 +5037,23 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     sink.parameters = net->parameters, sink.first = net->first, sink.second = net->second;
     sink.gradient = NULL, sink.curvature = jacobian ? net->sums : NULL;
     rpi_collect(net, &net->buffers, batch->count, 1, rule && !jacobian, rule, rpi_weight_of(&net->buffers, rule), &sink);
+    memset(&net->last, 0, sizeof net->last);
+    net->last.taken = net->stepped = 1, net->last.alpha = 1;
+    if (loss) *loss = (rp_real)value;
     return RP_OK;
 }
 
 RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss) {
     rp_status status = rpi_trainable(net, "rp_train");
     return status ? status : rpi_train(net, "rp_train", optimizer, batch, loss);
+}
+
+RP_API rp_status rp_last_step(rp_net *net, rp_step *step) {
+    rp_status status = rpi_trainable(net, "rp_last_step");
+    if (!status) status = rpi_needs(net, "rp_last_step", "step", step);
+    if (!status && !net->stepped) status = rpi_fail(net, RP_ERR_ORDER, "rp_last_step: no step was taken yet");
+    if (!status) *step = net->last;
+    return status;
 }
 
 /* >>predict */
@@ -4351,6 +5271,7 @@ static rp_status rpi_fit_step(rpi_fit *fit, const rp_data *batch) {
     fit->sum += (double)loss * batch->count, fit->seen += batch->count;
     fit->progress.loss = (rp_real)(fit->sum / (double)fit->seen);
     fit->progress.step++, fit->report.steps++;
+    fit->progress.last = fit->report.last = fit->net->last;
     return RP_OK;
 }
 
@@ -5494,7 +6415,7 @@ RPI_INLINE void RPI_FN(update_row)(const rpi_update *u, rp_method method, int n,
                             first ? &state1 : NULL, second ? &state2 : NULL);
         if (first) RPI_STORE_SOME(first + i, state1, some);
         if (second) RPI_STORE_SOME(second + i, state2, some);
-        if (to) RPI_STORE_SOME(to + i, step, some);
+        if (to) RPI_STORE_SOME(to + i, RPI_FN(finite_or)(step, RPI_ALL(0)), some);
         else RPI_STORE_SOME(w + i, RPI_FN(finite_or)(x + step, x), some);
     }
 }
