@@ -284,9 +284,10 @@ RP_API rp_rule rp_rule_default(void);
    Newton        (B + (lambda + weight_decay) I) p = -g;  w += p. B is the Gauss-Newton matrix or the Hessian of the batch; the
                  equation is solved to a tolerance by rp_hessian_solve's iterative method, up to the first direction of negative
                  curvature (Levenberg-Marquardt). The step is taken if it does not raise the loss of this batch. lambda is halved where the
-                 quadratic model foretold the decrease well (ratio above 0.75), doubled where it did not (below 0.25), and otherwise
-                 multiplied by 4, and -g / (curvature + lambda) is tried, a step of residual partitioning of the length that
-                 minimises the exact quadratic along it, halved up to 8 times. No step is taken that would raise this batch's loss
+                 quadratic model foretold the decrease well (ratio above 0.75), doubled where it did not (below 0.25; 4 times where
+                 the step was not taken), within a million times of `damping`. Instead of a step not taken -g / (curvature + lambda)
+                 is tried, a step of residual partitioning of the length that minimises the exact quadratic along it, halved up
+                 to 8 times. No step is taken that would raise this batch's loss
 
    SGD to Adadelta give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
    where the curvature is zero) stays as it is.
@@ -4863,19 +4864,26 @@ static rp_status rpi_trial_derivatives(rpi_trial *trial) {
     return status;
 }
 
-/* Moves by alpha, and back again if that raises F; `model` is the decrease foretold. Parameters are kept in net->sums. */
+/* Moves by alpha, and back again if that raises F; `model` is the decrease foretold. Parameters are kept in net->sums. Decreases that
+   are lost in the rounding of F count as foretold well. */
 static rp_status rpi_trial_move(rpi_trial *trial, double alpha, double model) {
     rp_net *net = trial->net;
-    double after;
+    double after, rounding = 8 * (sizeof(rp_real) == 8 ? DBL_EPSILON : FLT_EPSILON) * (1 + fabs(trial->before));
     rp_status status;
     memcpy(net->sums, net->parameters, net->parameter_count * sizeof *net->sums);
     rpi_move(net, (rp_real)alpha);
     status = rpi_trial_value(trial, &after);
     trial->step.taken = !status && after <= trial->before;
-    trial->step.ratio = (rp_real)(model > 0 && after < DBL_MAX ? (trial->before - after) / model : 0);
+    trial->step.ratio = (rp_real)(model >= 0 && after < DBL_MAX ? (trial->before - after + rounding) / (model + rounding) : 0);
     trial->step.alpha = (rp_real)alpha;
     if (!trial->step.taken) memcpy(net->parameters, net->sums, net->parameter_count * sizeof *net->sums);
     return status;
+}
+
+/* sigma or lambda, by a factor, within a million times of what it began with. */
+static void rpi_adapt(rp_net *net, double factor) {
+    double next = (double)net->sigma * factor, from = (double)net->sigma_from;
+    if (next >= 1e-6 * from && next <= 1e6 * from && rpi_finite((rp_real)next)) net->sigma = (rp_real)next;
 }
 
 /* The length that minimises the cubic model, and what then becomes of sigma (Kohler and Lucchi, with the thresholds 0.9 and 0.1). */
@@ -4888,8 +4896,7 @@ static rp_status rpi_trial_cubic(rpi_trial *trial) {
     trial->step.alpha = (rp_real)alpha, trial->step.taken = alpha > 0;
     if (alpha > 0 && o->cubic_adaptive) {
         status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature) - sigma / 6 * length * length * length);
-        if (trial->step.ratio > (rp_real)0.9) net->sigma = net->sigma / 2 > FLT_MIN ? net->sigma / 2 : net->sigma;
-        if (trial->step.ratio < (rp_real)0.1) net->sigma = net->sigma * 2 < FLT_MAX ? net->sigma * 2 : net->sigma;
+        rpi_adapt(net, trial->step.ratio > (rp_real)0.9 ? 0.5 : trial->step.ratio < (rp_real)0.1 ? 2 : 1);
     } else if (alpha > 0) rpi_move(net, (rp_real)alpha);
     trial->step.sigma = o->cubic_adaptive ? net->sigma : o->cubic;
     return status;
@@ -4946,14 +4953,13 @@ static rp_status rpi_newton_direction(rpi_trial *trial, rp_real decay) {
 static rp_status rpi_newton_step(rpi_trial *trial) {
     rp_net *net = trial->net;
     const rp_optimizer *o = trial->optimizer;
-    rp_real decay = (rp_real)rpi_decay_of(trial), factor = 4;
+    rp_real decay = (rp_real)rpi_decay_of(trial);
     rp_status status = rpi_newton_direction(trial, decay);
     double alpha = 1;
     if (!status && o->cubic > 0) status = rpi_trial_derivatives(trial), alpha = rp_cubic_length(trial->slope, trial->curvature, trial->size, (double)o->cubic);
     if (!status && trial->slope < 0 && alpha > 0) status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature));
     if (status) return status;
-    if (trial->step.taken) factor = trial->step.ratio > (rp_real)0.75 ? (rp_real)0.5 : trial->step.ratio < (rp_real)0.25 ? 2 : 1;
-    if (net->sigma * factor > FLT_MIN && net->sigma * factor < FLT_MAX) net->sigma *= factor;
+    rpi_adapt(net, trial->step.ratio > (rp_real)0.75 ? 0.5 : trial->step.ratio >= (rp_real)0.25 ? 1 : trial->step.taken ? 2 : 4);
     if (!trial->step.taken) status = rpi_newton_fallback(trial, decay);
     trial->step.sigma = net->sigma;
     if (o->decoupled && trial->step.taken)
