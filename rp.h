@@ -333,8 +333,8 @@ RP_API rp_optimizer rp_per_variable(rp_real sigma);     /* rate 1 */
 RP_API rp_optimizer rp_newton(void);                    /* Gauss-Newton, lambda from 1, at most 50 products to a tolerance of 0.01; for
                                                            large batches, or the whole data set */
 
-/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; Newton 6, and one per unit and
-   sample) and sets it to zero, unless the net has this state already. rp_train and rp_update do it themselves when they must; after it they allocate nothing.
+/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; Newton's method 6, and that and
+   per-variable rates the scratch of their products) and sets it to zero, unless the net has this state already. rp_train and rp_update do it themselves when they must; after it they allocate nothing.
    Another method, or a momentum or average switched on or off, is another state: it starts from zero.
    RP_ERR_VALUE: a field is out of range. RP_ERR_MEMORY: the earlier state is still there. */
 RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
@@ -1969,6 +1969,13 @@ static const rpi_map rpi_copy_map = {rpi_copy_apply, rpi_copy_transposed, NULL, 
 static const rpi_map rpi_max_pool_map = {rpi_max_apply, rpi_max_transposed, NULL, NULL};
 static const rpi_map rpi_avg_pool_map = {rpi_avg_apply, rpi_avg_transposed, NULL, NULL};
 
+/* Scratch for the Hessian's diagonal: in a stack the Hessian of one sample's loss by the units of a layer and two more matrices,
+   elsewhere the diagonal as it grows. */
+typedef struct rpi_recursion {
+    rp_real *s, *left, *turned, *diagonal;
+    size_t ld;
+} rpi_recursion;
+
 struct rp_net {
     rpi_memory memory;
     rp_config config;
@@ -2012,6 +2019,7 @@ struct rp_net {
     rp_method method;
     int64_t time; /* steps that the optimizer has taken */
     rp_real *krylov;             /* Newton's vectors */
+    rpi_recursion recursion;     /* of per-variable rates */
     rp_real sigma, sigma_from;   /* of a cubic model that adapts, or Newton's lambda; what it began with */
     rp_step last;                /* what the last training step did */
     int stepped;
@@ -3602,14 +3610,12 @@ RP_API rp_status rp_hessian_matrix(rp_net *net, const rp_data *batch, size_t mos
     return status ? status : rpi_form_matrix(net, who, batch->count, 0, out, net->parameter_count);
 }
 
-/* Scratch of the recursion: the Hessian of one sample's loss by the units of a layer, and two more matrices. */
-typedef struct rpi_recursion {
-    rp_real *s, *left, *turned;
-    size_t ld;
-} rpi_recursion;
-
 static void rpi_lay_out_recursion(const rp_net *net, rpi_arena *arena, rpi_recursion *r) {
     int widest = net->outputs;
+    if (!rpi_stack(net)) {
+        r->diagonal = rpi_claim_reals(arena, net->parameter_count);
+        return;
+    }
     for (int slot = 1; slot < net->slot_count; slot++)
         if (net->slot_rows[slot] > widest) widest = net->slot_rows[slot];
     r->ld = rpi_leading(widest);
@@ -3690,32 +3696,10 @@ static rp_status rpi_temporary(rp_net *net, const char *who, rpi_block *block, r
     return RP_OK;
 }
 
-static rp_status rpi_stack_diagonal(rp_net *net, const char *who, int count) {
-    rpi_recursion r;
-    rpi_arena arena = {NULL, 0, 0};
-    rpi_block block = {NULL, NULL, 0};
-    rp_status status;
-    rpi_lay_out_recursion(net, &arena, &r);
-    status = rpi_temporary(net, who, &block, &arena);
-    if (status) return status;
-    rpi_lay_out_recursion(net, &arena, &r);
-    for (int s = 0; s < count; s++) rpi_recur(net, (size_t)s, &r);
-    rpi_collect_squares(net, count);
-    rpi_block_free(&net->memory, &block);
-    return RP_OK;
-}
-
 /* By a product for each parameter. */
-static rp_status rpi_product_diagonal(rp_net *net, const char *who, int count) {
+static rp_status rpi_product_diagonal(rp_net *net, const char *who, int count, rp_real *diagonal) {
     size_t n = net->parameter_count;
-    rpi_arena arena = {NULL, 0, 0};
-    rpi_block block = {NULL, NULL, 0};
-    rp_real *diagonal;
-    rp_status status;
-    rpi_claim_reals(&arena, n);
-    status = rpi_temporary(net, who, &block, &arena);
-    if (status) return status;
-    diagonal = rpi_claim_reals(&arena, n);
+    rp_status status = RP_OK;
     memset(net->spare, 0, n * sizeof *net->spare);
     for (size_t i = 0; !status && i < n; i++) {
         net->spare[i] = 1;
@@ -3723,22 +3707,35 @@ static rp_status rpi_product_diagonal(rp_net *net, const char *who, int count) {
         net->spare[i] = 0, diagonal[i] = net->sums[i];
     }
     memcpy(net->sums, diagonal, n * sizeof *diagonal);
-    rpi_block_free(&net->memory, &block);
     return status;
 }
 
 /* net->sums = the diagonal of H */
-static rp_status rpi_hessian_diagonal(rp_net *net, const char *who, const rp_data *batch) {
+static rp_status rpi_hessian_diagonal(rp_net *net, const char *who, const rp_data *batch, rpi_recursion *r) {
     rp_status status = rpi_expand(net, who, batch, 0);
-    if (!status) status = rpi_stack(net) ? rpi_stack_diagonal(net, who, batch->count) : rpi_product_diagonal(net, who, batch->count);
-    if (status || rpi_all_finite(net->sums, net->parameter_count)) return status;
+    if (!status && !rpi_stack(net)) status = rpi_product_diagonal(net, who, batch->count, r->diagonal);
+    if (status) return status;
+    for (int s = 0; s < batch->count && rpi_stack(net); s++) rpi_recur(net, (size_t)s, r);
+    if (rpi_stack(net)) rpi_collect_squares(net, batch->count);
+    if (rpi_all_finite(net->sums, net->parameter_count)) return RP_OK;
     return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the diagonal is not finite, or too large", who);
 }
 
 RP_API rp_status rp_hessian_diagonal(rp_net *net, const rp_data *batch, rp_real *out) {
-    rp_status status = rpi_tool(net, "rp_hessian_diagonal", batch, NULL, NULL, "out", out);
-    if (!status) status = rpi_hessian_diagonal(net, "rp_hessian_diagonal", batch);
+    static const char who[] = "rp_hessian_diagonal";
+    rpi_recursion r;
+    rpi_arena arena = {NULL, 0, 0};
+    rpi_block block = {NULL, NULL, 0};
+    rp_status status = rpi_tool(net, who, batch, NULL, NULL, "out", out);
+    if (!status) status = rpi_check_data(net, who, batch, net->batch);
+    if (status) return status;
+    rpi_lay_out_recursion(net, &arena, &r);
+    status = rpi_temporary(net, who, &block, &arena);
+    if (status) return status;
+    rpi_lay_out_recursion(net, &arena, &r);
+    status = rpi_hessian_diagonal(net, who, batch, &r);
     if (!status) memcpy(out, net->sums, net->parameter_count * sizeof *out);
+    rpi_block_free(&net->memory, &block);
     return status;
 }
 
@@ -4702,12 +4699,22 @@ static void rpi_state_of(const rp_optimizer *o, int *first, int *second) {
     *second = o->method == RP_PARTITIONING ? o->curvature_average > 0 : o->method == RP_ADAM || o->method == RP_ADADELTA;
 }
 
-static void rpi_lay_out_state(const rp_net *net, rpi_arena *arena, const rp_optimizer *o, rp_real **first, rp_real **second, rp_real **krylov) {
-    int one, two;
-    rpi_state_of(o, &one, &two);
-    *first = one ? rpi_claim_reals(arena, net->parameter_count) : NULL;
-    *second = two ? rpi_claim_reals(arena, net->parameter_count) : NULL;
-    *krylov = o->method == RP_NEWTON ? rpi_claim_rows(arena, RPI_MINRES_INVERSE, net->parameter_count) : NULL;
+typedef struct rpi_state {
+    rp_real *first, *second, *krylov;
+    rpi_recursion recursion;
+} rpi_state;
+
+static rpi_state rpi_lay_out_state(const rp_net *net, rpi_arena *arena, const rp_optimizer *o) {
+    size_t n = net->parameter_count;
+    rpi_state state;
+    int first, second;
+    rpi_state_of(o, &first, &second);
+    memset(&state, 0, sizeof state);
+    if (first) state.first = rpi_claim_reals(arena, n);
+    if (second) state.second = rpi_claim_reals(arena, n);
+    if (o->method == RP_NEWTON) state.krylov = rpi_claim_rows(arena, RPI_MINRES_INVERSE, n);
+    if (o->method == RP_PER_VARIABLE) rpi_lay_out_recursion(net, arena, &state.recursion);
+    return state;
 }
 
 /* What adapts begins where the optimizer says. */
@@ -4719,24 +4726,24 @@ static void rpi_prepare_sigma(rp_net *net, const rp_optimizer *o) {
 static rp_status rpi_prepare(rp_net *net, const char *who, const rp_optimizer *o) {
     rpi_block block = {NULL, NULL, 0};
     rpi_arena arena = {NULL, 0, 0};
-    rp_real *first, *second, *krylov;
-    int one, two;
+    rpi_state state;
+    int first, second;
     rp_status status = rpi_needs(net, who, "optimizer", o);
     if (!status) status = rpi_check_optimizer(net, who, o);
     if (!status && o->method >= RP_PER_VARIABLE) status = rpi_prepare_tangents(net, who);
     if (status) return status;
-    rpi_state_of(o, &one, &two);
-    if (net->method != o->method || !net->first != !one || !net->second != !two || (o->method == RP_NEWTON && !net->krylov)) {
-        rpi_lay_out_state(net, &arena, o, &first, &second, &krylov);
+    rpi_state_of(o, &first, &second);
+    if (net->method != o->method || !net->first != !first || !net->second != !second) {
+        rpi_lay_out_state(net, &arena, o);
         if (arena.overflow || (arena.used && !rpi_block_new(&net->memory, &block, arena.used)))
             return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes of optimizer state", who, arena.used);
         arena.base = block.base, arena.used = 0;
-        rpi_lay_out_state(net, &arena, o, &first, &second, &krylov);
-        if (first) memset(first, 0, net->parameter_count * sizeof *first);
-        if (second) memset(second, 0, net->parameter_count * sizeof *second);
+        state = rpi_lay_out_state(net, &arena, o);
+        if (first) memset(state.first, 0, net->parameter_count * sizeof *state.first);
+        if (second) memset(state.second, 0, net->parameter_count * sizeof *state.second);
         rpi_block_free(&net->memory, &net->state);
-        net->first = first, net->second = second, net->krylov = krylov, net->state = block;
-        net->method = o->method, net->time = 0, net->sigma_from = 0;
+        net->first = state.first, net->second = state.second, net->krylov = state.krylov, net->recursion = state.recursion;
+        net->state = block, net->method = o->method, net->time = 0, net->sigma_from = 0;
     }
     rpi_prepare_sigma(net, o);
     return RP_OK;
@@ -5005,7 +5012,7 @@ static rp_status rpi_train_computed(rp_net *net, const char *who, const rp_optim
     trial.net = net, trial.who = who, trial.optimizer = o, trial.batch = batch, trial.before = value;
     rpi_fill_arrays(net, batch->count, rule);
     if (o->method == RP_PER_VARIABLE) {
-        status = rpi_hessian_diagonal(net, who, batch);
+        status = rpi_hessian_diagonal(net, who, batch, &net->recursion);
         if (status) return status;
         memcpy(net->curvature, net->sums, net->parameter_count * sizeof *net->sums);
         net->has_curvature |= 1;
