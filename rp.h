@@ -3949,11 +3949,12 @@ enum { RPI_MINRES_V, RPI_MINRES_Y, RPI_MINRES_R1, RPI_MINRES_R2, RPI_MINRES_W, R
 typedef struct rpi_minres {
     rp_real *vectors[RPI_MINRES_VECTORS]; /* INVERSE: the preconditioner, as a diagonal to multiply with, or NULL */
     double tolerance;                     /* of the residual's norm under the preconditioner, by its first */
-    int limit;                            /* of iterations */
+    double begin;                         /* what that first is of the whole, for progress */
+    int limit, iterations;                /* over all runs */
     int stop_at_negative;                 /* before the first direction of curvature <= 0 is used */
     int (*progress)(void *user, int iteration, rp_real residual);
     void *user;
-    int negative, iterations, stopped;    /* results */
+    int negative, stopped;                /* results */
 } rpi_minres;
 
 static void rpi_swap(rp_real **a, rp_real **b) {
@@ -3972,7 +3973,7 @@ static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real
     memcpy(*r2, b, n * sizeof *b);
     k->blend(n, 1, b, inverse, 0, *y);
     first = left = beta = sqrt(k->dot(n, b, *y));
-    for (m->iterations = 0; m->iterations < m->limit && left > m->tolerance * first && beta > 0;) {
+    while (m->iterations < m->limit && left > m->tolerance * first && beta > 0) {
         double alpha, epsilon1 = epsilon, delta, gamma_bar, gamma;
         rp_status status;
         k->blend(n, (rp_real)(1 / beta), *y, NULL, 0, *v);
@@ -4000,7 +4001,7 @@ static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real
         gamma2 = gamma1, gamma1 = gamma;
         k->blend(n, (rp_real)(c * left / gamma), *w, NULL, 1, x);
         left *= s;
-        if (m->progress && m->progress(m->user, m->iterations, (rp_real)(left / first))) {
+        if (m->progress && m->progress(m->user, m->iterations, (rp_real)(left / first * m->begin))) {
             m->stopped = 1;
             break;
         }
@@ -4504,9 +4505,7 @@ static rp_status rpi_solve_once(rpi_solve *solve) {
         rpi_lu_solve(&net->buffers, &solve->dense, solve->direct.x, RPI_LINE_REALS, 1);
         for (int i = 0; i < solve->dense.m; i++) solve->next[i] = solve->direct.x[(size_t)i * RPI_LINE_REALS];
         break;
-    default:
-        solve->minres.limit -= solve->minres.iterations;
-        status = rpi_run_minres(&solve->system, &solve->minres, solve->residual, solve->next);
+    default: status = rpi_run_minres(&solve->system, &solve->minres, solve->residual, solve->next);
     }
     return status;
 }
@@ -4522,7 +4521,7 @@ static rp_status rpi_refine(rpi_solve *solve, const rp_real *b) {
     size = rpi_norm(net, solve->residual);
     for (int more = size > 0; more;) {
         rp_status status;
-        solve->minres.tolerance = (double)solve->options.tolerance / (2 * residual); /* its norm is another than the one that counts */
+        solve->minres.begin = residual, solve->minres.tolerance = (double)solve->options.tolerance / (2 * residual); /* its norm is another than the one that counts */
         status = rpi_solve_once(solve);
         if (status) return status;
         k->blend(n, 1, solve->x, NULL, 1, solve->next);
