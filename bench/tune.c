@@ -39,7 +39,7 @@ typedef struct list {
     int count;
     double values[MOST_VALUES];
 } list;
-enum { RATE, AVERAGE, MOMENTUM, SCALE, BOUND, RULE, DAMPING, LISTS };
+enum { RATE, AVERAGE, MOMENTUM, SCALE, BOUND, RULE, DAMPING, CUBIC, ADAPTIVE, LISTS };
 static list grid[LISTS] = {
     {"--rate", "rate", 5, {5, 10, 25, 50, 100}},
     {"--average", "curvature_average", 1, {0.99}},
@@ -48,6 +48,8 @@ static list grid[LISTS] = {
     {"--bound", "rule.bound: 0 tight, 1 Jensen", 1, {0}},
     {"--rule", "rule.kind: 0 paths, 1 Jacobian, 2 sampled", 2, {0, 2}},
     {"--damping", "damping", 2, {1e-8, 1e-2}},
+    {"--cubic", "cubic: sigma of a computed length, 0 none", 1, {0}},
+    {"--adaptive", "cubic_adaptive: 0 no, 1 yes", 1, {0}},
 };
 
 static void *must(void *pointer) {
@@ -198,6 +200,8 @@ static int pick(int index, rp_optimizer *optimizer) {
     optimizer->rule.scale = (rp_scale_kind)value[SCALE];
     optimizer->rule.bound = (rp_bound_kind)value[BOUND];
     optimizer->rule.kind = (rp_rule_kind)value[RULE];
+    optimizer->cubic = (rp_real)value[CUBIC];
+    optimizer->cubic_adaptive = value[CUBIC] > 0 && value[ADAPTIVE] > 0;
     return index == 0;
 }
 
@@ -206,7 +210,8 @@ static void print_row(const setting *s, int tasks) {
     const rp_optimizer *o = &s->optimizer;
     printf("| %5g | %7g | %8g ", (double)o->rate, (double)o->curvature_average, (double)o->momentum);
     printf("| %-6s | %-6s ", o->rule.scale ? "fan-in" : "one", o->rule.bound ? "Jensen" : "tight");
-    printf("| %-8s | %7g |", rules[o->rule.kind], (double)o->damping);
+    printf("| %-8s | %7g ", rules[o->rule.kind], (double)o->damping);
+    printf("| %5g | %-8s |", (double)o->cubic, o->cubic_adaptive ? "yes" : "no");
     for (int i = 0; i < tasks; i++) {
         if (s->ratio[i] < WORST) printf(" %14.3f |", s->ratio[i]);
         else printf(" %14s |", "fails");
@@ -216,9 +221,9 @@ static void print_row(const setting *s, int tasks) {
 }
 
 static void print_head(const task *tasks, int count) {
-    printf("\n|  rate | average | momentum | scale  | bound  | rule     | damping |");
+    printf("\n|  rate | average | momentum | scale  | bound  | rule     | damping | cubic | adaptive |");
     for (int i = 0; i < count; i++) printf(" %14s |", tasks[i].name);
-    printf("   mean |\n| ----: | ------: | -------: | ------ | ------ | -------- | ------: |");
+    printf("   mean |\n| ----: | ------: | -------: | ------ | ------ | -------- | ------: | ----: | -------- |");
     for (int i = 0; i < count; i++) printf(" -------------: |");
     printf(" -----: |\n");
 }
