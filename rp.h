@@ -498,7 +498,7 @@ RP_API size_t rp_summary(const rp_net *net, char *text, size_t size);
    "Low-Rank Structure" is Understanding and Exploiting the Low-Rank Structure of Deep Networks; "Conjugate" is Training Deep Nets
    Using Conjugate Deep Nets. */
 
-/* *first = g'grad f, *second = g'Hg for a direction g, by one forward sweep of second-order jets. Each may be NULL. About 1.7. */
+/* *first = g'grad f, *second = g'Hg for a direction g, by one forward sweep of second-order jets. Each may be NULL. 1 to 1.6. */
 RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first, rp_real *second);
 
 /* The alpha >= 0 that minimises alpha first + alpha^2 second / 2 + sigma (alpha norm)^3 / 6, where norm is |g|_2 (Low-Rank Structure,
@@ -506,12 +506,12 @@ RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real
    second <= 0). */
 RP_API double rp_cubic_length(double first, double second, double norm, double sigma);
 
-/* out = H v (forward over backward: Pearlmutter; Conjugate's exact Hessian), out = G v. out may be v. About 2.6 and 1.7. */
+/* out = H v (forward over backward: Pearlmutter; Conjugate's exact Hessian), out = G v. out may be v. 1.8 to 2.8, and 1.3 to 2. */
 RP_API rp_status rp_hessian_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out);
 RP_API rp_status rp_gauss_newton_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out);
 
 /* H as a matrix [parameters][parameters], symmetric to the bit, by a product for each parameter. RP_ERR_VALUE: the net has more than
-   `most` parameters. */
+   `most` parameters. If one of the products is not finite, `out` holds those before it. */
 RP_API rp_status rp_hessian_matrix(rp_net *net, const rp_data *batch, size_t most, rp_real *out);
 
 /* out = the diagonal of H, of either sign. In a stack of dense layers and activations by a recursion over each sample's own Hessian
@@ -523,7 +523,7 @@ RP_API rp_status rp_hessian_diagonal(rp_net *net, const rp_data *batch, rp_real 
 RP_API rp_status rp_gauss_newton_diagonal(rp_net *net, const rp_data *batch, rp_real *out);
 
 /* The gradient of each sample's own loss (times its weight; the mean of these is the gradient).
-   norms[s] = |gradient of sample s|_2, without forming it: |d|^2 (|y|^2 + 1) in a dense layer. About 0.8. */
+   norms[s] = |gradient of sample s|_2, without forming it: |d|^2 (|y|^2 + 1) in a dense layer. 0.5 to 1.3. */
 RP_API rp_status rp_sample_gradient_norms(rp_net *net, const rp_data *batch, rp_real *norms);
 
 /* Its factors: d, the derivative by the values before the layer's activation, and y, what the layer reads. In a dense layer the
@@ -539,7 +539,7 @@ RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, int (*ea
 
 /* How much the samples' gradients g_s differ from their mean g (S samples, at least 2: RP_ERR_VALUE). The noise scale is about the largest
    batch that still speeds training up (McCandlish et al., An Empirical Model of Large-Batch Training). `variance` (NULL: not
-   wanted): of each parameter's derivative over the samples, sum (g_s - g)^2 / (S - 1). About 1.6; 3 with `variance`. */
+   wanted): of each parameter's derivative over the samples, sum (g_s - g)^2 / (S - 1). 0.9 to 1.7; 1.6 to 2.7 with `variance`. */
 typedef struct rp_noise {
     rp_real gradient;     /* |g|^2 */
     rp_real variance;     /* sum over the parameters of the variance over the samples */
@@ -554,8 +554,8 @@ typedef enum rp_solve_method {
                            than a GiB are left out */
     RP_SOLVE_ITERATIVE, /* MINRES: a product for each iteration. 11 vectors */
     RP_SOLVE_DIRECT,    /* stacks of dense layers and activations: the parameters are eliminated by hand (Conjugate), which leaves a block-
-                           tridiagonal system in the samples' units. 8/3 (S width)^3 operations for each layer, however many parameters; matrices of
-                           2 (S width)^2 for each layer. Needs damping > 0 */
+                           tridiagonal system in the samples' units. 8 (S width)^3 operations for each layer, however many parameters; matrices of
+                           6 (S width)^2 for each layer. Needs damping > 0 */
     RP_SOLVE_DENSE      /* H as a matrix: 2/3 parameters^3 operations */
 } rp_solve_method;
 typedef struct rp_solve_options {
@@ -563,7 +563,7 @@ typedef struct rp_solve_options {
     int gauss_newton;                                            /* 1: G in the place of H */
     rp_real damping;                                             /* >= 0 */
     rp_real tolerance;                                           /* |b - (H + damping I) x| / |b|; 0: 1e-4, with RP_DOUBLE 1e-9 */
-    int iterations;                                              /* most products of the iterative method; 0: 1000 */
+    int iterations;                                              /* most of MINRES; 0: 1000 */
     int precondition;                                            /* iterative: 1: by the curvature of residual partitioning by `rule`. Measured: rarely
                                                                     fewer iterations, often more, since damping I is no longer a multiple of I */
     rp_rule rule;
@@ -3184,13 +3184,13 @@ static rp_status rpi_check_data(rp_net *net, const char *who, const rp_data *dat
     return status ? status : rpi_check_weights(net, who, data);
 }
 
-static rp_status rpi_check_rule(rp_net *net, const char *who, const rp_rule *rule) {
+static rp_status rpi_check_rule(rp_net *net, const char *who, const char *of, const rp_rule *rule) { /* of: "optimizer.", ... */
     if ((int)rule->kind < 0 || rule->kind > RP_SAMPLED)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: rule.kind is %d, which is no rp_rule_kind", who, (int)rule->kind);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.kind is %d, which is no rp_rule_kind", who, of, (int)rule->kind);
     if ((int)rule->bound < 0 || rule->bound > RP_BOUND_JENSEN)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: rule.bound is %d, which is no rp_bound_kind", who, (int)rule->bound);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.bound is %d, which is no rp_bound_kind", who, of, (int)rule->bound);
     if ((int)rule->scale < 0 || rule->scale > RP_SCALE_FAN_IN)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: rule.scale is %d, which is no rp_scale_kind", who, (int)rule->scale);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.scale is %d, which is no rp_scale_kind", who, of, (int)rule->scale);
     return RP_OK;
 }
 
@@ -3261,7 +3261,7 @@ static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, cons
 static rp_status rpi_value(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep, const rp_rule *rule, double *loss) {
     const rpi_buffers *b = &net->buffers;
     rp_status status = rpi_check_data(net, who, batch, net->batch);
-    if (!status && rule) status = rpi_check_rule(net, who, rule);
+    if (!status && rule) status = rpi_check_rule(net, who, "", rule);
     if (status) return status;
     net->forward_count = 0;
     rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
@@ -3340,7 +3340,7 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
     uint64_t random;
     int count;
     if (!status) status = rpi_needs(net, who, "output_gradient", output_gradient);
-    if (!status) status = rpi_check_rule(net, who, &chosen);
+    if (!status) status = rpi_check_rule(net, who, "", &chosen);
     if (status) return status;
     count = net->forward_count;
     if (!count) return rpi_fail(net, RP_ERR_ORDER, "%s: no rp_forward came before, or another call has used the net since", who);
@@ -3944,71 +3944,6 @@ static rp_status rpi_system_times(rpi_system *system, const rp_real *x, rp_real 
 
 static double rpi_norm(const rp_net *net, const rp_real *x) { return sqrt(net->buffers.kernels->dot(net->parameter_count, x, x)); }
 
-/* MINRES (Paige and Saunders) for x0 = 0, preconditioned: Lanczos vectors v, residuals r, directions w. */
-enum { RPI_MINRES_V, RPI_MINRES_Y, RPI_MINRES_R1, RPI_MINRES_R2, RPI_MINRES_W, RPI_MINRES_W1, RPI_MINRES_INVERSE, RPI_MINRES_VECTORS };
-typedef struct rpi_minres {
-    rp_real *vectors[RPI_MINRES_VECTORS]; /* INVERSE: the preconditioner, as a diagonal to multiply with, or NULL */
-    double tolerance;                     /* of the residual's norm under the preconditioner, by its first */
-    double begin;                         /* what that first is of the whole, for progress */
-    int limit, iterations;                /* over all runs */
-    int stop_at_negative;                 /* before the first direction of curvature <= 0 is used */
-    int (*progress)(void *user, int iteration, rp_real residual);
-    void *user;
-    int negative, stopped;                /* results */
-} rpi_minres;
-
-static void rpi_swap(rp_real **a, rp_real **b) {
-    rp_real *c = *a;
-    *a = *b, *b = c;
-}
-
-static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real *b, rp_real *x) {
-    const rpi_kernels *k = system->net->buffers.kernels;
-    size_t n = system->net->parameter_count;
-    rp_real **v = &m->vectors[RPI_MINRES_V], **y = &m->vectors[RPI_MINRES_Y], **r1 = &m->vectors[RPI_MINRES_R1],
-            **r2 = &m->vectors[RPI_MINRES_R2], **w = &m->vectors[RPI_MINRES_W], **w1 = &m->vectors[RPI_MINRES_W1],
-            *inverse = m->vectors[RPI_MINRES_INVERSE];
-    double beta, before = 0, first, left, c = -1, s = 0, delta_bar = 0, epsilon = 0, gamma1 = 1, gamma2 = 1;
-    memset(x, 0, n * sizeof *x), memset(*w, 0, n * sizeof *x), memset(*w1, 0, n * sizeof *x), memset(*r1, 0, n * sizeof *x);
-    memcpy(*r2, b, n * sizeof *b);
-    k->blend(n, 1, b, inverse, 0, *y);
-    first = left = beta = sqrt(k->dot(n, b, *y));
-    while (m->iterations < m->limit && left > m->tolerance * first && beta > 0) {
-        double alpha, epsilon1 = epsilon, delta, gamma_bar, gamma;
-        rp_status status;
-        k->blend(n, (rp_real)(1 / beta), *y, NULL, 0, *v);
-        status = rpi_system_times(system, *v, *y);
-        if (status) return status;
-        m->iterations++;
-        if (before > 0) k->blend(n, (rp_real)(-beta / before), *r1, NULL, 1, *y);
-        alpha = k->dot(n, *v, *y);
-        k->blend(n, (rp_real)(-alpha / beta), *r2, NULL, 1, *y);
-        rpi_swap(r1, r2), rpi_swap(r2, y); /* y is free now */
-        k->blend(n, 1, *r2, inverse, 0, *y);
-        before = beta, beta = k->dot(n, *r2, *y), beta = beta > 0 ? sqrt(beta) : 0;
-        delta = c * delta_bar + s * alpha, gamma_bar = s * delta_bar - c * alpha;
-        if (c * gamma_bar >= 0) { /* the residual r has r'(A + damping I) r <= 0 (Liu and Roosta, MINRES: From Negative Curvature Detection) */
-            m->negative = 1;
-            if (m->stop_at_negative) break;
-        }
-        epsilon = s * beta, delta_bar = -c * beta;
-        gamma = sqrt(gamma_bar * gamma_bar + beta * beta);
-        if (!(gamma > 0)) break; /* x is the least-squares solution of a singular system */
-        c = gamma_bar / gamma, s = beta / gamma;
-        k->blend(n, 1, *v, NULL, (rp_real)(-epsilon1 / gamma2), *w1); /* w1, two directions old, becomes the new one, not yet by gamma */
-        k->blend(n, (rp_real)(-delta / gamma1), *w, NULL, 1, *w1);
-        rpi_swap(w, w1);
-        gamma2 = gamma1, gamma1 = gamma;
-        k->blend(n, (rp_real)(c * left / gamma), *w, NULL, 1, x);
-        left *= s;
-        if (m->progress && m->progress(m->user, m->iterations, (rp_real)(left / first * m->begin))) {
-            m->stopped = 1;
-            break;
-        }
-    }
-    return RP_OK;
-}
-
 /* inverse = 1 / (curvature + damping), kept away from 0. Where the curvature cannot be had (it overflows): 1. */
 static void rpi_precondition(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, rp_real damping, rp_real *inverse) {
     const rpi_buffers *b = &net->buffers;
@@ -4029,34 +3964,22 @@ static void rpi_precondition(rp_net *net, const char *who, const rp_data *batch,
     for (size_t i = 0; i < net->parameter_count; i++) inverse[i] = 1 / (inverse[i] + damping + most);
 }
 
-/* An LU factorisation with row pivoting, in blocks of columns: A is [m][ld] with whole vectors in each row. */
+/* Gaussian elimination with row pivoting: the first `pivots` columns of A, [rows][width], become L and U, and what follows in the
+   other columns is done to these. In blocks of columns; rows hold whole vectors. */
 #define RPI_LU_BLOCK 32
 typedef struct rpi_lu {
-    int m;
+    int rows, pivots, width;
     size_t ld;
-    rp_real *a, *packed; /* packed: scratch [m][RPI_LU_BLOCK] */
+    rp_real *a, *packed; /* packed: scratch [rows][RPI_LU_BLOCK] */
     int *pivot;          /* row that was swapped with row i */
 } rpi_lu;
 
-static void rpi_lay_out_lu(rpi_arena *arena, rpi_lu *lu, int m) {
-    lu->m = m, lu->ld = rpi_leading(m);
-    lu->a = rpi_claim_rows(arena, (size_t)m, lu->ld);
-    lu->packed = rpi_claim_rows(arena, (size_t)m, RPI_LU_BLOCK);
-    lu->pivot = (int *)rpi_claim(arena, (size_t)m, sizeof *lu->pivot);
-}
-
-/* rows from..end - 1 of C -= (those rows of A, columns k..k + count - 1) B, for `columns` columns */
-static void rpi_lu_subtract(const rpi_buffers *b, const rpi_lu *lu, int from, int end, int k, int count, const rp_real *in, rp_real *out,
-                            size_t ld, int columns) {
-    rpi_product q;
-    if (from >= end || columns <= 0) return;
-    for (int i = from; i < end; i++)
-        for (int p = 0; p < count; p++) lu->packed[(size_t)i * RPI_LU_BLOCK + (size_t)p] = -lu->a[(size_t)i * lu->ld + (size_t)(k + p)];
-    memset(&q, 0, sizeof q);
-    q.m = end - from, q.n = rpi_columns(b, columns), q.k = count, q.add = 1;
-    q.a = lu->packed + (size_t)from * RPI_LU_BLOCK, q.a_row = RPI_LU_BLOCK, q.a_column = 1;
-    q.b = in, q.c = out, q.ldb = q.ldc = ld, q.a_packed = b->a_packed;
-    rpi_product_run(b, &q);
+static void rpi_lay_out_lu(rpi_arena *arena, rpi_lu *lu, int rows, int pivots, int width) {
+    lu->rows = rows, lu->pivots = pivots, lu->width = width;
+    lu->ld = rpi_leading(width + RPI_LINE_REALS); /* whole vectors from any column on */
+    lu->a = rpi_claim_rows(arena, (size_t)rows, lu->ld);
+    lu->packed = rpi_claim_rows(arena, (size_t)rows, RPI_LU_BLOCK);
+    lu->pivot = (int *)rpi_claim(arena, (size_t)pivots, sizeof *lu->pivot);
 }
 
 static void rpi_lu_swap(rp_real *a, rp_real *b, size_t n) {
@@ -4071,13 +3994,13 @@ static int rpi_lu_panel(const rpi_buffers *b, rpi_lu *lu, int k, int end) {
     for (int j = k; j < end; j++) {
         rp_real *top = lu->a + (size_t)j * lu->ld, most = 0;
         lu->pivot[j] = j;
-        for (int i = j; i < lu->m; i++) {
+        for (int i = j; i < lu->rows; i++) {
             rp_real size = RPI_MATH(fabs)(lu->a[(size_t)i * lu->ld + (size_t)j]);
             if (size > most) most = size, lu->pivot[j] = i;
         }
         if (!(most > 0) || !rpi_finite(most)) return 0;
         rpi_lu_swap(top, lu->a + (size_t)lu->pivot[j] * lu->ld, lu->ld);
-        for (int i = j + 1; i < lu->m; i++) {
+        for (int i = j + 1; i < lu->rows; i++) {
             rp_real *row = lu->a + (size_t)i * lu->ld;
             row[j] /= top[j];
             b->kernels->blend((size_t)(end - j - 1), -row[j], top + j + 1, NULL, 1, row + j + 1);
@@ -4087,60 +4010,64 @@ static int rpi_lu_panel(const rpi_buffers *b, rpi_lu *lu, int k, int end) {
 }
 
 static int rpi_lu_factor(const rpi_buffers *b, rpi_lu *lu) {
-    for (int k = 0, end; k < lu->m; k = end) {
-        end = k + RPI_LU_BLOCK < lu->m ? k + RPI_LU_BLOCK : lu->m;
+    for (int k = 0, end; k < lu->pivots; k = end) {
+        rpi_product q;
+        end = k + RPI_LU_BLOCK < lu->pivots ? k + RPI_LU_BLOCK : lu->pivots;
         if (!rpi_lu_panel(b, lu, k, end)) return 0;
-        for (int i = k + 1; i < end && end < lu->m; i++)
+        for (int i = k + 1; i < end; i++)
             for (int p = k; p < i; p++)
-                b->kernels->blend((size_t)(lu->m - end), -lu->a[(size_t)i * lu->ld + (size_t)p], lu->a + (size_t)p * lu->ld + end, NULL, 1,
+                b->kernels->blend((size_t)(lu->width - end), -lu->a[(size_t)i * lu->ld + (size_t)p], lu->a + (size_t)p * lu->ld + end, NULL, 1,
                                   lu->a + (size_t)i * lu->ld + end);
-        rpi_lu_subtract(b, lu, end, lu->m, k, end - k, lu->a + (size_t)k * lu->ld + end, lu->a + (size_t)end * lu->ld + end, lu->ld,
-                        lu->m - end);
+        memset(&q, 0, sizeof q);
+        q.m = lu->rows - end, q.n = rpi_columns(b, lu->width - end), q.k = end - k, q.add = 1;
+        if (!q.m || !q.n) continue;
+        for (int i = end; i < lu->rows; i++) b->kernels->blend((size_t)q.k, -1, lu->a + (size_t)i * lu->ld + k, NULL, 0, lu->packed + (size_t)i * RPI_LU_BLOCK);
+        q.a = lu->packed + (size_t)end * RPI_LU_BLOCK, q.a_row = RPI_LU_BLOCK, q.a_column = 1, q.a_packed = b->a_packed;
+        q.b = lu->a + (size_t)k * lu->ld + end, q.c = lu->a + (size_t)end * lu->ld + end, q.ldb = q.ldc = lu->ld;
+        rpi_product_run(b, &q);
     }
     return 1;
 }
 
-/* X = A^-1 X in place, [m][ldx] with `columns` columns. */
-static void rpi_lu_solve(const rpi_buffers *b, const rpi_lu *lu, rp_real *x, size_t ldx, int columns) {
-    int blocks = (lu->m + RPI_LU_BLOCK - 1) / RPI_LU_BLOCK;
-    size_t n = (size_t)columns;
-    for (int i = 0; i < lu->m; i++) rpi_lu_swap(x + (size_t)i * ldx, x + (size_t)lu->pivot[i] * ldx, n);
-    for (int block = 0; block < blocks; block++) {
-        int k = block * RPI_LU_BLOCK, end = k + RPI_LU_BLOCK < lu->m ? k + RPI_LU_BLOCK : lu->m;
-        for (int i = k + 1; i < end; i++)
-            for (int p = k; p < i; p++)
-                b->kernels->blend(n, -lu->a[(size_t)i * lu->ld + (size_t)p], x + (size_t)p * ldx, NULL, 1, x + (size_t)i * ldx);
-        rpi_lu_subtract(b, lu, end, lu->m, k, end - k, x + (size_t)k * ldx, x + (size_t)end * ldx, ldx, columns);
-    }
-    for (int block = blocks - 1; block >= 0; block--) {
-        int k = block * RPI_LU_BLOCK, end = k + RPI_LU_BLOCK < lu->m ? k + RPI_LU_BLOCK : lu->m;
-        for (int i = end - 1; i >= k; i--) {
-            for (int p = i + 1; p < end; p++)
-                b->kernels->blend(n, -lu->a[(size_t)i * lu->ld + (size_t)p], x + (size_t)p * ldx, NULL, 1, x + (size_t)i * ldx);
-            b->kernels->blend(n, 1 / lu->a[(size_t)i * lu->ld + (size_t)i], x + (size_t)i * ldx, NULL, 0, x + (size_t)i * ldx);
-        }
-        rpi_lu_subtract(b, lu, 0, k, k, end - k, x + (size_t)k * ldx, x, ldx, columns);
+/* The same to a right-hand side, [rows]. */
+static void rpi_lu_forward(const rpi_buffers *b, const rpi_lu *lu, rp_real *x) {
+    for (int i = 0; i < lu->pivots; i++) rpi_lu_swap(x + i, x + lu->pivot[i], 1);
+    for (int i = 1; i < lu->rows; i++) x[i] -= (rp_real)b->kernels->dot((size_t)(i < lu->pivots ? i : lu->pivots), lu->a + (size_t)i * lu->ld, x);
+}
+
+/* x, [width], of which what lies behind the pivots is known: their right-hand sides become the solution. */
+static void rpi_lu_backward(const rpi_buffers *b, const rpi_lu *lu, rp_real *x) {
+    for (int i = lu->pivots - 1; i >= 0; i--) {
+        const rp_real *row = lu->a + (size_t)i * lu->ld;
+        x[i] = (x[i] - (rp_real)b->kernels->dot((size_t)(lu->width - i - 1), row + i + 1, x + i + 1)) / row[i];
     }
 }
 
 /* The direct method (the plan of Conjugate, on a stack). Row l of (H + damping I) X = B says, with y~ = (y, 1) and S samples,
        X_l = (B_l - (1/S) sum_r [Rd_l,r y~_r' + d_l,r (Ry_r, 0)']) / damping,
    so that X can be eliminated from the R-forward and R-backward passes. What remains are, for each step and all samples at once,
-   z = Rz_l and r = Rd_l, coupled through y~_r'y~_s and d_r'd_s (c = 1 / (damping S)):
-       z_l + N_l r_l          = f_l + C_l z_(l-1)         N_l: c y~_r'y~_s for each unit
-       G_l z_l + r_l          = e_l + C_(l+1)' r_(l+1)    G_l: c sigma'_r sigma'_s d_r'd_s of the step above, - sigma'' d; H_f at the top
-       (C_l z)_(i,s) = sum_j W_ij sigma'_js z_js - c sum_r d_ir sum_j y_js sigma'_jr z_jr
-   Eliminating from below changes N alone: N_l + C_l N (I - G N)^-1 C_l' with N, G of the step below. Unknown (i, s) has the index
-   i S + s. With G in the place of H, sigma'' d and d are left out. */
+   z = Rz_l and r = Rd_l, coupled through y~_r'y~_s and d_r'd_s (k = 1 / (damping S)):
+       z_l + N_l r_l = f_l + C_l z_(l-1)           N_l: k y~_r'y~_s for each unit
+       G_l z_l + r_l = e_l + C_(l+1)' r_(l+1)      G_l: k sigma'_r sigma'_s d_r'd_s of the step above, - sigma'' d; - H_f at the top
+       (C_l z)_(i,s) = sum_j W_ij sigma'_js z_js - k sum_r d_ir sum_j y_js sigma'_jr z_jr
+   From below, each step hands over as many equations A z_l + B r_l = c as it has unknowns (A = I, B = N, c = f at the first). With r_l
+   from the second row they and those of the step above are
+       | A - B G  |       | 0   B C_(l+1)' | | z_(l+1) |   | c - B e_l |
+       | -C_(l+1) | z_l + | I   N_(l+1)    | | r_(l+1) | = | f_(l+1)   |,
+   from which z_l is eliminated, with pivots from both; what is left is for the next. Unknown (i, s) has the index i S + s. With G in
+   the place of H, sigma'' d and d are left out. */
 typedef struct rpi_direct_step {
-    int m;                                /* unknowns: units times samples */
-    rpi_lu lu;                            /* of I - N G */
-    rp_real *n, *g, *z, *r, *f, *e; /* n [m][ld]; g: for each unit [S][S], at the top for each sample [units][units] */
+    int m;                                     /* unknowns: units times samples */
+    rpi_lu lu;
+    const rp_real *equations;                  /* [m][2 m]: A, B; rows ld apart */
+    size_t ld;
+    rp_real *g, *x, *z, *r, *f, *e, *c;        /* g: for each unit [S][S], at the top for each sample [units][units]; x: a right-hand side */
 } rpi_direct_step;
 typedef struct rpi_direct {
     rpi_system *system;
     rpi_direct_step *steps;
-    rp_real *x, *y, *q, *minus_cd; /* scratch: two matrices of the widest step, [S S][ld], [widest][batch ld] */
+    rp_real *first;                /* equations of the first step */
+    rp_real *x, *y, *q, *minus_kd; /* scratch: two matrices of the widest step, [S S][ld], [widest][batch ld] */
     size_t ld;
 } rpi_direct;
 
@@ -4151,22 +4078,25 @@ static void rpi_lay_out_direct(const rpi_system *system, rpi_arena *arena, rpi_d
     direct->steps = (rpi_direct_step *)rpi_claim(arena, steps, sizeof *direct->steps);
     for (int i = 0; i < net->step_count; i++) {
         rpi_direct_step here;
-        int units = net->steps[i].outputs, top = i == net->step_count - 1;
+        int units = net->steps[i].outputs, top = i == net->step_count - 1, above = top ? 0 : net->steps[i + 1].outputs * system->count;
+        rp_real *vectors;
         memset(&here, 0, sizeof here);
         here.m = units * system->count;
-        rpi_lay_out_lu(arena, &here.lu, here.m);
-        here.n = rpi_claim_rows(arena, (size_t)here.m, here.lu.ld);
+        rpi_lay_out_lu(arena, &here.lu, here.m + above, here.m, here.m + 2 * above);
         here.g = rpi_claim_rows(arena, (size_t)here.m, top ? (size_t)units : count);
-        here.z = rpi_claim_rows(arena, 4, here.lu.ld);
-        if (arena->base) here.r = here.z + here.lu.ld, here.f = here.r + here.lu.ld, here.e = here.f + here.lu.ld;
-        if (arena->base) direct->steps[i] = here;
+        vectors = rpi_claim_rows(arena, 6, here.lu.ld);
         if (units > widest) widest = units;
         if (here.m > most) most = here.m;
+        if (!arena->base) continue;
+        here.x = vectors, here.z = here.x + here.lu.ld, here.r = here.z + here.lu.ld;
+        here.f = here.r + here.lu.ld, here.e = here.f + here.lu.ld, here.c = here.e + here.lu.ld;
+        direct->steps[i] = here;
     }
     direct->ld = rpi_leading(most);
+    direct->first = rpi_claim_rows(arena, (size_t)net->steps[0].outputs * count, 2 * direct->ld);
     direct->x = rpi_claim_rows(arena, (size_t)most, direct->ld), direct->y = rpi_claim_rows(arena, (size_t)most, direct->ld);
     direct->q = rpi_claim_rows(arena, count * count, direct->ld);
-    direct->minus_cd = rpi_claim_rows(arena, (size_t)widest, net->buffers.ld);
+    direct->minus_kd = rpi_claim_rows(arena, (size_t)widest, net->buffers.ld);
 }
 
 /* out = x'x for the columns of x [rows][ld]: [count][count], times scale, added to `start` */
@@ -4190,10 +4120,10 @@ static void rpi_direct_g(const rpi_direct *direct, int i) {
     const rpi_buffers *b = &net->buffers;
     const rpi_step *step = &net->steps[i];
     size_t count = (size_t)direct->system->count, units = (size_t)step->outputs;
-    rp_real *g = direct->steps[i].g, c = 1 / (direct->system->damping * (rp_real)count), *gram = direct->q;
+    rp_real *g = direct->steps[i].g, scale = 1 / (direct->system->damping * (rp_real)count), *gram = direct->q;
     int top = i == net->step_count - 1, couples = rpi_direct_couples(direct, i + 1);
     rpi_recursion matrix;
-    if (couples) rpi_gram(b, net->steps[i + 1].outputs, (int)count, b->d[i + 2], 0, c, gram);
+    if (couples) rpi_gram(b, net->steps[i + 1].outputs, (int)count, b->d[i + 2], 0, scale, gram);
     matrix.s = direct->x, matrix.ld = direct->ld;
     for (size_t s = 0; top && s < count; s++) {
         rpi_recursion_top(net, s, &matrix);
@@ -4232,7 +4162,7 @@ static void rpi_direct_times_c(const rpi_direct *direct, int i, rp_real *x, size
     const rpi_buffers *b = &net->buffers;
     const rpi_step *step = &net->steps[i];
     size_t count = (size_t)direct->system->count, inputs = (size_t)step->inputs, outputs = (size_t)step->outputs, ldq = direct->ld;
-    rp_real c = 1 / (direct->system->damping * (rp_real)count);
+    rp_real k = 1 / (direct->system->damping * (rp_real)count);
     rpi_product q;
     memset(&q, 0, sizeof q);
     q.n = rpi_columns(b, columns), q.a_packed = b->a_packed;
@@ -4256,53 +4186,77 @@ static void rpi_direct_times_c(const rpi_direct *direct, int i, rp_real *x, size
         q.b = x + r * ldx, q.ldb = count * ldx, q.c = direct->q + r * ldq, q.ldc = count * ldq;
         rpi_product_run(b, &q);
     }
-    b->kernels->blend(outputs * b->ld, -c, b->d[i + 1], NULL, 0, direct->minus_cd);
+    b->kernels->blend(outputs * b->ld, -k, b->d[i + 1], NULL, 0, direct->minus_kd);
     for (size_t s = 0; s < count; s++) {
-        q.m = step->outputs, q.k = (int)count, q.a = direct->minus_cd, q.a_row = b->ld, q.a_column = 1, q.add = 1;
+        q.m = step->outputs, q.k = (int)count, q.a = direct->minus_kd, q.a_row = b->ld, q.a_column = 1, q.add = 1;
         q.b = direct->q + s * count * ldq, q.ldb = ldq, q.c = out + s * ldo, q.ldc = count * ldo;
         rpi_product_run(b, &q);
     }
 }
 
-/* N of step i, from the finished one below. */
-static void rpi_direct_n(const rpi_direct *direct, int i) {
+/* N of step i to [m][ld], which is 0. */
+static void rpi_direct_n(const rpi_direct *direct, int i, rp_real *out, size_t ld) {
     const rp_net *net = direct->system->net;
-    const rpi_buffers *b = &net->buffers;
     const rpi_step *step = &net->steps[i];
-    const rpi_direct_step *here = &direct->steps[i];
-    size_t count = (size_t)direct->system->count, ld = here->lu.ld;
-    rpi_fill_rows(here->m, (int)ld, ld, NULL, here->n);
-    if (rpi_trains(net, step)) {
-        rpi_gram(b, step->inputs, (int)count, b->y[i], (rp_real)step->bias, 1 / (direct->system->damping * (rp_real)count), direct->q);
-        for (size_t a = 0; a < (size_t)here->m; a++) memcpy(here->n + a * ld + a / count * count, direct->q + a % count * count, count * sizeof *here->n);
-    }
-    if (!i) return;
-    memcpy(direct->x, direct->steps[i - 1].n, (size_t)here[-1].m * here[-1].lu.ld * sizeof *direct->x);
-    rpi_lu_solve(b, &here[-1].lu, direct->x, here[-1].lu.ld, here[-1].m);
-    rpi_direct_times_c(direct, i, direct->x, here[-1].lu.ld, direct->y, direct->ld, here[-1].m);
-    b->kernels->transpose(direct->y, direct->ld, here->m, here[-1].m, direct->x, ld, rpi_columns(b, here->m));
-    rpi_direct_times_c(direct, i, direct->x, ld, direct->y, direct->ld, here->m);
-    b->kernels->add_rows(here->m, rpi_columns(b, here->m), 1, direct->y, direct->ld, here->n, ld);
+    size_t count = (size_t)direct->system->count, m = (size_t)direct->steps[i].m;
+    if (!rpi_trains(net, step)) return;
+    rpi_gram(&net->buffers, step->inputs, (int)count, net->buffers.y[i], (rp_real)step->bias, 1 / (direct->system->damping * (rp_real)count), direct->q);
+    for (size_t a = 0; a < m; a++) memcpy(out + a * ld + a / count * count, direct->q + a % count * count, count * sizeof *out);
 }
 
-static int rpi_direct_factor(const rpi_direct *direct) {
+/* The upper rows of step i's matrix: A - B G and, below the top, B C'. */
+static void rpi_direct_upper(const rpi_direct *direct, int i) {
     const rpi_buffers *b = &direct->system->net->buffers;
-    for (int i = 0; i < direct->system->net->step_count; i++) rpi_direct_g(direct, i);
-    for (int i = 0; i < direct->system->net->step_count; i++) {
-        rpi_lu *lu = &direct->steps[i].lu;
-        rpi_direct_n(direct, i);
-        rpi_direct_times_g(direct, i, direct->steps[i].n, lu->ld, direct->x, lu->ld, lu->m); /* G N, whose transpose is N G */
-        b->kernels->transpose(direct->x, lu->ld, lu->m, lu->m, lu->a, lu->ld, rpi_columns(b, lu->m));
-        for (size_t a = 0; a < (size_t)lu->m; a++) {
-            b->kernels->blend((size_t)lu->m, -1, lu->a + a * lu->ld, NULL, 0, lu->a + a * lu->ld);
-            lu->a[a * lu->ld + a] += 1;
-        }
-        if (!rpi_lu_factor(b, lu)) return 0;
+    const rpi_direct_step *here = &direct->steps[i];
+    const rpi_kernels *k = b->kernels;
+    int m = here->m, above = (here->lu.width - m) / 2;
+    rp_real *a = here->lu.a;
+    k->transpose(here->equations + m, here->ld, m, m, direct->x, direct->ld, rpi_columns(b, m)); /* B', and of G B' and C B' the transposed */
+    rpi_direct_times_g(direct, i, direct->x, direct->ld, direct->y, direct->ld, m);
+    k->transpose(direct->y, direct->ld, m, m, a, here->lu.ld, m);
+    for (int row = 0; row < m; row++) k->blend((size_t)m, 1, here->equations + (size_t)row * here->ld, NULL, -1, a + (size_t)row * here->lu.ld);
+    if (!above) return;
+    rpi_direct_times_c(direct, i + 1, direct->x, direct->ld, direct->y, direct->ld, m);
+    k->transpose(direct->y, direct->ld, above, m, a + m + above, here->lu.ld, above);
+}
+
+/* The lower rows: -C, I and N of the step above. */
+static void rpi_direct_lower(const rpi_direct *direct, int i) {
+    const rpi_buffers *b = &direct->system->net->buffers;
+    const rpi_direct_step *here = &direct->steps[i];
+    size_t m = (size_t)here->m, ld = here->lu.ld, above = ((size_t)here->lu.width - m) / 2;
+    rp_real *a = here->lu.a + m * ld;
+    rpi_fill_rows(here->m, (int)direct->ld, direct->ld, NULL, direct->x);
+    for (size_t j = 0; j < m; j++) direct->x[j * direct->ld + j] = 1;
+    rpi_direct_times_c(direct, i + 1, direct->x, direct->ld, direct->y, direct->ld, here->m);
+    for (size_t row = 0; row < above; row++) {
+        b->kernels->blend(m, -1, direct->y + row * direct->ld, NULL, 0, a + row * ld);
+        a[row * ld + m + row] = 1;
+    }
+    rpi_direct_n(direct, i + 1, a + m + above, ld);
+}
+
+static int rpi_direct_factor(rpi_direct *direct) {
+    const rp_net *net = direct->system->net;
+    rpi_direct_step *first = &direct->steps[0];
+    first->equations = direct->first, first->ld = 2 * direct->ld;
+    rpi_fill_rows(first->m, (int)first->ld, first->ld, NULL, direct->first);
+    for (size_t j = 0; j < (size_t)first->m; j++) direct->first[j * first->ld + j] = 1;
+    rpi_direct_n(direct, 0, direct->first + first->m, first->ld);
+    for (int i = 0; i < net->step_count; i++) {
+        rpi_direct_step *here = &direct->steps[i];
+        size_t m = (size_t)here->m;
+        rpi_direct_g(direct, i);
+        rpi_fill_rows(here->lu.rows, (int)here->lu.ld, here->lu.ld, NULL, here->lu.a);
+        rpi_direct_upper(direct, i);
+        if (i < net->step_count - 1) rpi_direct_lower(direct, i);
+        if (!rpi_lu_factor(&net->buffers, &here->lu)) return 0;
+        if (i < net->step_count - 1) here[1].equations = here->lu.a + m * here->lu.ld + m, here[1].ld = here->lu.ld;
     }
     return 1;
 }
 
-/* Vectors of unknowns to and from rows of a matrix that products can work on. */
+/* Vectors of unknowns to rows of a matrix that products can work on. */
 static void rpi_spread(const rp_real *x, int m, rp_real *out) {
     for (int i = 0; i < m; i++, out += RPI_LINE_REALS) {
         memset(out, 0, RPI_LINE);
@@ -4310,17 +4264,28 @@ static void rpi_spread(const rp_real *x, int m, rp_real *out) {
     }
 }
 
-/* z = (I - N G)^-1 (f - N e), r = e - G z */
-static void rpi_direct_step_solve(const rpi_direct *direct, int i) {
+/* The right-hand side of step i's matrix, eliminated; the lower part is c of the next. */
+static void rpi_direct_forward(const rpi_direct *direct, int i) {
     const rpi_buffers *b = &direct->system->net->buffers;
     const rpi_direct_step *here = &direct->steps[i];
-    rp_real *x = direct->x;
-    for (int a = 0; a < here->m; a++) here->z[a] = here->f[a] - (rp_real)b->kernels->dot((size_t)here->m, here->n + (size_t)a * here->lu.ld, here->e);
-    rpi_spread(here->z, here->m, x);
-    rpi_lu_solve(b, &here->lu, x, RPI_LINE_REALS, 1);
-    for (int a = 0; a < here->m; a++) here->z[a] = x[(size_t)a * RPI_LINE_REALS];
-    rpi_direct_times_g(direct, i, x, RPI_LINE_REALS, direct->y, RPI_LINE_REALS, 1);
-    for (int a = 0; a < here->m; a++) here->r[a] = here->e[a] - direct->y[(size_t)a * RPI_LINE_REALS];
+    size_t m = (size_t)here->m, above = (size_t)here->lu.rows - m;
+    for (size_t a = 0; a < m; a++) here->x[a] = here->c[a] - (rp_real)b->kernels->dot(m, here->equations + a * here->ld + m, here->e);
+    if (above) memcpy(here->x + m, here[1].f, above * sizeof *here->x);
+    rpi_lu_forward(b, &here->lu, here->x);
+    if (above) memcpy(here[1].c, here->x + m, above * sizeof *here->x);
+}
+
+/* z, then r = e - G z, from those of the step above. */
+static void rpi_direct_backward(const rpi_direct *direct, int i) {
+    const rpi_buffers *b = &direct->system->net->buffers;
+    const rpi_direct_step *here = &direct->steps[i];
+    size_t m = (size_t)here->m, above = (size_t)here->lu.rows - m;
+    if (above) memcpy(here->x + m, here[1].z, above * sizeof *here->x), memcpy(here->x + m + above, here[1].r, above * sizeof *here->x);
+    rpi_lu_backward(b, &here->lu, here->x);
+    memcpy(here->z, here->x, m * sizeof *here->x);
+    rpi_spread(here->z, here->m, direct->x);
+    rpi_direct_times_g(direct, i, direct->x, RPI_LINE_REALS, direct->y, RPI_LINE_REALS, 1);
+    for (size_t a = 0; a < m; a++) here->r[a] = here->e[a] - direct->y[a * RPI_LINE_REALS];
 }
 
 /* e_i += C_(i+1)' r_(i+1) */
@@ -4331,7 +4296,7 @@ static void rpi_direct_from_above(const rpi_direct *direct, int i) {
     size_t count = (size_t)direct->system->count, outputs = (size_t)above->outputs;
     int couples = rpi_direct_couples(direct, i + 1), n = rpi_columns(b, (int)count);
     const rp_real *r = direct->steps[i + 1].r, *slope;
-    rp_real c = 1 / (direct->system->damping * (rp_real)count), *dr = direct->q;
+    rp_real k = 1 / (direct->system->damping * (rp_real)count), *dr = direct->q;
     rpi_fill_rows(above->outputs, n, b->ld, NULL, b->v[i + 2]);
     for (size_t a = 0; a < outputs; a++) memcpy(b->v[i + 2] + a * b->ld, r + a * count, count * sizeof *r);
     above->map->transposed(b, above, net->parameters, n, NULL, NULL, b->v[i + 2], b->v[i + 1], 1, 0);
@@ -4340,7 +4305,7 @@ static void rpi_direct_from_above(const rpi_direct *direct, int i) {
         for (size_t s = 0; s < count; s++) b->kernels->blend(count, r[a * count + s], b->d[i + 2] + a * b->ld, NULL, 1, dr + s * count);
     for (size_t j = 0; j < (size_t)above->inputs; j++) {
         rp_real *sum = b->v[i + 1] + j * b->ld, *e = direct->steps[i].e + j * count;
-        for (size_t s = 0; couples && s < count; s++) b->kernels->blend(count, -c * b->y[i + 1][j * b->ld + s], dr + s * count, NULL, 1, sum);
+        for (size_t s = 0; couples && s < count; s++) b->kernels->blend(count, -k * b->y[i + 1][j * b->ld + s], dr + s * count, NULL, 1, sum);
         slope = rpi_row_or_one(b, b->slope, i, j);
         for (size_t s = 0; s < count; s++) e[s] += slope[s] * sum[s];
     }
@@ -4370,19 +4335,12 @@ static void rpi_direct_solve(const rpi_direct *direct, const rp_real *right, rp_
     const rpi_buffers *b = &net->buffers;
     size_t count = (size_t)direct->system->count;
     rp_real scale = 1 / direct->system->damping;
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_direct_step *here = &direct->steps[i];
-        rpi_direct_right(direct, i, right);
-        if (i) {
-            rpi_spread(here[-1].z, here[-1].m, direct->x);
-            rpi_direct_times_c(direct, i, direct->x, RPI_LINE_REALS, direct->y, RPI_LINE_REALS, 1);
-            for (int a = 0; a < here->m; a++) here->f[a] += direct->y[(size_t)a * RPI_LINE_REALS];
-        }
-        rpi_direct_step_solve(direct, i);
-    }
-    for (int i = net->step_count - 2; i >= 0; i--) {
-        rpi_direct_from_above(direct, i);
-        rpi_direct_step_solve(direct, i);
+    for (int i = 0; i < net->step_count; i++) rpi_direct_right(direct, i, right);
+    memcpy(direct->steps[0].c, direct->steps[0].f, (size_t)direct->steps[0].m * sizeof *x);
+    for (int i = 0; i < net->step_count; i++) rpi_direct_forward(direct, i);
+    for (int i = net->step_count - 1; i >= 0; i--) {
+        if (i < net->step_count - 1) rpi_direct_from_above(direct, i);
+        rpi_direct_backward(direct, i);
     }
     for (int i = 0; i < net->step_count; i++)
         for (size_t a = 0; a < (size_t)direct->steps[i].m; a++) {
@@ -4393,6 +4351,70 @@ static void rpi_direct_solve(const rpi_direct *direct, const rp_real *right, rp_
     rpi_collect_product(net, (int)count, direct->system->gauss_newton, x);
     b->kernels->blend(net->parameter_count, scale, right, NULL, -scale, x);
     rpi_zero_frozen(net, x);
+}
+
+/* MINRES (Paige and Saunders) for x0 = 0, preconditioned: Lanczos vectors v, residuals r, directions w. */
+enum { RPI_MINRES_V, RPI_MINRES_Y, RPI_MINRES_R1, RPI_MINRES_R2, RPI_MINRES_W, RPI_MINRES_W1, RPI_MINRES_INVERSE, RPI_MINRES_VECTORS };
+typedef struct rpi_minres {
+    rp_real *vectors[RPI_MINRES_VECTORS]; /* INVERSE: the preconditioner, as a diagonal to multiply with, or NULL */
+    double tolerance;                     /* of the residual's norm under the preconditioner, by its first */
+    double begin;                         /* what that first is of the whole, for progress */
+    int limit, iterations;                /* over all runs */
+    int stop_at_negative;                 /* before the first direction of curvature <= 0 is used */
+    int (*progress)(void *user, int iteration, rp_real residual);
+    void *user;
+    int negative, stopped;                /* results */
+} rpi_minres;
+
+static void rpi_swap(rp_real **a, rp_real **b) {
+    rp_real *c = *a;
+    *a = *b, *b = c;
+}
+
+static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real *b, rp_real *x) {
+    const rpi_kernels *k = system->net->buffers.kernels;
+    size_t n = system->net->parameter_count;
+    rp_real **v = &m->vectors[RPI_MINRES_V], **y = &m->vectors[RPI_MINRES_Y], **r1 = &m->vectors[RPI_MINRES_R1],
+            **r2 = &m->vectors[RPI_MINRES_R2], **w = &m->vectors[RPI_MINRES_W], **w1 = &m->vectors[RPI_MINRES_W1];
+    double beta, before = 0, first, left, c = -1, s = 0, delta_bar = 0, epsilon = 0, gamma1 = 1, gamma2 = 1;
+    memset(x, 0, n * sizeof *x), memset(*w, 0, n * sizeof *x), memset(*w1, 0, n * sizeof *x), memset(*r1, 0, n * sizeof *x);
+    memcpy(*r2, b, n * sizeof *b);
+    k->blend(n, 1, b, m->vectors[RPI_MINRES_INVERSE], 0, *y);
+    beta = k->dot(n, b, *y), first = left = beta = beta > 0 ? sqrt(beta) : 0;
+    while (m->iterations < m->limit && left > m->tolerance * first && beta > 0) {
+        double alpha, epsilon1 = epsilon, delta, gamma_bar, gamma;
+        rp_status status;
+        k->blend(n, (rp_real)(1 / beta), *y, NULL, 0, *v);
+        status = rpi_system_times(system, *v, *y);
+        if (status) return status;
+        m->iterations++;
+        if (before > 0) k->blend(n, (rp_real)(-beta / before), *r1, NULL, 1, *y);
+        alpha = k->dot(n, *v, *y);
+        k->blend(n, (rp_real)(-alpha / beta), *r2, NULL, 1, *y);
+        rpi_swap(r1, r2), rpi_swap(r2, y); /* y is free now */
+        k->blend(n, 1, *r2, m->vectors[RPI_MINRES_INVERSE], 0, *y);
+        before = beta, beta = k->dot(n, *r2, *y), beta = beta > 0 ? sqrt(beta) : 0;
+        delta = c * delta_bar + s * alpha, gamma_bar = s * delta_bar - c * alpha;
+        if (c * gamma_bar >= 0) { /* the residual r has r'(A + damping I) r <= 0 (Liu and Roosta, MINRES: From Negative Curvature Detection) */
+            m->negative = 1;
+            if (m->stop_at_negative) break;
+        }
+        epsilon = s * beta, delta_bar = -c * beta;
+        gamma = sqrt(gamma_bar * gamma_bar + beta * beta);
+        if (!(gamma > 0)) break; /* x is the least-squares solution of a singular system */
+        c = gamma_bar / gamma, s = beta / gamma;
+        k->blend(n, 1, *v, NULL, (rp_real)(-epsilon1 / gamma2), *w1); /* w1, two directions old, becomes the new one, not yet by gamma */
+        k->blend(n, (rp_real)(-delta / gamma1), *w, NULL, 1, *w1);
+        rpi_swap(w, w1);
+        gamma2 = gamma1, gamma1 = gamma;
+        k->blend(n, (rp_real)(c * left / gamma), *w, NULL, 1, x);
+        left *= s;
+        if (m->progress && m->progress(m->user, m->iterations, (rp_real)(left / first * m->begin))) {
+            m->stopped = 1;
+            break;
+        }
+    }
+    return RP_OK;
 }
 
 /* A solve: its method's memory, and vectors for the solution, its residual, and the next of both. */
@@ -4414,8 +4436,7 @@ static void rpi_lay_out_solve(const rp_net *net, rpi_arena *arena, rpi_solve *so
     switch (solve->report.method) {
     case RP_SOLVE_DIRECT: rpi_lay_out_direct(&solve->system, arena, &solve->direct); break;
     case RP_SOLVE_DENSE:
-        rpi_lay_out_lu(arena, &solve->dense, (int)n);
-        solve->direct.x = rpi_claim_rows(arena, n, RPI_LINE_REALS);
+        rpi_lay_out_lu(arena, &solve->dense, (int)n, (int)n, (int)n);
         break;
     default:
         for (int i = 0; i < RPI_MINRES_VECTORS; i++) solve->minres.vectors[i] = rpi_claim_reals(arena, n);
@@ -4441,7 +4462,7 @@ static rp_solve_method rpi_choose_method(const rpi_solve *solve) {
     rp_solve_method method = RP_SOLVE_ITERATIVE;
     for (int i = 0; i < net->step_count; i++) {
         double m = (double)net->steps[i].outputs * count;
-        direct += 4.0 / 3 * m * m * m, size += 2 * m * m;
+        direct += 4 * m * m * m, size += 6 * m * m;
     }
     if (dense < iterative && n * n <= most) method = RP_SOLVE_DENSE;
     if (direct < (method == RP_SOLVE_DENSE ? dense : iterative) && size <= most && solve->system.damping > 0 && rpi_stack(net)) method = RP_SOLVE_DIRECT;
@@ -4465,11 +4486,11 @@ static rp_status rpi_check_solve(rp_net *net, const char *who, const rp_solve_op
         return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the direct method is for stacks of dense layers and activations", who);
     if (options->method == RP_SOLVE_DENSE && net->parameter_count > RPI_LARGEST)
         return rpi_fail(net, RP_ERR_OVERFLOW, "%s: a matrix of %z rows is too large for the dense method", who, net->parameter_count);
-    return rpi_check_rule(net, who, &options->rule);
+    return rpi_check_rule(net, who, "options.", &options->rule);
 }
 
-/* Memory, preconditioner or factors; 0 in *good: the matrix is singular. */
-static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, int *good) {
+/* Memory, x = 0 and its residual, preconditioner or factors; 0 in *good: the matrix is singular. */
+static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, const rp_real *b, int *good) {
     rp_net *net = solve->system.net;
     const char *who = solve->system.who;
     rpi_arena arena = {NULL, 0, 0};
@@ -4481,62 +4502,62 @@ static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, int *go
     if (solve->report.method == RP_SOLVE_ITERATIVE && solve->options.precondition)
         rpi_precondition(net, who, batch, &solve->options.rule, solve->system.damping, solve->minres.vectors[RPI_MINRES_INVERSE]);
     else solve->minres.vectors[RPI_MINRES_INVERSE] = NULL;
+    memset(solve->x, 0, net->parameter_count * sizeof *b), memcpy(solve->residual, b, net->parameter_count * sizeof *b);
+    rpi_zero_frozen(net, solve->residual);
+    solve->report.residual = rpi_norm(net, solve->residual) > 0;
     status = rpi_expand(net, who, batch, solve->system.gauss_newton);
     if (!status && solve->report.method == RP_SOLVE_DIRECT) *good = rpi_direct_factor(&solve->direct);
     if (status || solve->report.method != RP_SOLVE_DENSE) return status;
-    rpi_fill_rows(solve->dense.m, (int)solve->dense.ld, solve->dense.ld, NULL, solve->dense.a);
+    rpi_fill_rows(solve->dense.rows, (int)solve->dense.ld, solve->dense.ld, NULL, solve->dense.a);
     status = rpi_form_matrix(net, who, batch->count, solve->system.gauss_newton, solve->dense.a, solve->dense.ld);
     for (size_t i = 0; i < net->parameter_count; i++) net->sums[i] = 1;
     rpi_zero_frozen(net, net->sums);
     for (size_t i = 0; i < net->parameter_count; i++) solve->dense.a[i * solve->dense.ld + i] += net->sums[i] > 0 ? solve->system.damping : 1;
-    solve->report.products += solve->dense.m;
+    solve->report.products += solve->dense.rows;
     if (!status) *good = rpi_lu_factor(&net->buffers, &solve->dense);
     return status;
 }
 
 /* next = the method's solution for the present residual */
-static rp_status rpi_solve_once(rpi_solve *solve) {
+static rp_status rpi_solve_once(rpi_solve *solve, double residual) {
     rp_net *net = solve->system.net;
-    rp_status status = RP_OK;
-    switch (solve->report.method) {
-    case RP_SOLVE_DIRECT: rpi_direct_solve(&solve->direct, solve->residual, solve->next); break;
-    case RP_SOLVE_DENSE:
-        rpi_spread(solve->residual, solve->dense.m, solve->direct.x);
-        rpi_lu_solve(&net->buffers, &solve->dense, solve->direct.x, RPI_LINE_REALS, 1);
-        for (int i = 0; i < solve->dense.m; i++) solve->next[i] = solve->direct.x[(size_t)i * RPI_LINE_REALS];
-        break;
-    default: status = rpi_run_minres(&solve->system, &solve->minres, solve->residual, solve->next);
+    if (solve->report.method == RP_SOLVE_ITERATIVE) { /* preconditioned, its norm is another than the one that counts */
+        solve->minres.begin = residual;
+        solve->minres.tolerance = (double)solve->options.tolerance * (solve->options.precondition ? 0.5 : 0.95) / residual;
+        return rpi_run_minres(&solve->system, &solve->minres, solve->residual, solve->next);
     }
-    return status;
+    if (solve->report.method == RP_SOLVE_DIRECT) {
+        rpi_direct_solve(&solve->direct, solve->residual, solve->next);
+        return RP_OK;
+    }
+    memcpy(solve->next, solve->residual, net->parameter_count * sizeof *solve->next);
+    rpi_lu_forward(&net->buffers, &solve->dense, solve->next);
+    rpi_lu_backward(&net->buffers, &solve->dense, solve->next);
+    return RP_OK;
 }
 
-/* Solves, and improves the solution by solving for its residual as long as that lowers it by a tenth. */
+/* Solves for the residual, and again for what remains as long as that lowers it by a tenth. */
 static rp_status rpi_refine(rpi_solve *solve, const rp_real *b) {
     rp_net *net = solve->system.net;
     const rpi_kernels *k = net->buffers.kernels;
     size_t n = net->parameter_count;
-    double size, residual = 1, next, before;
-    memcpy(solve->residual, b, n * sizeof *b), memset(solve->x, 0, n * sizeof *b);
-    rpi_zero_frozen(net, solve->residual);
-    size = rpi_norm(net, solve->residual);
-    for (int more = size > 0; more;) {
-        rp_status status;
-        solve->minres.begin = residual, solve->minres.tolerance = (double)solve->options.tolerance / (2 * residual); /* its norm is another than the one that counts */
-        status = rpi_solve_once(solve);
+    double size = rpi_norm(net, solve->residual), residual = size > 0;
+    for (int more = size > 0; more; solve->report.refinements += more) {
+        double next, before = residual;
+        rp_status status = rpi_solve_once(solve, residual);
         if (status) return status;
         k->blend(n, 1, solve->x, NULL, 1, solve->next);
         if (!rpi_all_finite(solve->next, n) || rpi_system_times(&solve->system, solve->next, solve->next_residual)) break;
         k->blend(n, 1, b, NULL, -1, solve->next_residual);
         rpi_zero_frozen(net, solve->next_residual);
-        next = rpi_norm(net, solve->next_residual) / size, before = residual;
+        next = rpi_norm(net, solve->next_residual) / size;
         if (!(next < residual)) break;
         rpi_swap(&solve->x, &solve->next), rpi_swap(&solve->residual, &solve->next_residual);
         residual = next;
         more = residual > (double)solve->options.tolerance && residual < 0.9 * before && !solve->minres.stopped &&
-               (solve->report.method != RP_SOLVE_ITERATIVE || solve->minres.iterations < solve->minres.limit);
-        solve->report.refinements += more;
+               solve->minres.iterations < solve->minres.limit;
     }
-    solve->report.residual = (rp_real)(size > 0 ? residual : 0);
+    solve->report.residual = (rp_real)residual;
     net->error[0] = 0;
     return RP_OK;
 }
@@ -4560,10 +4581,8 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     solve.direct.system = &solve.system;
     solve.minres.limit = solve.options.iterations, solve.minres.progress = solve.options.progress, solve.minres.user = solve.options.user;
     solve.report.method = solve.options.method ? solve.options.method : rpi_choose_method(&solve);
-    status = rpi_begin_solve(&solve, batch, &good);
-    solve.report.residual = 1;
+    status = rpi_begin_solve(&solve, batch, b, &good);
     if (!status && good) status = rpi_refine(&solve, b);
-    else if (!status) memset(solve.x, 0, net->parameter_count * sizeof *x);
     if (!status) memcpy(x, solve.x, net->parameter_count * sizeof *x);
     rpi_block_free(&net->memory, &solve.block);
     if (status) return status;
@@ -4690,7 +4709,7 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.iterations is %d; with Newton's method it must be 1 or more", who, o->iterations);
     if (o->cubic_adaptive && !(o->cubic > 0))
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.cubic_adaptive is %d; it needs optimizer.cubic above 0", who, o->cubic_adaptive);
-    return rpi_check_rule(net, who, &o->rule);
+    return rpi_check_rule(net, who, "optimizer.", &o->rule);
 }
 
 static void rpi_state_of(const rp_optimizer *o, int *first, int *second) {
@@ -4827,7 +4846,9 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
 
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer) {
     rp_status status = rpi_trainable(net, "rp_update");
-    if (!status && optimizer && optimizer->cubic > 0)
+    if (!status) status = rpi_needs(net, "rp_update", "optimizer", optimizer);
+    if (!status) status = rpi_check_optimizer(net, "rp_update", optimizer);
+    if (!status && optimizer->cubic > 0)
         return rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_update: optimizer.cubic is %g: the length of its step is computed from a batch; use rp_train, or "
                         "rp_direction, rp_directional, rp_cubic_length and rp_move", (double)optimizer->cubic);
     if (!status) status = rpi_checked_direction(net, "rp_update", optimizer);
