@@ -36,15 +36,16 @@
        >>threads         several threads that predict from one net; nets for inference only; memory
      and behind RP_IMPLEMENTATION
        >>platform  >>memory  >>random  >>kernels  >>isa  >>team  >>activations  >>losses  >>layers  >>maps  >>build
-       >>sweeps  >>rules  >>tangents  >>diagonals  >>samples  >>solve  >>optimizers  >>steps  >>predict  >>evaluate  >>idx  >>template  >>licence
+       >>sweeps  >>rules  >>tangents  >>diagonals  >>samples  >>solve  >>optimizers  >>steps  >>predict  >>evaluate  >>idx
+       >>template  >>licence
 */
 #ifndef RPI_PASS /* the file includes itself once for each instruction set, for the part behind >>template */
 #ifndef RP_H
 #define RP_H
 
 /* >>concepts
-   A net is a list of layers, from the input to the last one, and a loss. No width, sample or batch has more than 2^28 numbers. A batch is `count` samples;
-   inputs are [count][inputs], targets and outputs [count][outputs], row after row.
+   A net is a list of layers, from the input to the last one, and a loss. A batch is `count` samples; inputs are
+   [count][inputs], targets and outputs [count][outputs], row after row. No width, sample or batch has more than 2^28 numbers.
 
    Residual partitioning bounds the loss around the present parameters by a sum of one parabola per parameter (Jensen's
    inequality, its weights chosen so that the bound is tightest), and steps towards the minimum of each:
@@ -219,7 +220,7 @@ RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope);         /* of th
 
 /* A frozen layer keeps its parameters, whatever the optimizer; its gradient and curvature are reported as 0, and the bound
    of residual partitioning leaves them out. `frozen` 1 or 0. At any time. RP_ERR_VALUE: there is no such layer, or it has no
-   parameters. */
+   parameters; this mistake does not stick. */
 RP_API rp_status rp_freeze(rp_net *net, int layer, int frozen);
 
 RP_API rp_status rp_loss(rp_net *net, rp_loss_kind loss);               /* default: RP_SQUARED_ERROR. Before the build; sticks */
@@ -280,25 +281,27 @@ RP_API rp_rule rp_rule_default(void);
    Adagrad       s += g^2;  w -= rate * g / (sqrt(s) + epsilon)
    Adadelta      s = mean of g^2 with rho; x = sqrt(a + epsilon) / sqrt(s + epsilon) * g; a = mean of x^2;  w -= rate * x
    per variable  h = the Hessian's diagonal + weight_decay;  w -= rate * sign(g) * rp_cubic_length(-|g|, h, 1, sigma)
-                 (Low-Rank Structure, Table 2; rp_hessian_diagonal says what the diagonal costs)
-   Newton        (B + (lambda + weight_decay) I) p = -g;  w += p. B is the Gauss-Newton matrix or the Hessian of the batch; the
-                 equation is solved to a tolerance by rp_hessian_solve's iterative method, up to the first direction of negative
-                 curvature (Levenberg-Marquardt). The step is taken if it does not raise the loss of this batch. lambda is halved where the
-                 quadratic model foretold the decrease well (ratio above 0.75), doubled where it did not (below 0.25; 4 times where
-                 the step was not taken), within a million times of `damping`. Instead of a step not taken -g / (curvature + lambda)
-                 is tried, a step of residual partitioning of the length that minimises the exact quadratic along it, halved up
-                 to 8 times. No step is taken that would raise this batch's loss
+                 (Low-Rank Structure, Table 2; see rp_hessian_diagonal for the cost)
+   Newton        (B + (lambda + weight_decay) I) p = -g;  w += p, where B is the batch's Gauss-Newton matrix or Hessian
 
    SGD to Adadelta give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
    where the curvature is zero) stays as it is.
 
-   Any method can have the length of its step computed (Low-Rank Structure, section 3): with `cubic` above 0 the step s that the
-   method proposes is multiplied by the alpha that minimises  alpha a + alpha^2 b / 2 + sigma |alpha s|^3 / 6,  where a and b are
-   the exact slope and curvature of this batch's loss (and weight decay) along s, and sigma is `cubic`. Where the slope is not
-   below 0 no step is taken. alpha undoes the scale of s, so the rate no longer matters. The time of one rp_directional more. Methods
-   whose step or its length is computed leave gradient, curvature and step in the flat arrays. With cubic_adaptive the loss is computed once more after the step: sigma is halved where the model
-   foretold the decrease well (ratio above 0.9), doubled where it did not (below 0.1: Kohler and Lucchi), and a step that
-   raised the loss is undone. rp_last_step reports what was done. */
+   Computed lengths: with `cubic` above 0 the step s of any method is multiplied by the alpha that minimises
+   alpha a + alpha^2 b / 2 + cubic |alpha s|^3 / 6, where a and b are the exact slope and curvature along s of this batch's loss with
+   weight decay (Low-Rank Structure, section 3). alpha undoes the scale of s, so the rate no longer matters. Where a >= 0 no
+   step is taken. It costs one rp_directional more. With cubic_adaptive `cubic` is only the first sigma: the loss is computed once
+   more after the step, and sigma halved where the model foretold its decrease well (ratio above 0.9), doubled where it did
+   not (below 0.1: Kohler and Lucchi); a step that raised the loss is undone.
+
+   Newton's steps (Levenberg-Marquardt) are solved for by MINRES, up to the first direction of negative curvature, and taken if
+   they do not raise this batch's loss. lambda is halved where the quadratic model foretold the decrease well (ratio above 0.75),
+   doubled where it did not (below 0.25), and 4 times as large after a step not taken, within a million times of `damping`. In
+   the place of that step comes -g / (curvature + lambda), one of residual partitioning, of the length that minimises the exact
+   quadratic along it, halved up to 8 times; or none, if all raise the loss.
+
+   rp_last_step reports what was done. Where the step or its length is computed, gradient, curvature and step are left in the
+   flat arrays. */
 typedef enum rp_method { RP_PARTITIONING, RP_SGD, RP_ADAM, RP_ADAGRAD, RP_ADADELTA, RP_PER_VARIABLE, RP_NEWTON } rp_method;
 typedef struct rp_optimizer {
     rp_method method;
@@ -310,20 +313,21 @@ typedef struct rp_optimizer {
     rp_real momentum;          /* SGD, partitioning; in [0, 1) */
     int nesterov;              /* SGD; needs momentum */
     rp_real curvature_average; /* partitioning; in [0, 1) */
-    rp_real damping;           /* partitioning; >= 0. Has the unit of the curvature: where losses or inputs are far below 1, make it smaller.
-                                  Newton: the first lambda, > 0 */
+    rp_real damping;           /* partitioning; >= 0. Has the unit of the curvature: where losses or inputs are far below 1, make
+                                  it smaller. Newton: the first lambda, > 0 */
     rp_rule rule;              /* partitioning; Newton: of the curvature in its fallback */
     rp_real beta1, beta2;      /* Adam; in [0, 1) */
     rp_real rho;               /* Adadelta; in [0, 1] */
     rp_real epsilon;           /* Adam, Adagrad, Adadelta; >= 0 */
-    rp_real cubic;             /* sigma of a computed step length, any method; 0: the method's own length */
-    int cubic_adaptive;        /* 1: `cubic` is the first sigma */
+    rp_real cubic;             /* any method: sigma of a computed length; 0: the step has its own */
+    int cubic_adaptive;        /* 1: sigma adapts */
     rp_real sigma;             /* per variable; > 0 */
     int full_hessian;          /* Newton: 1: B is the Hessian, 0: the Gauss-Newton matrix, which is never indefinite */
     int iterations;            /* Newton: most products in a solve */
     rp_real tolerance;         /* Newton: at which the solve ends: residual by right-hand side */
 } rp_optimizer;
-RP_API rp_optimizer rp_partitioning(void);              /* the default: sampled rule, fan-in scale, averages, rate 5 (1 to 10 are worth a try), damping 1 */
+RP_API rp_optimizer rp_partitioning(void);              /* the default: sampled rule, fan-in scale, averages, damping 1, rate 5 (1 to
+                                                           10 are worth a try) */
 RP_API rp_optimizer rp_partitioning_rate(rp_real rate); /* Algorithm 1 as printed: Jensen's bound, scale one, no averages: no state */
 RP_API rp_optimizer rp_sgd(rp_real rate);
 RP_API rp_optimizer rp_adam(rp_real rate);
@@ -334,8 +338,9 @@ RP_API rp_optimizer rp_newton(void);                    /* Gauss-Newton, lambda 
                                                            large batches, or the whole data set */
 
 /* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; Newton's method 6, and that and
-   per-variable rates the scratch of their products) and sets it to zero, unless the net has this state already. rp_train and rp_update do it themselves when they must; after it they allocate nothing.
-   Another method, or a momentum or average switched on or off, is another state: it starts from zero.
+   per-variable rates scratch for their products) and sets it to zero, unless the net has this state already. rp_train and
+   rp_update do it themselves when they must; after it they allocate nothing. Another method, or a momentum or average
+   switched on or off, is another state: it starts from zero.
    RP_ERR_VALUE: a field is out of range. RP_ERR_MEMORY: the earlier state is still there. */
 RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
 
@@ -368,7 +373,7 @@ RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *o
 typedef struct rp_score {
     rp_real loss;
     rp_real accuracy;  /* softmax: share of samples whose largest output is the label or the largest target; binary cross-entropy:
-                          share of outputs on the right side; by weight. -1 for losses that have none */
+                          share of outputs on the right side; by weight. -1 for losses that have none, or if all weights are 0 */
     int64_t count;     /* samples seen */
 } rp_score;
 
@@ -411,7 +416,8 @@ typedef struct rp_fit_report {
 /* Trains for some epochs. A last batch that is not full is trained as it is. `options` and `report` may be NULL. Stopping by
    patience or by the callback is success. Fails as rp_train does; what was learned until then is kept. Allocates nothing
    once the optimizer's state is there, except a copy of the parameters for keep_best. */
-RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options, rp_fit_report *report);
+RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options,
+                        rp_fit_report *report);
 
 /* Files in the IDX format (unsigned bytes), in which MNIST and its relatives are kept. `values` or `labels` is filled and
    belongs to the caller until rp_idx_free. On failure nothing is allocated and `error` says what was wrong. */
@@ -424,7 +430,8 @@ typedef struct rp_idx {
     char error[192];
 } rp_idx;
 /* Bytes 0..255 become low..high. RP_ERR_FILE: cannot be opened or read (or is larger than memory can hold). RP_ERR_MAGIC: not
-   IDX. RP_ERR_UNSUPPORTED: IDX, but not of unsigned bytes. RP_ERR_SHAPE: no dimensions, too many, or one of size zero; labels with more than one.
+   IDX. RP_ERR_UNSUPPORTED: IDX, but not of unsigned bytes. RP_ERR_SHAPE: no dimensions, too many, or one of size zero; labels
+   with more than one.
    RP_ERR_OVERFLOW: the dimensions' product. RP_ERR_TRUNCATED, RP_ERR_TRAILING: fewer or more bytes than the dimensions say.
    RP_ERR_LABEL: a label is `classes` or more. RP_ERR_MEMORY. */
 RP_API rp_status rp_images_memory(const void *bytes, size_t size, rp_real low, rp_real high, rp_idx *out);
@@ -443,7 +450,7 @@ RP_API void rp_idx_free(rp_idx *idx); /* NULL is allowed, twice too */
 
 RP_API size_t rp_parameter_count(const rp_net *net);    /* 0 before the build */
 RP_API rp_real *rp_parameters(rp_net *net);             /* may be written at any time between calls. NULL before the build */
-RP_API rp_real *rp_gradient(rp_net *net);               /* what the last rp_backward left; may be written. NULL also in a net for inference */
+RP_API rp_real *rp_gradient(rp_net *net);               /* what the last rp_backward left; may be written. NULL for inference only */
 RP_API rp_real *rp_curvature(rp_net *net);              /* the same; >= 0 */
 RP_API rp_real *rp_direction_array(rp_net *net);        /* what the last rp_direction left; may be written */
 
@@ -466,14 +473,15 @@ RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *r
    of the step must be computed from a batch (`cubic`): do it by rp_direction, rp_directional, rp_cubic_length and rp_move; or
    the step itself must (rp_newton): rp_hessian_solve. */
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
-RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer); /* the whole step, rate included, into rp_direction_array; counts as a step of the optimizer */
+RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer); /* the whole step, rate included, into rp_direction_array;
+                                                                              counts as a step of the optimizer */
 RP_API rp_status rp_move(rp_net *net, rp_real alpha);                      /* parameters += alpha * direction */
 
 /* The caller's own loss: forward; read rp_output ([count][outputs]); give back, for each sample and output, the derivative of
    that sample's loss and, or NULL, its second derivative (>= 0; a bound on the Hessian's diagonal). Fills the gradient and,
-   with a second derivative, the curvature by `rule` (NULL: rp_rule_default). RP_ERR_ORDER: no rp_forward went before, or
-   another call (also an earlier rp_backward_from) has used the net since. RP_ERR_VALUE: a second derivative is below 0 or not
-   finite. */
+   with a second derivative, the curvature by `rule` (NULL: rp_rule_default). RP_ERR_UNSUPPORTED: a net for inference only; it
+   has rp_predict. RP_ERR_ORDER: no rp_forward went before, or another call (also an earlier rp_backward_from) has used the net since. RP_ERR_VALUE: a second derivative is
+   below 0 or not finite. */
 RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count);
 RP_API const rp_real *rp_output(const rp_net *net); /* NULL if there was no rp_forward */
 RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature);
@@ -485,20 +493,21 @@ RP_API size_t rp_summary(const rp_net *net, char *text, size_t size);
 
 /* >>curvature
    Exact derivatives of the mean loss of a batch, for any net. H is its Hessian by the parameters, G the Gauss-Newton matrix
-   (H without the second derivatives of the net itself: never indefinite). Weight decay is left out. Frozen layers count as constants:
-   their entries are 0 in what comes out and are not looked at in what goes in. At a kink (ReLU, max pool, Huber) the second
-   derivative is that of the side the batch is on, as PyTorch's are.
+   (H without the second derivatives of the net itself: never indefinite). Weight decay is left out. Frozen layers count as
+   constants: their entries are 0 in what comes out and are not looked at in what goes in. At a kink (ReLU, max pool, Huber)
+   the second derivative is that of the side on which the batch is, as PyTorch's are.
 
-   Vectors have rp_parameter_count entries, in the order of the flat arrays, which stay untouched, as do parameters and optimizer
-   state. A vector may be one of the flat arrays. What comes out is written only on success. Batches are checked as by rp_train;
-   RP_ERR_NOT_FINITE: a vector that goes in, the loss or the result is not finite. Costs are in times of a gradient (rp_backward
-   without a rule), as bench/curvature.c measures them. All but rp_directional need one more number for each unit and sample, which the first
-   of them allocates (RP_ERR_MEMORY) and the net keeps; what else they allocate, and free, is said with them.
+   Vectors have rp_parameter_count entries, in the order of the flat arrays, which stay untouched, as do parameters and
+   optimizer state. A vector may be one of the flat arrays. What comes out is written only on success. Batches are checked as
+   by rp_train; RP_ERR_NOT_FINITE: a vector that goes in, the loss or the result is not finite. Numbers behind "cost" are times of
+   a gradient (rp_backward without a rule), as bench/curvature.c measures them. The products need one more number for each unit and
+   sample; the first of them allocates these (RP_ERR_MEMORY), and the net keeps them.
 
    "Low-Rank Structure" is Understanding and Exploiting the Low-Rank Structure of Deep Networks; "Conjugate" is Training Deep Nets
    Using Conjugate Deep Nets. */
 
-/* *first = g'grad f, *second = g'Hg for a direction g, by one forward sweep of second-order jets. Each may be NULL. 1 to 1.6. */
+/* *first = g'grad f, *second = g'Hg for a direction g, by one forward sweep of second-order jets. Each may be NULL. Cost 1
+   to 1.6. */
 RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first, rp_real *second);
 
 /* The alpha >= 0 that minimises alpha first + alpha^2 second / 2 + sigma (alpha norm)^3 / 6, where norm is |g|_2 (Low-Rank Structure,
@@ -506,7 +515,8 @@ RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real
    second <= 0). */
 RP_API double rp_cubic_length(double first, double second, double norm, double sigma);
 
-/* out = H v (forward over backward: Pearlmutter; Conjugate's exact Hessian), out = G v. out may be v. 1.8 to 2.8, and 1.3 to 2. */
+/* out = H v (forward over backward: Pearlmutter; Conjugate's exact Hessian), out = G v. out may be v. Cost 1.8 to 2.8,
+   and 1.3 to 2. */
 RP_API rp_status rp_hessian_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out);
 RP_API rp_status rp_gauss_newton_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out);
 
@@ -523,23 +533,26 @@ RP_API rp_status rp_hessian_diagonal(rp_net *net, const rp_data *batch, rp_real 
 RP_API rp_status rp_gauss_newton_diagonal(rp_net *net, const rp_data *batch, rp_real *out);
 
 /* The gradient of each sample's own loss (times its weight; the mean of these is the gradient).
-   norms[s] = |gradient of sample s|_2, without forming it: |d|^2 (|y|^2 + 1) in a dense layer. 0.5 to 1.3. */
+   norms[s] = |gradient of sample s|_2, without forming it: |d|^2 (|y|^2 + 1) in a dense layer. Cost 0.5 to 1.3. */
 RP_API rp_status rp_sample_gradient_norms(rp_net *net, const rp_data *batch, rp_real *norms);
 
 /* Its factors: d, the derivative by the values before the layer's activation, and y, what the layer reads. In a dense layer the
    gradient of W is the outer product d y', that of b is d; other layers sum over positions: d is [filters][height][width] and y
    [channels][height][width] (conv2d), d [steps][units] and y [steps][features] with states [steps][units], those before each step
    (recurrent: d y' for W and d states' for U; recursive: d states', y is NULL). The arrays live until the callback returns. It
-   returns 0, or anything else to stop with RP_ERR_STOPPED. Called for each sample and for each layer that is trained. Allocates rows for one sample. */
+   returns 0, or anything else to stop with RP_ERR_STOPPED, and may not use the net. Called for each sample and for each layer
+   that is trained. */
 typedef struct rp_sample_factors {
     int sample, layer;
     const rp_real *d, *y, *states; /* states: NULL unless recurrent or recursive */
 } rp_sample_factors;
-RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, int (*each)(void *user, const rp_sample_factors *factors), void *user);
+typedef int (*rp_each_sample)(void *user, const rp_sample_factors *factors);
+RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, rp_each_sample each, void *user);
 
-/* How much the samples' gradients g_s differ from their mean g (S samples, at least 2: RP_ERR_VALUE). The noise scale is about the largest
-   batch that still speeds training up (McCandlish et al., An Empirical Model of Large-Batch Training). `variance` (NULL: not
-   wanted): of each parameter's derivative over the samples, sum (g_s - g)^2 / (S - 1). 0.9 to 1.7; 1.6 to 2.7 with `variance`. */
+/* How much the samples' gradients g_s differ from their mean g (S samples, at least 2: RP_ERR_VALUE). The noise scale is about
+   the largest batch that still speeds training up (McCandlish et al., An Empirical Model of Large-Batch Training). `variance`
+   (NULL: not wanted): of each parameter's derivative over the samples, sum (g_s - g)^2 / (S - 1). Cost 0.9 to 1.7, with
+   `variance` 1.6 to 2.7. */
 typedef struct rp_noise {
     rp_real gradient;     /* |g|^2 */
     rp_real variance;     /* sum over the parameters of the variance over the samples */
@@ -550,37 +563,37 @@ RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *
 
 /* Solves (H + damping I) x = b. x may be b. H may be indefinite. */
 typedef enum rp_solve_method {
-    RP_SOLVE_AUTO,      /* the one that takes the fewest operations, iterations counted to their limit; those whose matrices would take more
-                           than a GiB are left out */
-    RP_SOLVE_ITERATIVE, /* MINRES: a product for each iteration. 11 vectors */
-    RP_SOLVE_DIRECT,    /* stacks of dense layers and activations: the parameters are eliminated by hand (Conjugate), which leaves a block-
-                           tridiagonal system in the samples' units. 8 (S width)^3 operations for each layer, however many parameters; matrices of
-                           6 (S width)^2 for each layer. Needs damping > 0 */
+    RP_SOLVE_AUTO,      /* the one that takes the fewest operations, iterations counted to their limit; without those whose
+                           matrices would take more than a GiB */
+    RP_SOLVE_ITERATIVE, /* MINRES: a product for each iteration; 11 vectors */
+    RP_SOLVE_DIRECT,    /* stacks of dense layers and activations: the parameters are eliminated by hand (Conjugate), which leaves a
+                           block-tridiagonal system in the samples' units. 8 (S width)^3 operations and 6 (S width)^2 numbers
+                           for each layer, however many parameters. Needs damping > 0 */
     RP_SOLVE_DENSE      /* H as a matrix: 2/3 parameters^3 operations */
 } rp_solve_method;
 typedef struct rp_solve_options {
     rp_solve_method method;
-    int gauss_newton;                                            /* 1: G in the place of H */
-    rp_real damping;                                             /* >= 0 */
-    rp_real tolerance;                                           /* |b - (H + damping I) x| / |b|; 0: 1e-4, with RP_DOUBLE 1e-9 */
-    int iterations;                                              /* most of MINRES; 0: 1000 */
-    int precondition;                                            /* iterative: 1: by the curvature of residual partitioning by `rule`. Measured: rarely
-                                                                    fewer iterations, often more, since damping I is no longer a multiple of I */
+    int gauss_newton;    /* 1: G in the place of H */
+    rp_real damping;     /* >= 0 */
+    rp_real tolerance;   /* of |b - (H + damping I) x| / |b|; 0: 1e-4, with RP_DOUBLE 1e-9 */
+    int iterations;      /* most of MINRES; 0: 1000 */
+    int precondition;    /* iterative: 1: by the curvature of residual partitioning, by `rule`. Measured: seldom fewer iterations, often
+                            more, since what H leaves at the damping is then no longer one eigenvalue */
     rp_rule rule;
     int (*progress)(void *user, int iteration, rp_real residual); /* iterative, an estimate; anything but 0 stops: RP_ERR_STOPPED */
     void *user;
-} rp_solve_options;                                              /* all zero is the default */
+} rp_solve_options;      /* all zero is the default */
 typedef struct rp_solve_report {
     rp_solve_method method;    /* that was used */
     rp_real residual;          /* |b - (H + damping I) x| / |b|, computed, not estimated */
     int products;              /* with H or G, in all */
     int refinements;           /* times that a solution was improved by solving for its residual */
-    int negative_curvature;    /* iterative: 1: a direction with v'(H + damping I)v <= 0 was met, 0: none; -1: other methods do not look */
+    int negative_curvature;    /* iterative: 1: a direction with v'(H + damping I)v <= 0 was met, 0: none; others: -1 */
 } rp_solve_report;
-/* `options` and `report` may be NULL. The residual is always computed with exact products, and improved where that helps. If it
-   stays above the tolerance (the limit of iterations, or a damping too small for this precision) the status is RP_ERR_NOT_CONVERGED,
-   x is the best that was found, also after RP_ERR_STOPPED, and the report says how good it is. RP_ERR_UNSUPPORTED: the direct
-   method on another net. RP_ERR_MEMORY. */
+/* `options` and `report` may be NULL. The residual is always computed, with exact products, and lowered by refinement where that
+   helps. If it stays above the tolerance (the limit of iterations, or a damping too small for this precision) the status is
+   RP_ERR_NOT_CONVERGED, x is the best that was found, also after RP_ERR_STOPPED, and the report says how good it is.
+   RP_ERR_UNSUPPORTED: the direct method on another net. RP_ERR_MEMORY. Allocates, and frees, its vectors and matrices. */
 RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_real *b, rp_real *x, const rp_solve_options *options,
                                   rp_solve_report *report);
 
@@ -591,7 +604,8 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
 typedef struct rp_workspace rp_workspace;
 RP_API rp_workspace *rp_workspace_new(const rp_net *net, int batch);  /* NULL: the net is not built, batch < 1, or no memory */
 RP_API void rp_workspace_free(rp_workspace *workspace);               /* before its net; NULL is allowed */
-RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count, rp_real *out); /* as rp_predict; leaves rp_error alone. RP_ERR_VALUE: also a workspace of another net */
+/* As rp_predict; leaves rp_error alone. RP_ERR_VALUE: also a workspace of another net. */
+RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count, rp_real *out);
 
 RP_API const char *rp_isa(const rp_net *net);           /* "portable", ...: the kernels that this net runs on; "" before the build */
 RP_API size_t rp_memory(const rp_net *net);             /* bytes that the net has allocated */
@@ -2078,6 +2092,16 @@ static void rpi_put_shape(rpi_text *text, rp_shape s) {
     rpi_put_string(text, buffer);
 }
 
+/* "an image of 3x28x28", ... */
+static const char *rpi_shape_text(rp_shape s, char text[64]) {
+    static const char *const kinds[] = {"", "a vector of ", "an image of ", "a sequence of "}; /* as rp_shape_kind */
+    rpi_text to = {text, 64, 0};
+    rpi_put_string(&to, kinds[s.kind]);
+    rpi_put_shape(&to, s);
+    text[to.length] = 0;
+    return text;
+}
+
 static const char *rpi_layer_name(const rpi_layer *layer) {
     static const char *const names[] = {NULL,         "dense",     "conv2d",    "max_pool2d",
                                         "avg_pool2d", "recurrent", "recursive", "add"}; /* as rpi_kind */
@@ -2243,8 +2267,9 @@ static rpi_layer *rpi_append_image(rp_net *net, const char *who, rpi_kind kind, 
             return NULL;
         }
     if (in.kind != RP_SHAPE_IMAGE) {
-        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs an image, but what comes before gives %dx%d (steps x features)",
-                                who, net->layer_count, in.steps, in.channels));
+        char text[64];
+        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs an image, but what comes before gives %s", who, net->layer_count,
+                                rpi_shape_text(in, text)));
         return NULL;
     }
     if (g.groups > in.channels || in.channels % g.groups || g.filters % g.groups) {
@@ -2273,8 +2298,7 @@ static rpi_layer *rpi_append_image(rp_net *net, const char *who, rpi_kind kind, 
     return layer;
 }
 
-RP_API int rp_conv2d_with(rp_net *net, const rp_conv2d_desc *desc) {
-    static const char who[] = "rp_conv2d";
+static int rpi_conv2d(rp_net *net, const char *who, const rp_conv2d_desc *desc) {
     rp_status status = rpi_may_describe(net, who);
     rpi_geometry g;
     rpi_layer *layer;
@@ -2294,6 +2318,8 @@ RP_API int rp_conv2d_with(rp_net *net, const rp_conv2d_desc *desc) {
     return rpi_appended_affine(net, who, layer, layer->geometry.channels * g.kernel_height * g.kernel_width, 0, g.filters);
 }
 
+RP_API int rp_conv2d_with(rp_net *net, const rp_conv2d_desc *desc) { return rpi_conv2d(net, "rp_conv2d_with", desc); }
+
 RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride, int padding) {
     rp_conv2d_desc desc;
     rp_status status = rpi_may_describe(net, "rp_conv2d");
@@ -2301,10 +2327,12 @@ RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride, int paddi
     if (kernel < 1 || stride < 1)
         return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: %s is %d; it must be 1 or more", net->layer_count,
                                        kernel < 1 ? "kernel" : "stride", kernel < 1 ? kernel : stride));
+    if (padding < 0)
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: padding is %d; it must be 0 or more", net->layer_count, padding));
     memset(&desc, 0, sizeof desc);
     desc.filters = filters, desc.kernel_height = desc.kernel_width = kernel, desc.stride_height = desc.stride_width = stride;
     desc.padding_height = desc.padding_width = padding;
-    return rp_conv2d_with(net, &desc);
+    return rpi_conv2d(net, "rp_conv2d", &desc);
 }
 
 static int rpi_pool2d(rp_net *net, const char *who, rpi_kind kind, int height, int width, int stride) {
@@ -2337,18 +2365,17 @@ static int rpi_known_activation(rp_net *net, const char *who, rp_activation_kind
     return 0;
 }
 
-RP_API int rp_recurrent_with(rp_net *net, const rp_recurrent_desc *desc) {
-    static const char who[] = "rp_recurrent";
+static int rpi_recurrent(rp_net *net, const char *who, const rp_recurrent_desc *desc) {
     rp_status status = rpi_may_describe(net, who);
     rp_shape in, out;
     rpi_layer *layer;
+    char text[64];
     if (status) return status;
     if (!desc) return rpi_break(net, rpi_fail(net, RP_ERR_NULL, "%s: layer %d: desc is NULL", who, net->layer_count));
     in = net->output;
     if (in.kind != RP_SHAPE_SEQUENCE)
-        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE,
-                                       "%s: layer %d: it needs a sequence, but what comes before gives %dx%dx%d (channels, height, width)",
-                                       who, net->layer_count, in.channels, in.height, in.width));
+        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs a sequence, but what comes before gives %s", who,
+                                       net->layer_count, rpi_shape_text(in, text)));
     out = rp_sequence(in.steps, desc->units);
     if (!rpi_shape_valid(out))
         return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: units is %d; it must be 1 or more, and at most %d in all %d steps",
@@ -2362,10 +2389,12 @@ RP_API int rp_recurrent_with(rp_net *net, const rp_recurrent_desc *desc) {
     return rpi_appended_affine(net, who, layer, in.channels, desc->units, desc->units);
 }
 
+RP_API int rp_recurrent_with(rp_net *net, const rp_recurrent_desc *desc) { return rpi_recurrent(net, "rp_recurrent_with", desc); }
+
 RP_API int rp_recurrent(rp_net *net, int units, rp_activation_kind activation) {
     rp_recurrent_desc desc;
     desc.units = units, desc.activation = activation, desc.all_states = 0;
-    return rp_recurrent_with(net, &desc);
+    return rpi_recurrent(net, "rp_recurrent", &desc);
 }
 
 RP_API int rp_recursive(rp_net *net, int steps, rp_activation_kind activation) {
@@ -2399,13 +2428,10 @@ RP_API int rp_add(rp_net *net, int source) {
     in = net->output, other = source == RP_INPUT ? net->input : net->layers[source].out;
     if (in.kind != other.kind || in.steps != other.steps || in.channels != other.channels || in.height != other.height ||
         in.width != other.width) {
-        char text[2][64];
-        rpi_text first = {text[0], sizeof text[0], 0}, second = {text[1], sizeof text[1], 0};
-        rpi_put_shape(&first, in), rpi_put_shape(&second, other);
-        text[0][first.length] = text[1][second.length] = 0;
-        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE,
-                                       "rp_add: layer %d: the shape before it is %s, that of layer %d is %s; they must be the same",
-                                       net->layer_count, text[0], source, text[1]));
+        char one[64], two[64], name[32] = "the input";
+        if (source != RP_INPUT) rpi_format(name, sizeof name, "layer %d", source);
+        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "rp_add: layer %d: what comes before gives %s, %s gives %s; they must be the same",
+                                       net->layer_count, rpi_shape_text(in, one), name, rpi_shape_text(other, two)));
     }
     layer = rpi_append(net, "rp_add");
     if (!layer) return net->broken;
@@ -3389,8 +3415,8 @@ static rp_status rpi_prepare_tangents(rp_net *net, const char *who) {
 
 /* A step's part of t = A(g) x + A(w) t, where x is the value (with g's bias) or, for t2, itself a derivative (without). Only what can
    be other than zero. */
-static void rpi_apply_along(const rp_net *net, const rpi_buffers *b, const rpi_step *step, int n, const rp_real *g, rp_real *const *x,
-                            int value, rp_real *const *t) {
+static void rpi_apply_along(const rp_net *net, const rpi_buffers *b, const rpi_step *step, int n, const rp_real *g,
+                            rp_real *const *x, int value, rp_real *const *t) {
     rpi_step term = *step;
     term.bias = value && step->bias;
     if (rpi_trains(net, step) && (value || net->live[step->in])) {
@@ -3406,8 +3432,8 @@ static void rpi_apply_along(const rp_net *net, const rpi_buffers *b, const rpi_s
 }
 
 /* t, and t2 or bend (each may be NULL), of every slot above trained parameters. sigma' and sigma'' (bend: sigma'' d) are in place. */
-static void rpi_sweep_tangents(const rp_net *net, const rpi_buffers *b, int n, const rp_real *g, rp_real *const *t, rp_real *const *t2,
-                               rp_real *const *bend) {
+static void rpi_sweep_tangents(const rp_net *net, const rpi_buffers *b, int n, const rp_real *g, rp_real *const *t,
+                               rp_real *const *t2, rp_real *const *bend) {
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         size_t row = (size_t)step->out_row * b->ld;
@@ -3442,7 +3468,8 @@ static void rpi_loss_hessian(const rp_net *net, int n, rp_real *x) {
 
 static double rpi_dot_outputs(const rp_net *net, int count, const rp_real *x, const rp_real *y) {
     double sum = 0;
-    for (int i = 0; i < net->outputs; i++, x += net->buffers.ld, y += net->buffers.ld) sum += net->buffers.kernels->dot((size_t)count, x, y);
+    for (int i = 0; i < net->outputs; i++, x += net->buffers.ld, y += net->buffers.ld)
+        sum += net->buffers.kernels->dot((size_t)count, x, y);
     return sum;
 }
 
@@ -3464,8 +3491,8 @@ static void rpi_zero_frozen(const rp_net *net, rp_real *x) {
 }
 
 /* The guards of a tool that takes a batch and a vector (which may be of another name, or none). */
-static rp_status rpi_tool(rp_net *net, const char *who, const rp_data *batch, const char *name, const rp_real *x, const char *out_name,
-                          const void *out) {
+static rp_status rpi_tool(rp_net *net, const char *who, const rp_data *batch, const char *name, const rp_real *x,
+                          const char *out_name, const void *out) {
     rp_status status = rpi_trainable(net, who);
     if (!status) status = rpi_needs(net, who, "data", batch);
     if (!status && name) status = rpi_needs(net, who, name, x);
@@ -3556,10 +3583,12 @@ static rp_status rpi_multiply(rp_net *net, const char *who, int count, int gauss
     }
     rpi_collect_product(net, count, gauss_newton, net->sums);
     if (rpi_all_finite(net->sums, net->parameter_count)) return RP_OK;
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: a product with the %s is not finite", who, gauss_newton ? "Gauss-Newton matrix" : "Hessian");
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: a product with the %s is not finite", who,
+                    gauss_newton ? "Gauss-Newton matrix" : "Hessian");
 }
 
-static rp_status rpi_product_with(rp_net *net, const char *who, const rp_data *batch, int gauss_newton, const rp_real *v, rp_real *out) {
+static rp_status rpi_product_with(rp_net *net, const char *who, const rp_data *batch, int gauss_newton, const rp_real *v,
+                                  rp_real *out) {
     rp_status status = rpi_tool(net, who, batch, "v", v, "out", out);
     if (!status) status = rpi_expand(net, who, batch, gauss_newton);
     if (!status) status = rpi_multiply(net, who, batch->count, gauss_newton, v);
@@ -3691,7 +3720,8 @@ static void rpi_collect_squares(const rp_net *net, int count) {
 /* Memory for one call: a layout runs for its size, then on this block. */
 static rp_status rpi_temporary(rp_net *net, const char *who, rpi_block *block, rpi_arena *arena) {
     if (arena->overflow) return rpi_fail(net, RP_ERR_OVERFLOW, "%s: its matrices need more memory than can be addressed", who);
-    if (!rpi_block_new(&net->memory, block, arena->used)) return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes", who, arena->used);
+    if (!rpi_block_new(&net->memory, block, arena->used))
+        return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes", who, arena->used);
     arena->base = block->base, arena->used = 0;
     return RP_OK;
 }
@@ -3799,7 +3829,8 @@ static rp_status rpi_square_norms(rp_net *net, const char *who, const rp_data *b
         if (rpi_trains(net, step) && step->collects) step->map->reach(b, step, n, b->y[step->in], b->d[step->out], 1, 1, b->total);
     }
     for (int s = 0; s < batch->count; s++)
-        if (!rpi_finite(b->total[s])) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the gradient's square is not finite at sample %d", who, s);
+        if (!rpi_finite(b->total[s]))
+            return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the gradient's square is not finite at sample %d", who, s);
     return RP_OK;
 }
 
@@ -3852,7 +3883,8 @@ RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *
     if (variance) memcpy(variance, net->sums, net->parameter_count * sizeof *variance);
     noise->gradient = (rp_real)mean, noise->variance = (rp_real)spread;
     noise->signal = (rp_real)(mean - spread / count);
-    noise->scale = noise->signal > 0 && rpi_finite((rp_real)(spread / (mean - spread / count))) ? (rp_real)(spread / (mean - spread / count)) : 0;
+    noise->scale = noise->signal > 0 ? noise->variance / noise->signal : 0;
+    if (!rpi_finite(noise->scale)) noise->scale = 0;
     return RP_OK;
 }
 
@@ -3895,7 +3927,7 @@ static void rpi_gather_factors(const rp_net *net, int layer, int s, rpi_factors 
     }
 }
 
-RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, int (*each)(void *user, const rp_sample_factors *factors), void *user) {
+RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, rp_each_sample each, void *user) {
     static const char who[] = "rp_sample_gradients";
     rpi_factors rows;
     rpi_arena arena = {NULL, 0, 0};
@@ -3945,7 +3977,8 @@ static rp_status rpi_system_times(rpi_system *system, const rp_real *x, rp_real 
 static double rpi_norm(const rp_net *net, const rp_real *x) { return sqrt(net->buffers.kernels->dot(net->parameter_count, x, x)); }
 
 /* inverse = 1 / (curvature + damping), kept away from 0. Where the curvature cannot be had (it overflows): 1. */
-static void rpi_precondition(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, rp_real damping, rp_real *inverse) {
+static void rpi_precondition(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, rp_real damping,
+                             rp_real *inverse) {
     const rpi_buffers *b = &net->buffers;
     uint64_t random = net->random;
     rp_real most = 0;
@@ -4016,12 +4049,13 @@ static int rpi_lu_factor(const rpi_buffers *b, rpi_lu *lu) {
         if (!rpi_lu_panel(b, lu, k, end)) return 0;
         for (int i = k + 1; i < end; i++)
             for (int p = k; p < i; p++)
-                b->kernels->blend((size_t)(lu->width - end), -lu->a[(size_t)i * lu->ld + (size_t)p], lu->a + (size_t)p * lu->ld + end, NULL, 1,
-                                  lu->a + (size_t)i * lu->ld + end);
+                b->kernels->blend((size_t)(lu->width - end), -lu->a[(size_t)i * lu->ld + (size_t)p],
+                                  lu->a + (size_t)p * lu->ld + end, NULL, 1, lu->a + (size_t)i * lu->ld + end);
         memset(&q, 0, sizeof q);
         q.m = lu->rows - end, q.n = rpi_columns(b, lu->width - end), q.k = end - k, q.add = 1;
         if (!q.m || !q.n) continue;
-        for (int i = end; i < lu->rows; i++) b->kernels->blend((size_t)q.k, -1, lu->a + (size_t)i * lu->ld + k, NULL, 0, lu->packed + (size_t)i * RPI_LU_BLOCK);
+        for (int i = end; i < lu->rows; i++)
+            b->kernels->blend((size_t)q.k, -1, lu->a + (size_t)i * lu->ld + k, NULL, 0, lu->packed + (size_t)i * RPI_LU_BLOCK);
         q.a = lu->packed + (size_t)end * RPI_LU_BLOCK, q.a_row = RPI_LU_BLOCK, q.a_column = 1, q.a_packed = b->a_packed;
         q.b = lu->a + (size_t)k * lu->ld + end, q.c = lu->a + (size_t)end * lu->ld + end, q.ldb = q.ldc = lu->ld;
         rpi_product_run(b, &q);
@@ -4032,7 +4066,8 @@ static int rpi_lu_factor(const rpi_buffers *b, rpi_lu *lu) {
 /* The same to a right-hand side, [rows]. */
 static void rpi_lu_forward(const rpi_buffers *b, const rpi_lu *lu, rp_real *x) {
     for (int i = 0; i < lu->pivots; i++) rpi_lu_swap(x + i, x + lu->pivot[i], 1);
-    for (int i = 1; i < lu->rows; i++) x[i] -= (rp_real)b->kernels->dot((size_t)(i < lu->pivots ? i : lu->pivots), lu->a + (size_t)i * lu->ld, x);
+    for (int i = 1; i < lu->rows; i++)
+        x[i] -= (rp_real)b->kernels->dot((size_t)(i < lu->pivots ? i : lu->pivots), lu->a + (size_t)i * lu->ld, x);
 }
 
 /* x, [width], of which what lies behind the pivots is known: their right-hand sides become the solution. */
@@ -4057,11 +4092,13 @@ static void rpi_lu_backward(const rpi_buffers *b, const rpi_lu *lu, rp_real *x) 
    from which z_l is eliminated, with pivots from both; what is left is for the next. Unknown (i, s) has the index i S + s. With G in
    the place of H, sigma'' d and d are left out. */
 typedef struct rpi_direct_step {
-    int m;                                     /* unknowns: units times samples */
+    int m; /* unknowns: units times samples */
     rpi_lu lu;
-    const rp_real *equations;                  /* [m][2 m]: A, B; rows ld apart */
+    const rp_real *equations; /* [m][2 m]: A, B; rows ld apart */
     size_t ld;
-    rp_real *g, *x, *z, *r, *f, *e, *c;        /* g: for each unit [S][S], at the top for each sample [units][units]; x: a right-hand side */
+    rp_real *g; /* for each unit [S][S], at the top for each sample [units][units] */
+    rp_real *x; /* a right-hand side, then the solution, of lu */
+    rp_real *z, *r, *f, *e, *c;
 } rpi_direct_step;
 typedef struct rpi_direct {
     rpi_system *system;
@@ -4078,7 +4115,8 @@ static void rpi_lay_out_direct(const rpi_system *system, rpi_arena *arena, rpi_d
     direct->steps = (rpi_direct_step *)rpi_claim(arena, steps, sizeof *direct->steps);
     for (int i = 0; i < net->step_count; i++) {
         rpi_direct_step here;
-        int units = net->steps[i].outputs, top = i == net->step_count - 1, above = top ? 0 : net->steps[i + 1].outputs * system->count;
+        int units = net->steps[i].outputs, top = i == net->step_count - 1,
+            above = top ? 0 : net->steps[i + 1].outputs * system->count;
         rp_real *vectors;
         memset(&here, 0, sizeof here);
         here.m = units * system->count;
@@ -4107,11 +4145,14 @@ static void rpi_gram(const rpi_buffers *b, int rows, int count, const rp_real *x
         for (size_t r = 0; r < n; r++) b->kernels->blend(n, scale * x[r], x, NULL, 1, out + r * n);
 }
 
-static const rp_real *rpi_row_or_one(const rpi_buffers *b, rp_real *const *rows, int i, size_t unit) { return rows[i] ? rows[i] + unit * b->ld : b->ones; }
+static const rp_real *rpi_row_or_one(const rpi_buffers *b, rp_real *const *rows, int i, size_t unit) {
+    return rows[i] ? rows[i] + unit * b->ld : b->ones;
+}
 
 /* The part of step i's d in the equations: not with the Gauss-Newton matrix, nor where nothing is trained. */
 static int rpi_direct_couples(const rpi_direct *direct, int i) {
-    return i < direct->system->net->step_count && !direct->system->gauss_newton && rpi_trains(direct->system->net, &direct->system->net->steps[i]);
+    return i < direct->system->net->step_count && !direct->system->gauss_newton &&
+           rpi_trains(direct->system->net, &direct->system->net->steps[i]);
 }
 
 /* G of step i. */
@@ -4129,25 +4170,31 @@ static void rpi_direct_g(const rpi_direct *direct, int i) {
         rpi_recursion_top(net, s, &matrix);
         for (size_t a = 0; a < units; a++)
             for (size_t k = 0; k < units; k++)
-                g[(s * units + a) * units + k] = -matrix.s[a * matrix.ld + k] * rpi_row_or_one(b, b->slope, i, a)[s] * rpi_row_or_one(b, b->slope, i, k)[s];
+                g[(s * units + a) * units + k] =
+                    -matrix.s[a * matrix.ld + k] * rpi_row_or_one(b, b->slope, i, a)[s] * rpi_row_or_one(b, b->slope, i, k)[s];
     }
     for (size_t a = 0; a < units; a++) {
-        const rp_real *slope = rpi_row_or_one(b, b->slope, i, a), *second = b->second[i] && !direct->system->gauss_newton ? b->second[i] + a * b->ld : NULL;
+        const rp_real *slope = rpi_row_or_one(b, b->slope, i, a),
+                      *second = b->second[i] && !direct->system->gauss_newton ? b->second[i] + a * b->ld : NULL;
         for (size_t s = 0; !top && s < count; s++)
-            for (size_t r = 0; r < count; r++) g[(a * count + s) * count + r] = couples ? gram[s * count + r] * slope[s] * slope[r] : 0;
-        for (size_t s = 0; second && s < count; s++) g[top ? (s * units + a) * units + a : (a * count + s) * count + s] -= second[s];
+            for (size_t r = 0; r < count; r++)
+                g[(a * count + s) * count + r] = couples ? gram[s * count + r] * slope[s] * slope[r] : 0;
+        for (size_t s = 0; second && s < count; s++)
+            g[top ? (s * units + a) * units + a : (a * count + s) * count + s] -= second[s];
     }
 }
 
 /* out = G x, for `columns` columns */
-static void rpi_direct_times_g(const rpi_direct *direct, int i, const rp_real *x, size_t ldx, rp_real *out, size_t ldo, int columns) {
+static void rpi_direct_times_g(const rpi_direct *direct, int i, const rp_real *x, size_t ldx, rp_real *out, size_t ldo,
+                               int columns) {
     const rp_net *net = direct->system->net;
     const rpi_buffers *b = &net->buffers;
     size_t count = (size_t)direct->system->count, units = (size_t)net->steps[i].outputs;
     int top = i == net->step_count - 1;
     rpi_product q;
     memset(&q, 0, sizeof q);
-    q.m = q.k = (int)(top ? units : count), q.n = rpi_columns(b, columns), q.a_row = (size_t)q.m, q.a_column = 1, q.a_packed = b->a_packed;
+    q.m = q.k = (int)(top ? units : count), q.n = rpi_columns(b, columns), q.a_row = (size_t)q.m, q.a_column = 1,
+    q.a_packed = b->a_packed;
     q.ldb = (top ? count : 1) * ldx, q.ldc = (top ? count : 1) * ldo;
     for (size_t k = 0; k < (top ? count : units); k++) {
         q.a = direct->steps[i].g + k * (size_t)q.m * (size_t)q.m;
@@ -4173,7 +4220,8 @@ static void rpi_direct_times_c(const rpi_direct *direct, int i, rp_real *x, size
         }
     for (size_t s = 0; s < count; s++) {
         if (step->map != &rpi_dense_map) {
-            for (size_t j = 0; j < inputs; j++) memcpy(out + (j * count + s) * ldo, x + (j * count + s) * ldx, (size_t)q.n * sizeof *x);
+            for (size_t j = 0; j < inputs; j++)
+                memcpy(out + (j * count + s) * ldo, x + (j * count + s) * ldx, (size_t)q.n * sizeof *x);
             continue;
         }
         q.m = step->outputs, q.k = step->inputs, q.a = net->parameters + step->weights, q.a_row = inputs, q.a_column = 1;
@@ -4200,7 +4248,8 @@ static void rpi_direct_n(const rpi_direct *direct, int i, rp_real *out, size_t l
     const rpi_step *step = &net->steps[i];
     size_t count = (size_t)direct->system->count, m = (size_t)direct->steps[i].m;
     if (!rpi_trains(net, step)) return;
-    rpi_gram(&net->buffers, step->inputs, (int)count, net->buffers.y[i], (rp_real)step->bias, 1 / (direct->system->damping * (rp_real)count), direct->q);
+    rpi_gram(&net->buffers, step->inputs, (int)count, net->buffers.y[i], (rp_real)step->bias,
+             1 / (direct->system->damping * (rp_real)count), direct->q);
     for (size_t a = 0; a < m; a++) memcpy(out + a * ld + a / count * count, direct->q + a % count * count, count * sizeof *out);
 }
 
@@ -4211,10 +4260,12 @@ static void rpi_direct_upper(const rpi_direct *direct, int i) {
     const rpi_kernels *k = b->kernels;
     int m = here->m, above = (here->lu.width - m) / 2;
     rp_real *a = here->lu.a;
-    k->transpose(here->equations + m, here->ld, m, m, direct->x, direct->ld, rpi_columns(b, m)); /* B', and of G B' and C B' the transposed */
+    /* B', then the transposed of G B' and C B' */
+    k->transpose(here->equations + m, here->ld, m, m, direct->x, direct->ld, rpi_columns(b, m));
     rpi_direct_times_g(direct, i, direct->x, direct->ld, direct->y, direct->ld, m);
     k->transpose(direct->y, direct->ld, m, m, a, here->lu.ld, m);
-    for (int row = 0; row < m; row++) k->blend((size_t)m, 1, here->equations + (size_t)row * here->ld, NULL, -1, a + (size_t)row * here->lu.ld);
+    for (int row = 0; row < m; row++)
+        k->blend((size_t)m, 1, here->equations + (size_t)row * here->ld, NULL, -1, a + (size_t)row * here->lu.ld);
     if (!above) return;
     rpi_direct_times_c(direct, i + 1, direct->x, direct->ld, direct->y, direct->ld, m);
     k->transpose(direct->y, direct->ld, above, m, a + m + above, here->lu.ld, above);
@@ -4269,7 +4320,8 @@ static void rpi_direct_forward(const rpi_direct *direct, int i) {
     const rpi_buffers *b = &direct->system->net->buffers;
     const rpi_direct_step *here = &direct->steps[i];
     size_t m = (size_t)here->m, above = (size_t)here->lu.rows - m;
-    for (size_t a = 0; a < m; a++) here->x[a] = here->c[a] - (rp_real)b->kernels->dot(m, here->equations + a * here->ld + m, here->e);
+    for (size_t a = 0; a < m; a++)
+        here->x[a] = here->c[a] - (rp_real)b->kernels->dot(m, here->equations + a * here->ld + m, here->e);
     if (above) memcpy(here->x + m, here[1].f, above * sizeof *here->x);
     rpi_lu_forward(b, &here->lu, here->x);
     if (above) memcpy(here[1].c, here->x + m, above * sizeof *here->x);
@@ -4280,7 +4332,8 @@ static void rpi_direct_backward(const rpi_direct *direct, int i) {
     const rpi_buffers *b = &direct->system->net->buffers;
     const rpi_direct_step *here = &direct->steps[i];
     size_t m = (size_t)here->m, above = (size_t)here->lu.rows - m;
-    if (above) memcpy(here->x + m, here[1].z, above * sizeof *here->x), memcpy(here->x + m + above, here[1].r, above * sizeof *here->x);
+    if (above)
+        memcpy(here->x + m, here[1].z, above * sizeof *here->x), memcpy(here->x + m + above, here[1].r, above * sizeof *here->x);
     rpi_lu_backward(b, &here->lu, here->x);
     memcpy(here->z, here->x, m * sizeof *here->x);
     rpi_spread(here->z, here->m, direct->x);
@@ -4302,10 +4355,12 @@ static void rpi_direct_from_above(const rpi_direct *direct, int i) {
     above->map->transposed(b, above, net->parameters, n, NULL, NULL, b->v[i + 2], b->v[i + 1], 1, 0);
     if (couples) memset(dr, 0, count * count * sizeof *dr); /* sum_a d_(a,r) r_(a,s) at [s][r] */
     for (size_t a = 0; couples && a < outputs; a++)
-        for (size_t s = 0; s < count; s++) b->kernels->blend(count, r[a * count + s], b->d[i + 2] + a * b->ld, NULL, 1, dr + s * count);
+        for (size_t s = 0; s < count; s++)
+            b->kernels->blend(count, r[a * count + s], b->d[i + 2] + a * b->ld, NULL, 1, dr + s * count);
     for (size_t j = 0; j < (size_t)above->inputs; j++) {
         rp_real *sum = b->v[i + 1] + j * b->ld, *e = direct->steps[i].e + j * count;
-        for (size_t s = 0; couples && s < count; s++) b->kernels->blend(count, -k * b->y[i + 1][j * b->ld + s], dr + s * count, NULL, 1, sum);
+        for (size_t s = 0; couples && s < count; s++)
+            b->kernels->blend(count, -k * b->y[i + 1][j * b->ld + s], dr + s * count, NULL, 1, sum);
         slope = rpi_row_or_one(b, b->slope, i, j);
         for (size_t s = 0; s < count; s++) e[s] += slope[s] * sum[s];
     }
@@ -4354,7 +4409,16 @@ static void rpi_direct_solve(const rpi_direct *direct, const rp_real *right, rp_
 }
 
 /* MINRES (Paige and Saunders) for x0 = 0, preconditioned: Lanczos vectors v, residuals r, directions w. */
-enum { RPI_MINRES_V, RPI_MINRES_Y, RPI_MINRES_R1, RPI_MINRES_R2, RPI_MINRES_W, RPI_MINRES_W1, RPI_MINRES_INVERSE, RPI_MINRES_VECTORS };
+enum {
+    RPI_MINRES_V,
+    RPI_MINRES_Y,
+    RPI_MINRES_R1,
+    RPI_MINRES_R2,
+    RPI_MINRES_W,
+    RPI_MINRES_W1,
+    RPI_MINRES_INVERSE,
+    RPI_MINRES_VECTORS
+};
 typedef struct rpi_minres {
     rp_real *vectors[RPI_MINRES_VECTORS]; /* INVERSE: the preconditioner, as a diagonal to multiply with, or NULL */
     double tolerance;                     /* of the residual's norm under the preconditioner, by its first */
@@ -4363,7 +4427,7 @@ typedef struct rpi_minres {
     int stop_at_negative;                 /* before the first direction of curvature <= 0 is used */
     int (*progress)(void *user, int iteration, rp_real residual);
     void *user;
-    int negative, stopped;                /* results */
+    int negative, stopped; /* results */
 } rpi_minres;
 
 static void rpi_swap(rp_real **a, rp_real **b) {
@@ -4395,7 +4459,8 @@ static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real
         k->blend(n, 1, *r2, m->vectors[RPI_MINRES_INVERSE], 0, *y);
         before = beta, beta = k->dot(n, *r2, *y), beta = beta > 0 ? sqrt(beta) : 0;
         delta = c * delta_bar + s * alpha, gamma_bar = s * delta_bar - c * alpha;
-        if (c * gamma_bar >= 0) { /* the residual r has r'(A + damping I) r <= 0 (Liu and Roosta, MINRES: From Negative Curvature Detection) */
+        if (c * gamma_bar >=
+            0) { /* the residual r has r'(A + damping I) r <= 0 (Liu and Roosta, MINRES: From Negative Curvature Detection) */
             m->negative = 1;
             if (m->stop_at_negative) break;
         }
@@ -4403,7 +4468,8 @@ static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real
         gamma = sqrt(gamma_bar * gamma_bar + beta * beta);
         if (!(gamma > 0)) break; /* x is the least-squares solution of a singular system */
         c = gamma_bar / gamma, s = beta / gamma;
-        k->blend(n, 1, *v, NULL, (rp_real)(-epsilon1 / gamma2), *w1); /* w1, two directions old, becomes the new one, not yet by gamma */
+        k->blend(n, 1, *v, NULL, (rp_real)(-epsilon1 / gamma2),
+                 *w1); /* w1, two directions old, becomes the new one, not yet by gamma */
         k->blend(n, (rp_real)(-delta / gamma1), *w, NULL, 1, *w1);
         rpi_swap(w, w1);
         gamma2 = gamma1, gamma1 = gamma;
@@ -4435,9 +4501,7 @@ static void rpi_lay_out_solve(const rp_net *net, rpi_arena *arena, rpi_solve *so
     solve->next = rpi_claim_reals(arena, n), solve->next_residual = rpi_claim_reals(arena, n);
     switch (solve->report.method) {
     case RP_SOLVE_DIRECT: rpi_lay_out_direct(&solve->system, arena, &solve->direct); break;
-    case RP_SOLVE_DENSE:
-        rpi_lay_out_lu(arena, &solve->dense, (int)n, (int)n, (int)n);
-        break;
+    case RP_SOLVE_DENSE: rpi_lay_out_lu(arena, &solve->dense, (int)n, (int)n, (int)n); break;
     default:
         for (int i = 0; i < RPI_MINRES_VECTORS; i++) solve->minres.vectors[i] = rpi_claim_reals(arena, n);
     }
@@ -4457,15 +4521,18 @@ static double rpi_product_worth(const rp_net *net) {
 /* The method that takes the fewest multiply-adds, among those whose matrices take at most a GiB. */
 static rp_solve_method rpi_choose_method(const rpi_solve *solve) {
     const rp_net *net = solve->system.net;
-    double n = (double)net->parameter_count, count = solve->system.count, product = rpi_product_worth(net) * count, most = 1073741824.0 / sizeof(rp_real);
-    double iterative = product * (n < solve->options.iterations ? n : solve->options.iterations), dense = n * product + n * n * n / 3, direct = 0, size = 0;
+    double n = (double)net->parameter_count, count = solve->system.count, product = rpi_product_worth(net) * count,
+           most = 1073741824.0 / sizeof(rp_real);
+    double iterative = product * (n < solve->options.iterations ? n : solve->options.iterations),
+           dense = n * product + n * n * n / 3, direct = 0, size = 0;
     rp_solve_method method = RP_SOLVE_ITERATIVE;
     for (int i = 0; i < net->step_count; i++) {
         double m = (double)net->steps[i].outputs * count;
         direct += 4 * m * m * m, size += 6 * m * m;
     }
     if (dense < iterative && n * n <= most) method = RP_SOLVE_DENSE;
-    if (direct < (method == RP_SOLVE_DENSE ? dense : iterative) && size <= most && solve->system.damping > 0 && rpi_stack(net)) method = RP_SOLVE_DIRECT;
+    if (direct < (method == RP_SOLVE_DENSE ? dense : iterative) && size <= most && solve->system.damping > 0 && rpi_stack(net))
+        method = RP_SOLVE_DIRECT;
     return method;
 }
 
@@ -4478,14 +4545,17 @@ static rp_status rpi_check_solve(rp_net *net, const char *who, const rp_solve_op
         return rpi_fail(net, RP_ERR_VALUE, "%s: options.method is %d, which is no rp_solve_method", who, (int)options->method);
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (!rpi_finite(fields[i].value) || fields[i].value < 0)
-            return rpi_fail(net, RP_ERR_VALUE, "%s: options.%s is %g; it must be finite and 0 or more", who, fields[i].name, (double)fields[i].value);
-    if (options->iterations < 0) return rpi_fail(net, RP_ERR_VALUE, "%s: options.iterations is %d; it must be 0 or more", who, options->iterations);
+            return rpi_fail(net, RP_ERR_VALUE, "%s: options.%s is %g; it must be finite and 0 or more", who, fields[i].name,
+                            (double)fields[i].value);
+    if (options->iterations < 0)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: options.iterations is %d; it must be 0 or more", who, options->iterations);
     if (options->method == RP_SOLVE_DIRECT && !(options->damping > 0))
         return rpi_fail(net, RP_ERR_VALUE, "%s: options.damping is 0; the direct method needs it above 0", who);
     if (options->method == RP_SOLVE_DIRECT && !rpi_stack(net))
         return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the direct method is for stacks of dense layers and activations", who);
     if (options->method == RP_SOLVE_DENSE && net->parameter_count > RPI_LARGEST)
-        return rpi_fail(net, RP_ERR_OVERFLOW, "%s: a matrix of %z rows is too large for the dense method", who, net->parameter_count);
+        return rpi_fail(net, RP_ERR_OVERFLOW, "%s: a matrix of %z rows is too large for the dense method", who,
+                        net->parameter_count);
     return rpi_check_rule(net, who, "options.", &options->rule);
 }
 
@@ -4512,7 +4582,8 @@ static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, const r
     status = rpi_form_matrix(net, who, batch->count, solve->system.gauss_newton, solve->dense.a, solve->dense.ld);
     for (size_t i = 0; i < net->parameter_count; i++) net->sums[i] = 1;
     rpi_zero_frozen(net, net->sums);
-    for (size_t i = 0; i < net->parameter_count; i++) solve->dense.a[i * solve->dense.ld + i] += net->sums[i] > 0 ? solve->system.damping : 1;
+    for (size_t i = 0; i < net->parameter_count; i++)
+        solve->dense.a[i * solve->dense.ld + i] += net->sums[i] > 0 ? solve->system.damping : 1;
     solve->report.products += solve->dense.rows;
     if (!status) *good = rpi_lu_factor(&net->buffers, &solve->dense);
     return status;
@@ -4579,7 +4650,8 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     solve.system.net = net, solve.system.who = who, solve.system.count = batch->count;
     solve.system.gauss_newton = solve.options.gauss_newton, solve.system.damping = solve.options.damping;
     solve.direct.system = &solve.system;
-    solve.minres.limit = solve.options.iterations, solve.minres.progress = solve.options.progress, solve.minres.user = solve.options.user;
+    solve.minres.limit = solve.options.iterations, solve.minres.progress = solve.options.progress,
+    solve.minres.user = solve.options.user;
     solve.report.method = solve.options.method ? solve.options.method : rpi_choose_method(&solve);
     status = rpi_begin_solve(&solve, batch, b, &good);
     if (!status && good) status = rpi_refine(&solve, b);
@@ -4589,8 +4661,12 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     solve.report.products += solve.system.products;
     solve.report.negative_curvature = solve.report.method == RP_SOLVE_ITERATIVE ? solve.minres.negative : -1;
     if (report) *report = solve.report;
-    if (solve.minres.stopped) return rpi_fail(net, RP_ERR_STOPPED, "%s: options.progress asked to stop, at a residual of %g", who, (double)solve.report.residual);
-    if (!good) return rpi_fail(net, RP_ERR_NOT_CONVERGED, "%s: the matrix is singular to working precision; a larger damping may help", who);
+    if (solve.minres.stopped)
+        return rpi_fail(net, RP_ERR_STOPPED, "%s: options.progress asked to stop, at a residual of %g", who,
+                        (double)solve.report.residual);
+    if (!good)
+        return rpi_fail(net, RP_ERR_NOT_CONVERGED, "%s: the matrix is singular to working precision; a larger damping may help",
+                        who);
     if (solve.report.residual <= solve.options.tolerance) return RP_OK;
     return rpi_fail(net, RP_ERR_NOT_CONVERGED, "%s: the residual is %g of the right-hand side, above the tolerance of %g: %s", who,
                     (double)solve.report.residual, (double)solve.options.tolerance,
@@ -4702,13 +4778,17 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
     if (o->nesterov && (o->method != RP_SGD || !(o->momentum > 0)))
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.nesterov is %d; it needs SGD with a momentum above 0", who, o->nesterov);
     if (o->method == RP_PER_VARIABLE && !(o->sigma > 0))
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.sigma is %g; with per-variable rates it must be above 0", who, (double)o->sigma);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.sigma is %g; with per-variable rates it must be above 0", who,
+                        (double)o->sigma);
     if (o->method == RP_NEWTON && !(o->damping > 0))
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.damping is %g; with Newton's method it must be above 0", who, (double)o->damping);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.damping is %g; with Newton's method it must be above 0", who,
+                        (double)o->damping);
     if (o->method == RP_NEWTON && o->iterations < 1)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.iterations is %d; with Newton's method it must be 1 or more", who, o->iterations);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.iterations is %d; with Newton's method it must be 1 or more", who,
+                        o->iterations);
     if (o->cubic_adaptive && !(o->cubic > 0))
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.cubic_adaptive is %d; it needs optimizer.cubic above 0", who, o->cubic_adaptive);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.cubic_adaptive is %d; it needs optimizer.cubic above 0", who,
+                        o->cubic_adaptive);
     return rpi_check_rule(net, who, "optimizer.", &o->rule);
 }
 
@@ -4799,8 +4879,9 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o, const rp_real *cur
         if (layer->frozen) memset(net->direction + at, 0, (end - at) * sizeof(rp_real));
         for (; !layer->frozen && at < end; at += RPI_LARGEST) {
             int n = end - at < RPI_LARGEST ? (int)(end - at) : RPI_LARGEST;
-            net->buffers.kernels->update(&update, n, net->gradient + at, 1, curvature ? curvature + at : NULL, 1, net->parameters + at,
-                                         net->first ? net->first + at : NULL, net->second ? net->second + at : NULL, net->direction + at);
+            net->buffers.kernels->update(&update, n, net->gradient + at, 1, curvature ? curvature + at : NULL, 1,
+                                         net->parameters + at, net->first ? net->first + at : NULL,
+                                         net->second ? net->second + at : NULL, net->direction + at);
         }
     }
     net->has_direction = 3;
@@ -4821,24 +4902,29 @@ static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_op
     if (status) return status;
     partitioning = o->method == RP_PARTITIONING || o->method == RP_PER_VARIABLE;
     if (o->method == RP_NEWTON)
-        return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: Newton's step needs a batch, not only arrays; use rp_train, or rp_hessian_solve and rp_move", who);
+        return rpi_fail(net, RP_ERR_UNSUPPORTED,
+                        "%s: Newton's step needs a batch, not only arrays; use rp_train, or rp_hessian_solve and rp_move", who);
     if (!net->has_gradient || (partitioning && !net->has_curvature))
         return rpi_fail(net, RP_ERR_ORDER, "%s: the %s array was never filled; call rp_backward%s first", who,
                         net->has_gradient ? "curvature" : "gradient", o->method == RP_PARTITIONING ? " with a rule" : "");
-    if (!rpi_all_finite(net->gradient, net->parameter_count) || (partitioning && !rpi_all_finite(net->curvature, net->parameter_count)))
+    if (!rpi_all_finite(net->gradient, net->parameter_count) ||
+        (partitioning && !rpi_all_finite(net->curvature, net->parameter_count)))
         return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the gradient or curvature array is not finite; nothing was changed", who);
     status = rpi_prepare(net, who, o);
     if (!status) rpi_direction(net, o, partitioning ? net->curvature : NULL);
     return status;
 }
 
-RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer) { return rpi_checked_direction(net, "rp_direction", optimizer); }
+RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer) {
+    return rpi_checked_direction(net, "rp_direction", optimizer);
+}
 
 RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
     rp_status status = rpi_trainable(net, "rp_move");
     if (status) return status;
     if (!rpi_finite(alpha)) return rpi_fail(net, RP_ERR_VALUE, "rp_move: alpha is %g; it must be finite", (double)alpha);
-    if (!net->has_direction) return rpi_fail(net, RP_ERR_ORDER, "rp_move: the direction array was never filled; call rp_direction first");
+    if (!net->has_direction)
+        return rpi_fail(net, RP_ERR_ORDER, "rp_move: the direction array was never filled; call rp_direction first");
     rpi_move(net, alpha);
     net->forward_count = 0;
     return RP_OK;
@@ -4849,8 +4935,10 @@ RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer) {
     if (!status) status = rpi_needs(net, "rp_update", "optimizer", optimizer);
     if (!status) status = rpi_check_optimizer(net, "rp_update", optimizer);
     if (!status && optimizer->cubic > 0)
-        return rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_update: optimizer.cubic is %g: the length of its step is computed from a batch; use rp_train, or "
-                        "rp_direction, rp_directional, rp_cubic_length and rp_move", (double)optimizer->cubic);
+        return rpi_fail(net, RP_ERR_UNSUPPORTED,
+                        "rp_update: optimizer.cubic is %g: the length of its step is computed from a batch; use rp_train, or "
+                        "rp_direction, rp_directional, rp_cubic_length and rp_move",
+                        (double)optimizer->cubic);
     if (!status) status = rpi_checked_direction(net, "rp_update", optimizer);
     if (!status) rpi_move(net, 1), net->forward_count = 0;
     return status;
@@ -4867,7 +4955,9 @@ typedef struct rpi_trial {
     rp_step step;
 } rpi_trial;
 
-static double rpi_decay_of(const rpi_trial *trial) { return trial->optimizer->decoupled ? 0 : (double)trial->optimizer->weight_decay; }
+static double rpi_decay_of(const rpi_trial *trial) {
+    return trial->optimizer->decoupled ? 0 : (double)trial->optimizer->weight_decay;
+}
 
 /* F, or infinity where it is not finite. */
 static rp_status rpi_trial_value(const rpi_trial *trial, double *value) {
@@ -4884,7 +4974,9 @@ static rp_status rpi_trial_derivatives(rpi_trial *trial) {
     const rpi_kernels *k = net->buffers.kernels;
     double decay = rpi_decay_of(trial), loss;
     rp_status status = rpi_value(net, trial->who, trial->batch, RPI_KEEP_CURVES, NULL, &loss);
-    if (!status) status = rpi_directional(net, trial->who, trial->batch->count, trial->batch->weights, net->direction, &trial->slope, &trial->curvature);
+    if (!status)
+        status = rpi_directional(net, trial->who, trial->batch->count, trial->batch->weights, net->direction, &trial->slope,
+                                 &trial->curvature);
     trial->slope += decay * k->dot(net->parameter_count, net->direction, net->parameters);
     trial->curvature += decay * trial->size * trial->size;
     if (status == RP_ERR_NOT_FINITE) trial->slope = trial->curvature = 0, status = RP_OK;
@@ -4922,7 +5014,8 @@ static rp_status rpi_trial_cubic(rpi_trial *trial) {
     rp_status status = RP_OK;
     trial->step.alpha = (rp_real)alpha, trial->step.taken = alpha > 0;
     if (alpha > 0 && o->cubic_adaptive) {
-        status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature) - sigma / 6 * length * length * length);
+        status = rpi_trial_move(trial, alpha,
+                                -alpha * (trial->slope + alpha / 2 * trial->curvature) - sigma / 6 * length * length * length);
         rpi_adapt(net, trial->step.ratio > (rp_real)0.9 ? 0.5 : trial->step.ratio < (rp_real)0.1 ? 2 : 1);
     } else if (alpha > 0) rpi_move(net, (rp_real)alpha);
     trial->step.sigma = o->cubic_adaptive ? net->sigma : o->cubic;
@@ -4959,8 +5052,10 @@ static rp_status rpi_newton_direction(rpi_trial *trial, rp_real decay) {
     rp_status status = rpi_expand(net, trial->who, trial->batch, !trial->optimizer->full_hessian);
     memset(&minres, 0, sizeof minres);
     for (size_t i = 0; i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
-    minres.limit = trial->optimizer->iterations, minres.tolerance = (double)trial->optimizer->tolerance, minres.stop_at_negative = 1;
-    system.net = net, system.who = trial->who, system.count = trial->batch->count, system.gauss_newton = !trial->optimizer->full_hessian;
+    minres.limit = trial->optimizer->iterations, minres.tolerance = (double)trial->optimizer->tolerance,
+    minres.stop_at_negative = 1;
+    system.net = net, system.who = trial->who, system.count = trial->batch->count,
+    system.gauss_newton = !trial->optimizer->full_hessian;
     system.products = 0, system.damping = net->sigma + decay;
     k->blend(n, -1, net->gradient, NULL, 0, net->spare);
     k->blend(n, -decay, net->parameters, NULL, 1, net->spare);
@@ -4983,8 +5078,11 @@ static rp_status rpi_newton_step(rpi_trial *trial) {
     rp_real decay = (rp_real)rpi_decay_of(trial);
     rp_status status = rpi_newton_direction(trial, decay);
     double alpha = 1;
-    if (!status && o->cubic > 0) status = rpi_trial_derivatives(trial), alpha = rp_cubic_length(trial->slope, trial->curvature, trial->size, (double)o->cubic);
-    if (!status && trial->slope < 0 && alpha > 0) status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature));
+    if (!status && o->cubic > 0)
+        status = rpi_trial_derivatives(trial),
+        alpha = rp_cubic_length(trial->slope, trial->curvature, trial->size, (double)o->cubic);
+    if (!status && trial->slope < 0 && alpha > 0)
+        status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature));
     if (status) return status;
     rpi_adapt(net, trial->step.ratio > (rp_real)0.75 ? 0.5 : trial->step.ratio >= (rp_real)0.25 ? 1 : trial->step.taken ? 2 : 4);
     if (!trial->step.taken) status = rpi_newton_fallback(trial, decay);
