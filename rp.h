@@ -2680,7 +2680,7 @@ static size_t rpi_leading(int batch) {
 }
 
 static rp_real *rpi_claim_rows(rpi_arena *arena, size_t rows, size_t ld) {
-    if (rows > SIZE_MAX / 16 / ld) {
+    if (ld && rows > SIZE_MAX / 16 / ld) {
         arena->overflow = 1;
         return NULL;
     }
