@@ -296,9 +296,10 @@ RP_API rp_rule rp_rule_default(void);
 
    Newton's steps (Levenberg-Marquardt) are solved for by MINRES, up to the first direction of negative curvature, and taken if
    they do not raise this batch's loss. lambda is halved where the quadratic model foretold the decrease well (ratio above 0.75),
-   doubled where it did not (below 0.25), and 4 times as large after a step not taken, within a million times of `damping`. In
-   the place of that step comes -g / (curvature + lambda), one of residual partitioning, of the length that minimises the exact
-   quadratic along it, halved up to 8 times; or none, if all raise the loss.
+   doubled where it did not (below 0.25), and 4 times as large after a step not taken (unless all that it foretold is lost in
+   rounding). In the place of that step comes -g / (curvature + lambda), one of residual partitioning, of the length that
+   minimises the exact quadratic along it, halved up to 8 times; or none, if all raise the loss. With `decoupled` the weights
+   shrink after that. lambda, as sigma, stays within a million times of what it began with.
 
    rp_last_step reports what was done. Where the step or its length is computed, gradient, curvature and step are left in the
    flat arrays. */
@@ -551,8 +552,8 @@ RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, rp_each_
 
 /* How much the samples' gradients g_s differ from their mean g (S samples, at least 2: RP_ERR_VALUE). The noise scale is about
    the largest batch that still speeds training up (McCandlish et al., An Empirical Model of Large-Batch Training). `variance`
-   (NULL: not wanted): of each parameter's derivative over the samples, sum (g_s - g)^2 / (S - 1). Cost 0.9 to 1.7, with
-   `variance` 1.6 to 2.7. */
+   (NULL: not wanted): of each parameter's derivative over the samples, sum (g_s - g)^2 / (S - 1), to rounding of the mean of
+   g_s^2. Cost 0.9 to 1.7, with `variance` 1.6 to 2.7. */
 typedef struct rp_noise {
     rp_real gradient;     /* |g|^2 */
     rp_real variance;     /* sum over the parameters of the variance over the samples */
@@ -5075,19 +5076,23 @@ static rp_status rpi_newton_direction(rpi_trial *trial, rp_real decay) {
 static rp_status rpi_newton_step(rpi_trial *trial) {
     rp_net *net = trial->net;
     const rp_optimizer *o = trial->optimizer;
-    rp_real decay = (rp_real)rpi_decay_of(trial);
+    const rp_step *step = &trial->step;
+    rp_real decay = (rp_real)rpi_decay_of(trial), good = (rp_real)0.75, bad = (rp_real)0.25;
     rp_status status = rpi_newton_direction(trial, decay);
     double alpha = 1;
-    if (!status && o->cubic > 0)
-        status = rpi_trial_derivatives(trial),
+    if (!status && o->cubic > 0) {
+        status = rpi_trial_derivatives(trial);
         alpha = rp_cubic_length(trial->slope, trial->curvature, trial->size, (double)o->cubic);
+    }
     if (!status && trial->slope < 0 && alpha > 0)
         status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature));
-    if (status) return status;
-    rpi_adapt(net, trial->step.ratio > (rp_real)0.75 ? 0.5 : trial->step.ratio >= (rp_real)0.25 ? 1 : trial->step.taken ? 2 : 4);
-    if (!trial->step.taken) status = rpi_newton_fallback(trial, decay);
     trial->step.sigma = net->sigma;
-    if (o->decoupled && trial->step.taken)
+    if (status || (!step->taken && !(rpi_norm(net, net->spare) > 0))) return status; /* a gradient of 0 says nothing about lambda */
+    if (step->taken) rpi_adapt(net, step->ratio > good ? 0.5 : step->ratio < bad ? 2 : 1);
+    else rpi_adapt(net, step->ratio > good ? 1 : 4);
+    if (!step->taken) status = rpi_newton_fallback(trial, decay);
+    trial->step.sigma = net->sigma;
+    if (o->decoupled && step->taken)
         net->buffers.kernels->blend(net->parameter_count, -o->rate * o->weight_decay, net->parameters, NULL, 1, net->parameters);
     return status;
 }

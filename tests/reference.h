@@ -500,6 +500,8 @@ static inline double ref_step(const rp_optimizer *o, int t, double rate, double 
         step = sqrt(*b + epsilon) / sqrt(*a + epsilon) * g;
         *b = rho * *b + (1 - rho) * step * step;
         return rate * step;
+    case RP_PER_VARIABLE: /* these need second derivatives, which tests/reference_curvature.h has */
+    case RP_NEWTON: break;
     }
     return 0;
 }
