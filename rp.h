@@ -3284,8 +3284,9 @@ static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, cons
     return status;
 }
 
-/* Forward over a batch, to its loss. h: of the loss, for a rule or (keep) exact, for products. */
-static rp_status rpi_value(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep, const rp_rule *rule, double *loss) {
+/* Forward over a batch, to its loss; its second derivative in net->h for a rule, or (exact) for products. */
+static rp_status rpi_value(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep, int exact, const rp_rule *rule,
+                           double *loss) {
     const rpi_buffers *b = &net->buffers;
     rp_status status = rpi_check_data(net, who, batch, net->batch);
     if (!status && rule) status = rpi_check_rule(net, who, "", rule);
@@ -3293,14 +3294,14 @@ static rp_status rpi_value(rp_net *net, const char *who, const rp_data *batch, r
     net->forward_count = 0;
     rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
     rpi_forward(net, b, rpi_columns(b, batch->count), keep, rule);
-    *loss = rpi_evaluate_loss(net, b, batch, rule || keep == RPI_KEEP_CURVES ? net->h : NULL, keep == RPI_KEEP_CURVES) / batch->count;
+    *loss = rpi_evaluate_loss(net, b, batch, rule || exact ? net->h : NULL, exact) / batch->count;
     if (rpi_finite_double(*loss) && rpi_finite((rp_real)*loss)) return RP_OK;
     return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; nothing was changed", who, *loss);
 }
 
 /* Forward, loss and backward over a batch. */
-static rp_status rpi_differentiate(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, double *loss) {
-    rp_status status = rpi_value(net, who, batch, RPI_KEEP_SLOPES, rule, loss);
+static rp_status rpi_differentiate(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep, const rp_rule *rule, double *loss) {
+    rp_status status = rpi_value(net, who, batch, keep, 0, rule, loss);
     return status ? status : rpi_backward_pass(net, who, batch->count, batch->weights, rule, rpi_losses[net->loss].separable);
 }
 
@@ -3332,7 +3333,7 @@ RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *r
     uint64_t random = net ? net->random : 0;
     double value;
     rp_status status = rpi_trainable(net, "rp_backward");
-    if (!status) status = rpi_differentiate(net, "rp_backward", batch, rule, &value);
+    if (!status) status = rpi_differentiate(net, "rp_backward", batch, RPI_KEEP_SLOPES, rule, &value);
     if (status) {
         if (net) net->random = random;
         return status;
@@ -3527,7 +3528,7 @@ RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real
     static const char who[] = "rp_directional";
     double loss, a, b;
     rp_status status = rpi_tool(net, who, batch, "direction", direction, NULL, NULL);
-    if (!status) status = rpi_value(net, who, batch, RPI_KEEP_CURVES, NULL, &loss);
+    if (!status) status = rpi_value(net, who, batch, RPI_KEEP_CURVES, 1, NULL, &loss);
     if (!status) status = rpi_directional(net, who, batch->count, batch->weights, direction, &a, &b);
     if (status) return status;
     if (!rpi_finite((rp_real)a) || !rpi_finite((rp_real)b))
@@ -3543,7 +3544,7 @@ static rp_status rpi_expand(rp_net *net, const char *who, const rp_data *batch, 
     int n = 0;
     double loss;
     rp_status status = rpi_prepare_tangents(net, who);
-    if (!status) status = rpi_value(net, who, batch, RPI_KEEP_CURVES, NULL, &loss);
+    if (!status) status = rpi_value(net, who, batch, RPI_KEEP_CURVES, 1, NULL, &loss);
     if (status) return status;
     n = rpi_columns(b, batch->count);
     rpi_weigh_rows(net, batch->count, batch->weights, net->h);
@@ -3821,7 +3822,7 @@ static rp_status rpi_square_norms(rp_net *net, const char *who, const rp_data *b
     const rpi_buffers *b = &net->buffers;
     int n = 0;
     double loss;
-    rp_status status = rpi_differentiate(net, who, batch, NULL, &loss);
+    rp_status status = rpi_differentiate(net, who, batch, RPI_KEEP_SLOPES, NULL, &loss);
     if (status) return status;
     n = rpi_columns(b, batch->count);
     memset(b->total, 0, (size_t)n * sizeof *b->total);
@@ -3937,7 +3938,7 @@ RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, rp_each_
     double loss;
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, NULL, NULL);
     if (!status && !each) return rpi_fail(net, RP_ERR_NULL, "%s: each is NULL", who);
-    if (!status) status = rpi_differentiate(net, who, batch, NULL, &loss);
+    if (!status) status = rpi_differentiate(net, who, batch, RPI_KEEP_SLOPES, NULL, &loss);
     if (status) return status;
     rpi_lay_out_factors(net, &arena, &rows);
     status = rpi_temporary(net, who, &block, &arena);
@@ -3988,7 +3989,7 @@ static void rpi_precondition(rp_net *net, const char *who, const rp_data *batch,
     memset(&sink, 0, sizeof sink);
     memset(inverse, 0, net->parameter_count * sizeof *inverse);
     sink.take = b->kernels->take_arrays, sink.curvature = inverse;
-    if (!rpi_differentiate(net, who, batch, rule, &loss)) {
+    if (!rpi_differentiate(net, who, batch, RPI_KEEP_SLOPES, rule, &loss)) {
         if (rule->kind == RP_JACOBIAN) memcpy(inverse, net->sums, net->parameter_count * sizeof *inverse);
         else rpi_collect(net, b, batch->count, 0, 1, rule, rpi_weight_of(b, rule), &sink);
     }
@@ -4952,6 +4953,7 @@ typedef struct rpi_trial {
     const rp_optimizer *optimizer;
     const rp_data *batch;
     double before, size; /* F at the beginning; |direction| */
+    int kept;            /* values, sigma' and sigma'' of the beginning are still in place */
     double slope, curvature;
     rp_step step;
 } rpi_trial;
@@ -4963,7 +4965,7 @@ static double rpi_decay_of(const rpi_trial *trial) {
 /* F, or infinity where it is not finite. */
 static rp_status rpi_trial_value(const rpi_trial *trial, double *value) {
     rp_net *net = trial->net;
-    rp_status status = rpi_value(net, trial->who, trial->batch, RPI_KEEP_NOTHING, NULL, value);
+    rp_status status = rpi_value(net, trial->who, trial->batch, RPI_KEEP_NOTHING, 0, NULL, value);
     *value += rpi_decay_of(trial) / 2 * net->buffers.kernels->dot(net->parameter_count, net->parameters, net->parameters);
     if (status == RP_ERR_NOT_FINITE) *value = DBL_MAX, status = RP_OK;
     return status;
@@ -4973,11 +4975,13 @@ static rp_status rpi_trial_value(const rpi_trial *trial, double *value) {
 static rp_status rpi_trial_derivatives(rpi_trial *trial) {
     rp_net *net = trial->net;
     const rpi_kernels *k = net->buffers.kernels;
+    const rp_data *batch = trial->batch;
     double decay = rpi_decay_of(trial), loss;
-    rp_status status = rpi_value(net, trial->who, trial->batch, RPI_KEEP_CURVES, NULL, &loss);
+    rp_status status = RP_OK;
+    if (trial->kept) rpi_evaluate_loss(net, &net->buffers, batch, net->h, 1); /* the backward pass has used it up */
+    else status = rpi_value(net, trial->who, batch, RPI_KEEP_CURVES, 1, NULL, &loss);
     if (!status)
-        status = rpi_directional(net, trial->who, trial->batch->count, trial->batch->weights, net->direction, &trial->slope,
-                                 &trial->curvature);
+        status = rpi_directional(net, trial->who, batch->count, batch->weights, net->direction, &trial->slope, &trial->curvature);
     trial->slope += decay * k->dot(net->parameter_count, net->direction, net->parameters);
     trial->curvature += decay * trial->size * trial->size;
     if (status == RP_ERR_NOT_FINITE) trial->slope = trial->curvature = 0, status = RP_OK;
@@ -5027,7 +5031,7 @@ static rp_status rpi_trial_cubic(rpi_trial *trial) {
 static rp_status rpi_newton_fallback(rpi_trial *trial, rp_real decay) {
     rp_net *net = trial->net;
     double alpha, loss;
-    rp_status status = rpi_differentiate(net, trial->who, trial->batch, &trial->optimizer->rule, &loss);
+    rp_status status = rpi_differentiate(net, trial->who, trial->batch, RPI_KEEP_SLOPES, &trial->optimizer->rule, &loss);
     if (status == RP_ERR_NOT_FINITE) return RP_OK; /* no curvature to be had: no step */
     if (status) return status;
     rpi_fill_arrays(net, trial->batch->count, &trial->optimizer->rule);
@@ -5126,13 +5130,14 @@ static rp_status rpi_computed_step(rpi_trial *trial) {
 
 static rp_status rpi_train_computed(rp_net *net, const char *who, const rp_optimizer *o, const rp_data *batch, rp_real *loss) {
     const rp_rule *rule = o->method == RP_PARTITIONING ? &o->rule : NULL;
+    int keep = o->method < RP_PER_VARIABLE && !(rule && rule->kind == RP_PATHS); /* the others leave something else in sigma'' */
     rpi_trial trial;
     double value;
-    rp_status status = rpi_differentiate(net, who, batch, rule, &value);
+    rp_status status = rpi_differentiate(net, who, batch, keep ? RPI_KEEP_CURVES : RPI_KEEP_SLOPES, rule, &value);
     if (!status) status = rpi_prepare(net, who, o);
     if (status) return status;
     memset(&trial, 0, sizeof trial);
-    trial.net = net, trial.who = who, trial.optimizer = o, trial.batch = batch, trial.before = value;
+    trial.net = net, trial.who = who, trial.optimizer = o, trial.batch = batch, trial.before = value, trial.kept = keep;
     rpi_fill_arrays(net, batch->count, rule);
     if (o->method == RP_PER_VARIABLE) {
         status = rpi_hessian_diagonal(net, who, batch, &net->recursion);
@@ -5161,7 +5166,7 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
         if (status) net->random = random;
         return status;
     }
-    status = rpi_differentiate(net, who, batch, rule, &value);
+    status = rpi_differentiate(net, who, batch, RPI_KEEP_SLOPES, rule, &value);
     if (!status) status = rpi_prepare(net, who, o); /* last, as it may drop another optimizer's state */
     if (status) {
         net->random = random;
