@@ -668,12 +668,14 @@ typedef int64_t rpi_int; /* as wide as rp_real */
 #define RPI_EXPONENT INT64_C(0x7FF0000000000000)
 #define RPI_MAGNITUDE INT64_C(0x7FFFFFFFFFFFFFFF)
 #define RPI_REAL_MAX DBL_MAX
+#define RPI_REAL_MIN DBL_MIN
 #define RPI_MATH(name) name
 #else
 typedef int32_t rpi_int;
 #define RPI_EXPONENT INT32_C(0x7F800000)
 #define RPI_MAGNITUDE INT32_C(0x7FFFFFFF)
 #define RPI_REAL_MAX FLT_MAX
+#define RPI_REAL_MIN FLT_MIN
 #define RPI_MATH(name) name##f
 #endif
 
@@ -4461,17 +4463,14 @@ static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real
         k->blend(n, 1, *r2, m->vectors[RPI_MINRES_INVERSE], 0, *y);
         before = beta, beta = k->dot(n, *r2, *y), beta = beta > 0 ? sqrt(beta) : 0;
         delta = c * delta_bar + s * alpha, gamma_bar = s * delta_bar - c * alpha;
-        if (c * gamma_bar >=
-            0) { /* the residual r has r'(A + damping I) r <= 0 (Liu and Roosta, MINRES: From Negative Curvature Detection) */
-            m->negative = 1;
-            if (m->stop_at_negative) break;
-        }
+        /* then the residual r has r'(A + damping I) r <= 0 (Liu and Roosta, MINRES: From Negative Curvature Detection) */
+        if (c * gamma_bar >= 0) m->negative = 1;
+        if (m->negative && m->stop_at_negative) break;
         epsilon = s * beta, delta_bar = -c * beta;
         gamma = sqrt(gamma_bar * gamma_bar + beta * beta);
         if (!(gamma > 0)) break; /* x is the least-squares solution of a singular system */
         c = gamma_bar / gamma, s = beta / gamma;
-        k->blend(n, 1, *v, NULL, (rp_real)(-epsilon1 / gamma2),
-                 *w1); /* w1, two directions old, becomes the new one, not yet by gamma */
+        k->blend(n, 1, *v, NULL, (rp_real)(-epsilon1 / gamma2), *w1); /* two directions old, it becomes the new one, times gamma */
         k->blend(n, (rp_real)(-delta / gamma1), *w, NULL, 1, *w1);
         rpi_swap(w, w1);
         gamma2 = gamma1, gamma1 = gamma;
@@ -4494,6 +4493,7 @@ typedef struct rpi_solve {
     rpi_minres minres;
     rpi_direct direct;
     rpi_lu dense;
+    rp_real scale; /* of the right-hand side, by which it and the solution are divided, so that no square over- or underflows */
     rp_real *x, *residual, *next, *next_residual;
 } rpi_solve;
 
@@ -4538,7 +4538,7 @@ static rp_solve_method rpi_choose_method(const rpi_solve *solve) {
     return method;
 }
 
-static rp_status rpi_check_solve(rp_net *net, const char *who, const rp_solve_options *options) {
+static rp_status rpi_check_solve(rp_net *net, const char *who, const rp_solve_options *options, int count) {
     const struct {
         const char *name;
         rp_real value;
@@ -4558,6 +4558,10 @@ static rp_status rpi_check_solve(rp_net *net, const char *who, const rp_solve_op
     if (options->method == RP_SOLVE_DENSE && net->parameter_count > RPI_LARGEST)
         return rpi_fail(net, RP_ERR_OVERFLOW, "%s: a matrix of %z rows is too large for the dense method", who,
                         net->parameter_count);
+    for (int i = 0; i < net->step_count && options->method == RP_SOLVE_DIRECT; i++)
+        if (net->steps[i].outputs > RPI_LARGEST / 4 / count)
+            return rpi_fail(net, RP_ERR_OVERFLOW, "%s: %d samples of %d units are too many for the direct method", who, count,
+                            net->steps[i].outputs);
     return rpi_check_rule(net, who, "options.", &options->rule);
 }
 
@@ -4576,6 +4580,12 @@ static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, const r
     else solve->minres.vectors[RPI_MINRES_INVERSE] = NULL;
     memset(solve->x, 0, net->parameter_count * sizeof *b), memcpy(solve->residual, b, net->parameter_count * sizeof *b);
     rpi_zero_frozen(net, solve->residual);
+    solve->scale = 4 * RPI_REAL_MIN;
+    for (size_t i = 0; i < net->parameter_count; i++) {
+        rp_real size = RPI_MATH(fabs)(solve->residual[i]);
+        solve->scale = size > solve->scale ? size : solve->scale;
+    }
+    net->buffers.kernels->blend(net->parameter_count, 1 / solve->scale, solve->residual, NULL, 0, solve->residual);
     solve->report.residual = rpi_norm(net, solve->residual) > 0;
     status = rpi_expand(net, who, batch, solve->system.gauss_newton);
     if (!status && solve->report.method == RP_SOLVE_DIRECT) *good = rpi_direct_factor(&solve->direct);
@@ -4621,7 +4631,7 @@ static rp_status rpi_refine(rpi_solve *solve, const rp_real *b) {
         if (status) return status;
         k->blend(n, 1, solve->x, NULL, 1, solve->next);
         if (!rpi_all_finite(solve->next, n) || rpi_system_times(&solve->system, solve->next, solve->next_residual)) break;
-        k->blend(n, 1, b, NULL, -1, solve->next_residual);
+        k->blend(n, 1 / solve->scale, b, NULL, -1, solve->next_residual);
         rpi_zero_frozen(net, solve->next_residual);
         next = rpi_norm(net, solve->next_residual) / size;
         if (!(next < residual)) break;
@@ -4643,8 +4653,8 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     rp_status status = rpi_tool(net, who, batch, "b", b, "x", x);
     memset(&solve, 0, sizeof solve);
     if (options) solve.options = *options;
-    if (!status) status = rpi_check_solve(net, who, &solve.options);
     if (!status) status = rpi_check_data(net, who, batch, net->batch);
+    if (!status) status = rpi_check_solve(net, who, &solve.options, batch->count);
     if (!status) status = rpi_prepare_tangents(net, who);
     if (status) return status;
     if (!solve.options.iterations) solve.options.iterations = 1000;
@@ -4657,6 +4667,9 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     solve.report.method = solve.options.method ? solve.options.method : rpi_choose_method(&solve);
     status = rpi_begin_solve(&solve, batch, b, &good);
     if (!status && good) status = rpi_refine(&solve, b);
+    if (!status) net->buffers.kernels->blend(net->parameter_count, solve.scale, solve.x, NULL, 0, solve.x);
+    if (!status && !rpi_all_finite(solve.x, net->parameter_count))
+        status = rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the solution is too large", who);
     if (!status) memcpy(x, solve.x, net->parameter_count * sizeof *x);
     rpi_block_free(&net->memory, &solve.block);
     if (status) return status;

@@ -520,6 +520,8 @@ static rp_optimizer random_optimizer(trial *t) {
     case RP_ADAM: optimizer = rp_adam((rp_real)0.01); break;
     case RP_ADAGRAD: optimizer = rp_adagrad((rp_real)0.02); break;
     case RP_ADADELTA: optimizer = rp_adadelta(1); break;
+    case RP_PER_VARIABLE: /* tests/test_curvature.c has these */
+    case RP_NEWTON: break;
     }
     optimizer.rule = t->rule;
     optimizer.decay = decays[test_int(random, 0, 2)];
