@@ -2,7 +2,8 @@
 
    Trains and runs neural networks (dense, convolutional, recurrent, residual) inside a C or C++ program: by residual
    partitioning, a second-order method that gives every weight its own step from one forward and one backward pass, or by SGD,
-   Adam, Adagrad, Adadelta. Its own kernels for AVX2, AVX-512 and NEON are chosen at run time. Nothing to install or to link.
+   Adam, Adagrad, Adadelta and Newton's method. Shows what it sees: exact Hessian products, diagonals, solves, step lengths. Its
+   own kernels for AVX2, AVX-512 and NEON are chosen at run time. Nothing to install or to link.
 
        #define RP_IMPLEMENTATION            // in exactly one file of the program
        #include "rp.h"
