@@ -282,7 +282,8 @@ RP_API rp_rule rp_rule_default(void);
    Adagrad       s += g^2;  w -= rate * g / (sqrt(s) + epsilon)
    Adadelta      s = mean of g^2 with rho; x = sqrt(a + epsilon) / sqrt(s + epsilon) * g; a = mean of x^2;  w -= rate * x
    per variable  h = the Hessian's diagonal + weight_decay;  w -= rate * sign(g) * rp_cubic_length(-|g|, h, 1, sigma)
-                 (Low-Rank Structure, Table 2; see rp_hessian_diagonal for the cost)
+                 (Low-Rank Structure, Table 2; see rp_hessian_diagonal for the cost). All parameters move at once, each as if
+                 alone: sigma must be large, the rate small, or the length computed
    Newton        (B + (lambda + weight_decay) I) p = -g;  w += p, where B is the batch's Gauss-Newton matrix or Hessian
 
    SGD to Adadelta give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
@@ -299,11 +300,11 @@ RP_API rp_rule rp_rule_default(void);
    they do not raise this batch's loss. lambda is halved where the quadratic model foretold the decrease well (ratio above 0.75),
    doubled where it did not (below 0.25), and 4 times as large after a step not taken (unless all that it foretold is lost in
    rounding). In the place of that step comes -g / (curvature + lambda), one of residual partitioning, of the length that
-   minimises the exact quadratic along it, halved up to 8 times; or none, if all raise the loss. With `decoupled` the weights
-   shrink after that. lambda, as sigma, stays within a million times of what it began with.
+   minimises the exact quadratic along it, halved up to 8 times; or none, if all raise the loss. There is no rate in them.
+   lambda, as sigma, stays within a million times of what it began with.
 
-   rp_last_step reports what was done. Where the step or its length is computed, gradient, curvature and step are left in the
-   flat arrays. */
+   rp_last_step reports what was done. With `cubic`, and in the last two methods, gradient, curvature and step are left in the flat
+   arrays. */
 typedef enum rp_method { RP_PARTITIONING, RP_SGD, RP_ADAM, RP_ADAGRAD, RP_ADADELTA, RP_PER_VARIABLE, RP_NEWTON } rp_method;
 typedef struct rp_optimizer {
     rp_method method;
@@ -311,7 +312,8 @@ typedef struct rp_optimizer {
     rp_real decay;             /* step t (from 0) uses rate * decay^(t / decay_steps); 0: no decay */
     int decay_steps;           /* 0: 1 */
     rp_real weight_decay;      /* strength r of r/2 |w|^2 on weights and biases */
-    int decoupled;             /* 1: w -= rate * weight_decay * w instead, as AdamW does; any method */
+    int decoupled;             /* 1: w -= rate * weight_decay * w instead, as AdamW does; any method. Where the length of the step is
+                                  computed, and for Newton, after the step, if one is taken (in pieces by the caller) */
     rp_real momentum;          /* SGD, partitioning; in [0, 1) */
     int nesterov;              /* SGD; needs momentum */
     rp_real curvature_average; /* partitioning; in [0, 1) */
@@ -322,11 +324,11 @@ typedef struct rp_optimizer {
     rp_real rho;               /* Adadelta; in [0, 1] */
     rp_real epsilon;           /* Adam, Adagrad, Adadelta; >= 0 */
     rp_real cubic;             /* any method: sigma of a computed length; 0: the step has its own */
-    int cubic_adaptive;        /* 1: sigma adapts */
+    int cubic_adaptive;        /* 1: sigma adapts; any method but Newton */
     rp_real sigma;             /* per variable; > 0 */
     int full_hessian;          /* Newton: 1: B is the Hessian, 0: the Gauss-Newton matrix, which is never indefinite */
     int iterations;            /* Newton: most products in a solve */
-    rp_real tolerance;         /* Newton: at which the solve ends: residual by right-hand side */
+    rp_real tolerance;         /* Newton: at which the solve ends: residual by right-hand side; in [0, 1) */
 } rp_optimizer;
 RP_API rp_optimizer rp_partitioning(void);              /* the default: sampled rule, fan-in scale, averages, damping 1, rate 5 (1 to
                                                            10 are worth a try) */
@@ -339,9 +341,8 @@ RP_API rp_optimizer rp_per_variable(rp_real sigma);     /* rate 1 */
 RP_API rp_optimizer rp_newton(void);                    /* Gauss-Newton, lambda from 1, at most 50 products to a tolerance of 0.01; for
                                                            large batches, or the whole data set */
 
-/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; Newton's method 6, and that and
-   per-variable rates scratch for their products) and sets it to zero, unless the net has this state already. rp_train and
-   rp_update do it themselves when they must; after it they allocate nothing. Another method, or a momentum or average
+/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; the last two methods keep
+   scratch memory instead) and sets it to zero, unless the net has this state already. rp_train and rp_update do it themselves when they must; after it they allocate nothing. Another method, or a momentum or average
    switched on or off, is another state: it starts from zero.
    RP_ERR_VALUE: a field is out of range. RP_ERR_MEMORY: the earlier state is still there. */
 RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
@@ -354,7 +355,8 @@ RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_d
 
 /* What the last step of rp_train or rp_fit did. Of a method that takes its own length only `taken` and `alpha` (1) are set. */
 typedef struct rp_step {
-    int taken;          /* 0: none, since the slope was not below 0, or the loss would have risen; parameters are as they were */
+    int taken;          /* 0: none, since the slope was not below 0, the loss would have risen, or slope, curvature or length were
+                           not finite (these are 0 then); parameters are as they were */
     rp_real alpha;      /* what the method's step was multiplied by */
     rp_real slope;      /* of the loss and weight decay along it, at its beginning */
     rp_real curvature;  /* the same */
@@ -499,8 +501,9 @@ RP_API size_t rp_summary(const rp_net *net, char *text, size_t size);
    constants: their entries are 0 in what comes out and are not looked at in what goes in. At a kink (ReLU, max pool, Huber)
    the second derivative is that of the side on which the batch is, as PyTorch's are.
 
-   Vectors have rp_parameter_count entries, in the order of the flat arrays, which stay untouched, as do parameters and
-   optimizer state. A vector may be one of the flat arrays. What comes out is written only on success. Batches are checked as
+   Vectors have rp_parameter_count entries, in the order of the flat arrays. A vector may be one of these; otherwise they stay
+   untouched, as do parameters and optimizer state. What comes out is written only on success, but where the function says
+   otherwise. Batches are checked as
    by rp_train; RP_ERR_NOT_FINITE: a vector that goes in, the loss or the result is not finite. Numbers behind "cost" are times of
    a gradient (rp_backward without a rule), as bench/curvature.c measures them. The products need one more number for each unit and
    sample; the first of them allocates these (RP_ERR_MEMORY), and the net keeps them.
@@ -542,8 +545,8 @@ RP_API rp_status rp_sample_gradient_norms(rp_net *net, const rp_data *batch, rp_
    gradient of W is the outer product d y', that of b is d; other layers sum over positions: d is [filters][height][width] and y
    [channels][height][width] (conv2d), d [steps][units] and y [steps][features] with states [steps][units], those before each step
    (recurrent: d y' for W and d states' for U; recursive: d states', y is NULL). The arrays live until the callback returns. It
-   returns 0, or anything else to stop with RP_ERR_STOPPED, and may not use the net. Called for each sample and for each layer
-   that is trained. */
+   returns 0, or anything else to stop with RP_ERR_STOPPED, and may not use the net (RP_ERR_ORDER), but for rp_predict_with.
+   Called for each sample and for each layer that is trained. */
 typedef struct rp_sample_factors {
     int sample, layer;
     const rp_real *d, *y, *states; /* states: NULL unless recurrent or recursive */
@@ -565,8 +568,9 @@ RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *
 
 /* Solves (H + damping I) x = b. x may be b. H may be indefinite. */
 typedef enum rp_solve_method {
-    RP_SOLVE_AUTO,      /* the one that takes the fewest operations, iterations counted to their limit; without those whose
-                           matrices would take more than a GiB */
+    RP_SOLVE_AUTO,      /* the one that takes the fewest operations, iterations counted to their limit, without those whose matrices
+                           would take more than a GiB. If iterations do not get there, then the better of the others, unless
+                           it would take 100 times as long */
     RP_SOLVE_ITERATIVE, /* MINRES: a product for each iteration; 11 vectors */
     RP_SOLVE_DIRECT,    /* stacks of dense layers and activations: the parameters are eliminated by hand (Conjugate), which leaves a
                            block-tridiagonal system in the samples' units. 8 (S width)^3 operations and 6 (S width)^2 numbers
@@ -582,7 +586,8 @@ typedef struct rp_solve_options {
     int precondition;    /* iterative: 1: by the curvature of residual partitioning, by `rule`. Measured: seldom fewer iterations, often
                             more, since what H leaves at the damping is then no longer one eigenvalue */
     rp_rule rule;
-    int (*progress)(void *user, int iteration, rp_real residual); /* iterative, an estimate; anything but 0 stops: RP_ERR_STOPPED */
+    /* iterative, an estimate; anything but 0 stops: RP_ERR_STOPPED. It may not use the net (RP_ERR_ORDER), but for rp_predict_with */
+    int (*progress)(void *user, int iteration, rp_real residual);
     void *user;
 } rp_solve_options;      /* all zero is the default */
 typedef struct rp_solve_report {
@@ -2860,6 +2865,14 @@ RP_API rp_status rp_freeze(rp_net *net, int layer, int frozen) {
     return RP_OK;
 }
 
+/* While a callback runs that may not use the net: what does so resets forward_count. */
+#define RPI_BUSY -1
+static rp_status rpi_still_busy(rp_net *net, const char *who, const char *callback) {
+    int busy = net->forward_count == RPI_BUSY;
+    net->forward_count = 0;
+    return busy ? RP_OK : rpi_fail(net, RP_ERR_ORDER, "%s: %s used the net, whose values are needed", who, callback);
+}
+
 /* The three guards of the functions that need a built net. */
 static rp_status rpi_built(rp_net *net, const char *who) {
     if (!net) return RP_ERR_NULL;
@@ -3361,7 +3374,7 @@ RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count) {
     return RP_OK;
 }
 
-RP_API const rp_real *rp_output(const rp_net *net) { return net && net->forward_count ? net->row_output : NULL; }
+RP_API const rp_real *rp_output(const rp_net *net) { return net && net->forward_count > 0 ? net->row_output : NULL; }
 
 RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature, const rp_rule *rule) {
     static const char who[] = "rp_backward_from";
@@ -3374,7 +3387,7 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
     if (!status) status = rpi_check_rule(net, who, "", &chosen);
     if (status) return status;
     count = net->forward_count;
-    if (!count) return rpi_fail(net, RP_ERR_ORDER, "%s: no rp_forward came before, or another call has used the net since", who);
+    if (count < 1) return rpi_fail(net, RP_ERR_ORDER, "%s: no rp_forward came before, or another call has used the net since", who);
     for (size_t i = 0; output_curvature && i < (size_t)count * (size_t)net->outputs; i++)
         if (!rpi_finite(output_curvature[i]) || output_curvature[i] < 0)
             return rpi_fail(net, RP_ERR_VALUE, "%s: output_curvature[%z] is %g; it must be finite and 0 or more", who, i,
@@ -3947,15 +3960,17 @@ RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, rp_each_
     status = rpi_temporary(net, who, &block, &arena);
     if (status) return status;
     rpi_lay_out_factors(net, &arena, &rows);
-    for (int s = 0; s < batch->count && !stopped; s++)
-        for (int layer = 0; layer < net->layer_count && !stopped; layer++) {
+    for (int s = 0; s < batch->count && !stopped && !status; s++)
+        for (int layer = 0; layer < net->layer_count && !stopped && !status; layer++) {
             rp_sample_factors factors;
             if (!net->layers[layer].affine || net->layers[layer].frozen) continue;
             rpi_gather_factors(net, layer, s, &rows, &factors);
+            net->forward_count = RPI_BUSY;
             stopped = each(user, &factors);
+            status = rpi_still_busy(net, who, "each");
         }
     rpi_block_free(&net->memory, &block);
-    return stopped ? rpi_fail(net, RP_ERR_STOPPED, "%s: each returned %d", who, stopped) : RP_OK;
+    return status || !stopped ? status : rpi_fail(net, RP_ERR_STOPPED, "%s: each returned %d", who, stopped);
 }
 
 /* >>solve
@@ -4477,10 +4492,11 @@ static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real
         gamma2 = gamma1, gamma1 = gamma;
         k->blend(n, (rp_real)(c * left / gamma), *w, NULL, 1, x);
         left *= s;
-        if (m->progress && m->progress(m->user, m->iterations, (rp_real)(left / first * m->begin))) {
-            m->stopped = 1;
-            break;
-        }
+        if (!m->progress) continue;
+        system->net->forward_count = RPI_BUSY;
+        m->stopped = m->progress(m->user, m->iterations, (rp_real)(left / first * m->begin)) != 0;
+        status = rpi_still_busy(system->net, system->who, "options.progress");
+        if (status || m->stopped) return status;
     }
     return RP_OK;
 }
@@ -4521,21 +4537,20 @@ static double rpi_product_worth(const rp_net *net) {
     return 6 * sum;
 }
 
-/* The method that takes the fewest multiply-adds, among those whose matrices take at most a GiB. */
-static rp_solve_method rpi_choose_method(const rpi_solve *solve) {
+/* The method that takes the fewest multiply-adds, among those whose matrices take at most a GiB; after iterations that failed,
+   the best of the others that would take at most 100 times as long, if there is one. */
+static rp_solve_method rpi_choose_method(const rpi_solve *solve, int failed) {
     const rp_net *net = solve->system.net;
-    double n = (double)net->parameter_count, count = solve->system.count, product = rpi_product_worth(net) * count,
-           most = 1073741824.0 / sizeof(rp_real);
-    double iterative = product * (n < solve->options.iterations ? n : solve->options.iterations),
-           dense = n * product + n * n * n / 3, direct = 0, size = 0;
+    double n = (double)net->parameter_count, count = solve->system.count, product = rpi_product_worth(net) * count;
+    double most = 1073741824.0 / sizeof(rp_real), size = 0, direct = 0, dense = n * product + n * n * n / 3;
+    double limit = product * (n < solve->options.iterations ? n : solve->options.iterations) * (failed ? 100 : 1);
     rp_solve_method method = RP_SOLVE_ITERATIVE;
     for (int i = 0; i < net->step_count; i++) {
         double m = (double)net->steps[i].outputs * count;
         direct += 4 * m * m * m, size += 6 * m * m;
     }
-    if (dense < iterative && n * n <= most) method = RP_SOLVE_DENSE;
-    if (direct < (method == RP_SOLVE_DENSE ? dense : iterative) && size <= most && solve->system.damping > 0 && rpi_stack(net))
-        method = RP_SOLVE_DIRECT;
+    if (dense < limit && n * n <= most) method = RP_SOLVE_DENSE, limit = dense;
+    if (direct < limit && size <= most && solve->system.damping > 0 && rpi_stack(net)) method = RP_SOLVE_DIRECT;
     return method;
 }
 
@@ -4646,6 +4661,17 @@ static rp_status rpi_refine(rpi_solve *solve, const rp_real *b) {
     return RP_OK;
 }
 
+/* By report.method, to solve->x. */
+static rp_status rpi_run_solve(rpi_solve *solve, const rp_data *batch, const rp_real *b, int *good) {
+    rp_net *net = solve->system.net;
+    rp_status status = rpi_begin_solve(solve, batch, b, good);
+    if (!status && *good) status = rpi_refine(solve, b);
+    if (status) return status;
+    net->buffers.kernels->blend(net->parameter_count, solve->scale, solve->x, NULL, 0, solve->x);
+    if (rpi_all_finite(solve->x, net->parameter_count)) return RP_OK;
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the solution is too large", solve->system.who);
+}
+
 RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_real *b, rp_real *x, const rp_solve_options *options,
                                   rp_solve_report *report) {
     static const char who[] = "rp_hessian_solve";
@@ -4665,12 +4691,14 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     solve.direct.system = &solve.system;
     solve.minres.limit = solve.options.iterations, solve.minres.progress = solve.options.progress,
     solve.minres.user = solve.options.user;
-    solve.report.method = solve.options.method ? solve.options.method : rpi_choose_method(&solve);
-    status = rpi_begin_solve(&solve, batch, b, &good);
-    if (!status && good) status = rpi_refine(&solve, b);
-    if (!status) net->buffers.kernels->blend(net->parameter_count, solve.scale, solve.x, NULL, 0, solve.x);
-    if (!status && !rpi_all_finite(solve.x, net->parameter_count))
-        status = rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the solution is too large", who);
+    solve.report.method = solve.options.method ? solve.options.method : rpi_choose_method(&solve, 0);
+    status = rpi_run_solve(&solve, batch, b, &good);
+    if (!status && !solve.options.method && solve.report.method == RP_SOLVE_ITERATIVE && !solve.minres.stopped &&
+        solve.report.residual > solve.options.tolerance && rpi_choose_method(&solve, 1) != RP_SOLVE_ITERATIVE) {
+        rpi_block_free(&net->memory, &solve.block);
+        solve.report.method = rpi_choose_method(&solve, 1);
+        status = rpi_run_solve(&solve, batch, b, &good);
+    }
     if (!status) memcpy(x, solve.x, net->parameter_count * sizeof *x);
     rpi_block_free(&net->memory, &solve.block);
     if (status) return status;
@@ -4687,7 +4715,7 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     return rpi_fail(net, RP_ERR_NOT_CONVERGED, "%s: the residual is %g of the right-hand side, above the tolerance of %g: %s", who,
                     (double)solve.report.residual, (double)solve.options.tolerance,
                     solve.report.method == RP_SOLVE_ITERATIVE && solve.minres.iterations >= solve.minres.limit
-                        ? "more iterations or a larger damping may help"
+                        ? "more iterations, a larger damping or another method may help"
                         : "the damping is too small for this precision");
 }
 
@@ -4802,6 +4830,12 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
     if (o->method == RP_NEWTON && o->iterations < 1)
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.iterations is %d; with Newton's method it must be 1 or more", who,
                         o->iterations);
+    if (o->method == RP_NEWTON && o->tolerance >= 1)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.tolerance is %g; with Newton's method it must be below 1", who,
+                        (double)o->tolerance);
+    if (o->method == RP_NEWTON && o->cubic_adaptive)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.cubic_adaptive is %d; with Newton's method lambda adapts instead", who,
+                        o->cubic_adaptive);
     if (o->cubic_adaptive && !(o->cubic > 0))
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.cubic_adaptive is %d; it needs optimizer.cubic above 0", who,
                         o->cubic_adaptive);
@@ -4868,16 +4902,21 @@ RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer) {
     return status ? status : rpi_prepare(net, "rp_prepare", optimizer);
 }
 
-/* The constants of step net->time + 1, which is then taken. */
+static double rpi_rate(const rp_net *net, const rp_optimizer *o) {
+    double steps = o->decay_steps ? o->decay_steps : 1;
+    return (double)o->rate * (o->decay > 0 ? pow((double)o->decay, (double)net->time / steps) : 1);
+}
+
+/* The constants of step net->time + 1, which is then taken. Where its length is computed, decoupled weights shrink afterwards. */
 static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
     rpi_update u;
-    double t = (double)(net->time + 1), rate = (double)o->rate;
+    double t = (double)(net->time + 1), rate = rpi_rate(net, o);
     double mean1 = (double)(o->method == RP_ADAM ? o->beta1 : o->momentum),
            mean2 = (double)(o->method == RP_ADAM ? o->beta2 : o->curvature_average);
-    if (o->decay > 0) rate *= pow((double)o->decay, (double)net->time / (o->decay_steps ? o->decay_steps : 1));
     memset(&u, 0, sizeof u);
     u.method = o->method, u.rate = (rp_real)rate;
-    u.weight_decay = o->decoupled ? 0 : o->weight_decay, u.shrink = o->decoupled ? (rp_real)(rate * (double)o->weight_decay) : 0;
+    u.weight_decay = o->decoupled ? 0 : o->weight_decay;
+    u.shrink = o->decoupled && !(o->cubic > 0) ? (rp_real)(rate * (double)o->weight_decay) : 0;
     u.momentum = o->momentum, u.average = o->curvature_average, u.damping = o->damping;
     u.beta1 = o->beta1, u.beta2 = o->beta2, u.rho = o->rho, u.epsilon = o->epsilon, u.sigma = o->sigma, u.nesterov = o->nesterov;
     u.correct1 = (rp_real)(1 / (1 - pow(mean1, t))), u.correct2 = (rp_real)(1 / (1 - pow(mean2, t)));
@@ -4998,8 +5037,9 @@ static rp_status rpi_trial_derivatives(rpi_trial *trial) {
         status = rpi_directional(net, trial->who, batch->count, batch->weights, net->direction, &trial->slope, &trial->curvature);
     trial->slope += decay * k->dot(net->parameter_count, net->direction, net->parameters);
     trial->curvature += decay * trial->size * trial->size;
-    if (status == RP_ERR_NOT_FINITE) trial->slope = trial->curvature = 0, status = RP_OK;
-    return status;
+    if (status && status != RP_ERR_NOT_FINITE) return status;
+    if (status || !rpi_finite((rp_real)trial->slope) || !rpi_finite((rp_real)trial->curvature)) trial->slope = trial->curvature = 0;
+    return RP_OK;
 }
 
 /* Moves by alpha, and back again if that raises F; `model` is the decrease foretold. Parameters are kept in net->sums. Decreases that
@@ -5021,7 +5061,14 @@ static rp_status rpi_trial_move(rpi_trial *trial, double alpha, double model) {
 /* sigma or lambda, by a factor, within a million times of what it began with. */
 static void rpi_adapt(rp_net *net, double factor) {
     double next = (double)net->sigma * factor, from = (double)net->sigma_from;
-    if (next >= 1e-6 * from && next <= 1e6 * from && rpi_finite((rp_real)next)) net->sigma = (rp_real)next;
+    int normal = (rp_real)next >= RPI_REAL_MIN && rpi_finite((rp_real)next);
+    if (next >= 1e-6 * from && next <= 1e6 * from && normal) net->sigma = (rp_real)next;
+}
+
+/* rp_cubic_length, 0 where it is too large for rp_real. */
+static double rpi_trial_length(const rpi_trial *trial, double sigma) {
+    double alpha = rp_cubic_length(trial->slope, trial->curvature, trial->size, sigma);
+    return rpi_finite((rp_real)alpha) ? alpha : 0;
 }
 
 /* The length that minimises the cubic model, and what then becomes of sigma (Kohler and Lucchi, with the thresholds 0.9 and 0.1). */
@@ -5029,7 +5076,7 @@ static rp_status rpi_trial_cubic(rpi_trial *trial) {
     rp_net *net = trial->net;
     const rp_optimizer *o = trial->optimizer;
     double sigma = (double)(o->cubic_adaptive ? net->sigma : o->cubic);
-    double alpha = rp_cubic_length(trial->slope, trial->curvature, trial->size, sigma), length = alpha * trial->size;
+    double alpha = rpi_trial_length(trial, sigma), length = alpha * trial->size;
     rp_status status = RP_OK;
     trial->step.alpha = (rp_real)alpha, trial->step.taken = alpha > 0;
     if (alpha > 0 && o->cubic_adaptive) {
@@ -5085,9 +5132,10 @@ static rp_status rpi_newton_direction(rpi_trial *trial, rp_real decay) {
     if (!status) trial->curvature = k->dot(n, net->direction, minres.vectors[RPI_MINRES_V]);
     trial->slope = -k->dot(n, net->direction, net->spare);
     trial->size = rpi_norm(net, net->direction);
-    trial->step.products = system.products;
-    if (status != RP_ERR_NOT_FINITE) return status;
-    trial->slope = 0; /* no direction: the fallback's turn */
+    trial->step.products = minres.iterations;
+    if (status && status != RP_ERR_NOT_FINITE) return status;
+    if (status || !rpi_finite((rp_real)trial->slope) || !rpi_finite((rp_real)trial->curvature))
+        trial->slope = trial->curvature = 0; /* no direction: the fallback's turn */
     return RP_OK;
 }
 
@@ -5100,7 +5148,7 @@ static rp_status rpi_newton_step(rpi_trial *trial) {
     double alpha = 1;
     if (!status && o->cubic > 0) {
         status = rpi_trial_derivatives(trial);
-        alpha = rp_cubic_length(trial->slope, trial->curvature, trial->size, (double)o->cubic);
+        alpha = rpi_trial_length(trial, (double)o->cubic);
     }
     if (!status && trial->slope < 0 && alpha > 0)
         status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature));
@@ -5110,9 +5158,16 @@ static rp_status rpi_newton_step(rpi_trial *trial) {
     else rpi_adapt(net, step->ratio > good ? 1 : 4);
     if (!step->taken) status = rpi_newton_fallback(trial, decay);
     trial->step.sigma = net->sigma;
-    if (o->decoupled && step->taken)
-        net->buffers.kernels->blend(net->parameter_count, -o->rate * o->weight_decay, net->parameters, NULL, 1, net->parameters);
     return status;
+}
+
+/* w -= shrink w */
+static void rpi_shrink(rp_net *net, double shrink) {
+    for (int i = 0; i < net->layer_count; i++) {
+        const rpi_layer *layer = &net->layers[i];
+        rp_real *w = net->parameters + layer->weights;
+        if (!layer->frozen) net->buffers.kernels->blend(layer->weight_count + layer->bias_count, (rp_real)(1 - shrink), w, NULL, 0, w);
+    }
 }
 
 /* A step of the methods that compute it, or its length; gradient and, for partitioning, curvature wait in the flat arrays. */
@@ -5120,6 +5175,7 @@ static rp_status rpi_computed_step(rpi_trial *trial) {
     rp_net *net = trial->net;
     const rp_optimizer *o = trial->optimizer;
     int curved = o->method == RP_PARTITIONING || o->method == RP_PER_VARIABLE;
+    double rate = rpi_rate(net, o);
     rp_status status = RP_OK;
     trial->before += rpi_decay_of(trial) / 2 * net->buffers.kernels->dot(net->parameter_count, net->parameters, net->parameters);
     if (o->method == RP_NEWTON) {
@@ -5137,6 +5193,7 @@ static rp_status rpi_computed_step(rpi_trial *trial) {
             trial->step.taken = 1, trial->step.alpha = 1;
         }
     }
+    if (o->decoupled && trial->step.taken && (o->cubic > 0 || o->method == RP_NEWTON)) rpi_shrink(net, rate * (double)o->weight_decay);
     trial->step.slope = (rp_real)trial->slope, trial->step.curvature = (rp_real)trial->curvature;
     net->last = trial->step, net->stepped = 1;
     return status;

@@ -1184,12 +1184,15 @@ static ray measure(rp_net *net, const rp_optimizer *plain, const rp_data *data, 
 static const double length_error = sizeof(rp_real) == sizeof(double) ? 1e-9 : 1e-3;
 static int curved(const rp_optimizer *o) { return o->method == RP_PARTITIONING || o->method == RP_PER_VARIABLE; }
 
-/* now = before + alpha step, to rounding */
+/* now = (before + alpha step) (1 - shrink), to rounding; what is frozen does not shrink */
 static void check_moved(const char *what, const char *name, rp_net *net, const rp_real *before, const ray *l,
-                        double alpha) {
+                        double alpha, double shrink) {
     double error = 0, largest = 0, largest_step = 0;
+    rp_layer last;
+    WORKS(rp_layer_info(net, rp_layer_count(net) - 1, &last));
     for (size_t i = 0; i < count_of(net); i++) {
         double expected = (double)before[i] + alpha * (double)l->step[i];
+        if (!last.frozen || i < last.weights) expected *= 1 - shrink;
         error = larger(fabs((double)rp_parameters(net)[i] - expected), error);
         largest = fmax(largest, fabs(expected)), largest_step = fmax(largest_step, fabs(alpha * (double)l->step[i]));
     }
@@ -1218,13 +1221,15 @@ static void check_cubic_step(const named_optimizer *o, rp_net *nets[4], const rp
     rp_real before[MOST], loss = -1;
     rp_net *net = nets[0];
     rp_step step;
+    double shrink = plain.decoupled ? (double)plain.rate * (double)plain.weight_decay : 0; /* after the step */
+    if (plain.decoupled) plain.weight_decay = 0;
     cubic.cubic = (rp_real)sigma;
     for (int i = 1; i < 4; i++) copy_parameters(nets[i], net);
     memcpy(before, rp_parameters(net), bytes_of(net));
     ray l = measure(nets[1], &plain, data, sigma);
     WORKS(rp_train(net, &cubic, data, &loss));
     check_close("loss", o->name, (double)loss, l.loss, l.loss);
-    check_moved("cubic", o->name, net, before, &l, l.alpha);
+    check_moved("cubic", o->name, net, before, &l, l.alpha, l.alpha > 0 ? shrink : 0);
     CHECK(!memcmp(rp_gradient(net), rp_gradient(nets[1]), bytes_of(net)), "%s leaves another gradient", o->name);
     CHECK(!memcmp(rp_direction_array(net), l.step, bytes_of(net)), "%s leaves another step", o->name);
     CHECK(!curved(&cubic) || !memcmp(rp_curvature(net), rp_curvature(nets[1]), bytes_of(net)),
@@ -1233,7 +1238,7 @@ static void check_cubic_step(const named_optimizer *o, rp_net *nets[4], const rp
     check_step_report(o->name, net, &l, sigma);
     net = nets[2];
     WORKS(rp_train(net, &plain, data, NULL));
-    check_moved("plain", o->name, net, before, &l, 1);
+    check_moved("plain", o->name, net, before, &l, 1, 0);
     WORKS(rp_last_step(net, &step));
     CHECK(step.taken == 1 && step.alpha == 1, "%s: taken %d, alpha %g", o->name, step.taken, (double)step.alpha);
     net = nets[3]; /* rp_direction gives the method's own step whatever `cubic` is */
@@ -1241,7 +1246,7 @@ static void check_cubic_step(const named_optimizer *o, rp_net *nets[4], const rp
     WORKS(rp_direction(net, &cubic));
     CHECK(!memcmp(rp_direction_array(net), l.step, bytes_of(net)), "%s: another direction with `cubic`", o->name);
     WORKS(rp_move(net, (rp_real)l.alpha));
-    check_moved("in pieces", o->name, net, before, &l, l.alpha);
+    check_moved("in pieces", o->name, net, before, &l, l.alpha, 0);
 }
 static void test_cubic_steps(void) {
     for (int n = 0; n < 4 * METHODS; n++) {
@@ -1278,6 +1283,7 @@ static void test_no_rate(void) {
                 rp_net *net = nets[i];
                 rp_optimizer with = o.with;
                 if (i) with.rate *= 10;
+                if (i && with.decoupled) with.weight_decay /= 10; /* the shrinking still knows the rate */
                 WORKS(rp_train(net, &with, &s.data, NULL));
             }
         for (size_t i = 0; i < count_of(nets[0]); i++) {
@@ -1288,6 +1294,87 @@ static void test_no_rate(void) {
         CHECK(distance <= length_error * size, "%s: %g, largest %g", o.name, distance, size);
         rp_net_free(nets[0]), rp_net_free(nets[1]);
     }
+}
+
+/* A callback that uses the net would change the values that the solve, or the next sample's factors, need. */
+typedef struct meddler {
+    rp_net *net;
+    const rp_real *inputs;
+    int calls;
+} meddler;
+static int meddle(void *user, int iteration, rp_real residual) {
+    meddler *m = (meddler *)user;
+    rp_real out[OUTPUTS];
+    (void)iteration, (void)residual;
+    return m->calls++ == 1 && rp_predict(m->net, m->inputs, 1, out) != RP_OK;
+}
+static int meddle_with_samples(void *user, const rp_sample_factors *factors) {
+    (void)factors;
+    return meddle(user, 0, 0);
+}
+static void test_meddling(void) {
+    rp_net *net = make_net(RP_SOFTMAX_CROSS_ENTROPY);
+    rp_solve_options options = {RP_SOLVE_ITERATIVE, 0, 1, 0, 0, 0, {RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE}, meddle, NULL};
+    rp_real b[MOST], x[MOST];
+    test_random random = {1};
+    samples s;
+    draw_samples(&s, &random, RP_SOFTMAX_CROSS_ENTROPY);
+    random_reals(&random, b, MOST);
+    memset(x, 0, sizeof x);
+    meddler m = {net, s.inputs, 0};
+    options.user = &m;
+    rp_status status = rp_hessian_solve(net, &s.data, b, x, &options, NULL);
+    CHECK(status == RP_ERR_ORDER && strstr(rp_error(net), "options.progress") && m.calls == 2 && x[0] == 0, "%d: '%s'",
+          (int)status, rp_error(net));
+    m.calls = 0;
+    status = rp_sample_gradients(net, &s.data, meddle_with_samples, &m);
+    CHECK(status == RP_ERR_ORDER && strstr(rp_error(net), "each") && m.calls == 2, "%d: '%s'", (int)status, rp_error(net));
+    m.calls = 2;
+    WORKS(rp_hessian_solve(net, &s.data, b, x, &options, NULL));
+    rp_net_free(net);
+}
+
+/* Where iterations are not enough, AUTO goes on to another method. */
+static void test_auto_goes_on(void) {
+    rp_net *net = make_net(RP_SOFTMAX_CROSS_ENTROPY);
+    rp_solve_options options;
+    rp_solve_report report;
+    rp_real b[MOST], x[MOST];
+    test_random random = {2};
+    samples s;
+    draw_samples(&s, &random, RP_SOFTMAX_CROSS_ENTROPY);
+    random_reals(&random, b, MOST);
+    memset(&options, 0, sizeof options);
+    options.damping = (rp_real)0.01, options.iterations = 2;
+    WORKS(rp_hessian_solve(net, &s.data, b, x, &options, &report));
+    CHECK(report.method != RP_SOLVE_ITERATIVE && (double)report.residual <= solved_default, "method %d, residual %g",
+          (int)report.method, (double)report.residual);
+    rp_net_free(net);
+}
+
+/* Right-hand sides whose squares are beyond the range. */
+static void test_scaled_solves(void) {
+    rp_net *net = make_net(RP_SOFTMAX_CROSS_ENTROPY);
+    rp_real b[MOST], x[MOST], scaled[MOST];
+    test_random random = {3};
+    samples s;
+    draw_samples(&s, &random, RP_SOFTMAX_CROSS_ENTROPY);
+    random_reals(&random, b, MOST);
+    for (int method = RP_SOLVE_ITERATIVE; method <= RP_SOLVE_DENSE; method++)
+        for (int power = -30; power <= 30; power += 10) {
+            rp_solve_options options;
+            rp_solve_report report;
+            double error = 0, scale = pow(10, power);
+            memset(&options, 0, sizeof options);
+            options.method = (rp_solve_method)method, options.damping = 1;
+            WORKS(rp_hessian_solve(net, &s.data, b, x, &options, NULL));
+            for (size_t i = 0; i < count_of(net); i++) scaled[i] = (rp_real)(scale * (double)b[i]);
+            WORKS(rp_hessian_solve(net, &s.data, scaled, scaled, &options, &report));
+            for (size_t i = 0; i < count_of(net); i++) error = larger(fabs((double)scaled[i] / scale - (double)x[i]), error);
+            CHECK(error <= 1e-3 && report.residual > 0, "method %d, 1e%d: error %g, residual %g", method, power, error,
+                  (double)report.residual);
+        }
+    rp_net_free(net);
 }
 
 /* One parameter, f = (w x - t)^2 / 2 with x = 1. Momentum still points to where the last target was. */
@@ -1360,6 +1447,8 @@ static void check_adaptive_step(const named_optimizer *o, rp_net *net, rp_net *t
     rp_real before[MOST];
     rp_step step;
     double foretold, noise, size, loss = loss_of(net, &o->with, data), after, next;
+    double shrink = plain.decoupled ? (double)plain.rate * (double)plain.weight_decay : 0; /* after the step */
+    if (plain.decoupled) plain.weight_decay = 0;
     plain.cubic = 0, plain.cubic_adaptive = 0;
     copy_parameters(twin, net);
     memcpy(before, rp_parameters(net), bytes_of(net));
@@ -1380,7 +1469,7 @@ static void check_adaptive_step(const named_optimizer *o, rp_net *net, rp_net *t
     else CHECK(!step.taken && step.ratio == 0, "%s: taken %d, ratio %g", o->name, step.taken, (double)step.ratio);
     if (fabs(loss - after) / foretold > noise)
         CHECK(step.taken == (after < loss), "%s: taken %d, from %g to %g", o->name, step.taken, loss, after);
-    if (step.taken) check_moved("adaptive", o->name, net, before, &l, l.alpha);
+    if (step.taken) check_moved("adaptive", o->name, net, before, &l, l.alpha, shrink);
     else CHECK(!memcmp(before, rp_parameters(net), bytes_of(net)), "%s: not undone", o->name), seen->undone++;
     next = within(*sigma, next, (double)o->with.cubic);
     CHECK(step.sigma == (rp_real)next, "%s: sigma from %g to %g, ratio %g", o->name, *sigma, (double)step.sigma,
@@ -2396,6 +2485,9 @@ int main(void) {
     test_cubic_limits();
     test_cubic_steps();
     test_no_rate();
+    test_meddling();
+    test_auto_goes_on();
+    test_scaled_solves();
     test_uphill();
     test_no_step();
     test_adaptive();
