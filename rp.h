@@ -58,7 +58,8 @@
        y   value of a unit                       u   total gradient: how far the unit moves if every weight below moves by one
        d   derivative of the loss by the unit    v   curvature flow: the bound's second derivative at the unit, times u
    "Algorithm 1", "Equation n", "Theorem n" in this file are those of Deep Residual Partitioning (Lawton, Ver Steeg,
-   Galstyan); "poster" is its one-page version.
+   Galstyan); "poster" is its one-page version. "Low-Rank Structure" is Understanding and Exploiting the Low-Rank Structure of
+   Deep Networks; "Conjugate" is Training Deep Nets Using Conjugate Deep Nets.
 
    Loss, gradient and curvature are means over the batch and sums over the outputs. A sample of weight w counts w times in
    the sum; the mean still divides by the number of samples.
@@ -342,8 +343,9 @@ RP_API rp_optimizer rp_newton(void);                    /* Gauss-Newton, lambda 
                                                            large batches, or the whole data set */
 
 /* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; the last two methods keep
-   scratch memory instead) and sets it to zero, unless the net has this state already. rp_train and rp_update do it themselves when they must; after it they allocate nothing. Another method, or a momentum or average
-   switched on or off, is another state: it starts from zero.
+   scratch memory instead) and sets it to zero, unless the net has this state already. rp_train and rp_update do it themselves
+   when they must; after it they allocate nothing. Another method, or a momentum or average switched on or off, is another
+   state: it starts from zero.
    RP_ERR_VALUE: a field is out of range. RP_ERR_MEMORY: the earlier state is still there. */
 RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
 
@@ -506,10 +508,7 @@ RP_API size_t rp_summary(const rp_net *net, char *text, size_t size);
    otherwise. Batches are checked as
    by rp_train; RP_ERR_NOT_FINITE: a vector that goes in, the loss or the result is not finite. Numbers behind "cost" are times of
    a gradient (rp_backward without a rule), as bench/curvature.c measures them. The products need one more number for each unit and
-   sample; the first of them allocates these (RP_ERR_MEMORY), and the net keeps them.
-
-   "Low-Rank Structure" is Understanding and Exploiting the Low-Rank Structure of Deep Networks; "Conjugate" is Training Deep Nets
-   Using Conjugate Deep Nets. */
+   sample; the first of them allocates these (RP_ERR_MEMORY), and the net keeps them. */
 
 /* *first = g'grad f, *second = g'Hg for a direction g, by one forward sweep of second-order jets. Each may be NULL. Cost 1
    to 1.6. */
