@@ -501,22 +501,22 @@ RP_API size_t rp_summary(const rp_net *net, char *text, size_t size);
    Exact derivatives of the mean loss of a batch, for any net. H is its Hessian by the parameters, G the Gauss-Newton matrix
    (H without the second derivatives of the net itself: never indefinite). Weight decay is left out. Frozen layers count as
    constants: their entries are 0 in what comes out and are not looked at in what goes in. At a kink (ReLU, max pool, Huber)
-   the second derivative is that of the side on which the batch is, as PyTorch's are.
+   the second derivative is that of the side on which the batch is.
 
    Vectors have rp_parameter_count entries, in the order of the flat arrays. A vector may be one of these; otherwise they stay
    untouched, as do parameters and optimizer state. What comes out is written only on success, but where the function says
-   otherwise. Batches are checked as
-   by rp_train; RP_ERR_NOT_FINITE: a vector that goes in, the loss or the result is not finite. Numbers behind "cost" are times of
-   a gradient (rp_backward without a rule), as bench/curvature.c measures them. The products need one more number for each unit and
-   sample; the first of them allocates these (RP_ERR_MEMORY), and the net keeps them. */
+   otherwise. Batches are checked as by rp_train; RP_ERR_NOT_FINITE: a vector that goes in, the loss or the result is not
+   finite. Numbers behind "cost" are times of a gradient (rp_backward without a rule), as bench/curvature.c measures them. The
+   products need one more number for each unit and sample; the first of them allocates these (RP_ERR_MEMORY), and the net
+   keeps them. */
 
 /* *first = g'grad f, *second = g'Hg for a direction g, by one forward sweep of second-order jets. Each may be NULL. Cost 1
    to 1.6. */
 RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first, rp_real *second);
 
-/* The alpha >= 0 that minimises alpha first + alpha^2 second / 2 + sigma (alpha norm)^3 / 6, where norm is |g|_2 (Low-Rank Structure,
-   Equation 37, without its cancellation). 0 if first >= 0, or if an argument is not finite or there is no minimum (sigma or norm 0,
-   second <= 0). */
+/* The alpha >= 0 that minimises alpha first + alpha^2 second / 2 + sigma (alpha norm)^3 / 6, where norm is |g|_2 (Low-Rank
+   Structure, Equation 37, without its cancellation). 0 if first >= 0, or if an argument is not finite or there is no minimum
+   (sigma or norm 0, second <= 0). */
 RP_API double rp_cubic_length(double first, double second, double norm, double sigma);
 
 /* out = H v (forward over backward: Pearlmutter; Conjugate's exact Hessian), out = G v. out may be v. Cost 1.8 to 2.8,
