@@ -14,6 +14,7 @@ BENCHES = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
 PAIRS = $(patsubst %_a.c,$(BUILD)/%,$(wildcard tests/*_a.c))
 PROGRAMS = $(TESTS) $(TESTS:=_double) $(PAIRS)
+LINKED = $(addprefix $(BUILD)/tests/test_,fit layers torch) # with the one implementation in tests/library.c
 QUICK = $(filter %_misuse %_idx %_fit,$(TESTS)) $(PAIRS)
 
 help: ## list the targets
@@ -44,9 +45,15 @@ $(DIRECTORIES):
 	mkdir -p $@
 $(BUILD)/tests/%: LDLIBS += -lpthread
 $(BUILD)/bench/%: LDLIBS += -lpthread
+$(LINKED): $(BUILD)/tests/library.o
+$(LINKED:=_double): $(BUILD)/tests/library_double.o
 $(BUILD)/%: %.c $(HEADERS) | $(DIRECTORIES)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $< -o $@ $(LDLIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(filter %.c %.o,$^) -o $@ $(LDLIBS)
 $(BUILD)/%_double: %.c $(HEADERS) | $(DIRECTORIES)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -DRP_DOUBLE $< -o $@ $(LDLIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DRP_DOUBLE $(filter %.c %.o,$^) -o $@ $(LDLIBS)
 $(BUILD)/%: %_a.c %_b.c $(HEADERS) | $(DIRECTORIES)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $*_a.c $*_b.c -o $@ $(LDLIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(filter %.c,$^) -o $@ $(LDLIBS)
+$(BUILD)/%.o: %.c rp.h | $(DIRECTORIES)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+$(BUILD)/%_double.o: %.c rp.h | $(DIRECTORIES)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DRP_DOUBLE -c $< -o $@

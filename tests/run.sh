@@ -1,27 +1,38 @@
 #!/bin/sh
-# tests/run.sh PROGRAM...: runs test programs, each of which ends with the line `N passed, N failed[, N skipped]`.
-# Prints a line for each, the output of those that fail, and last the sum. RUN: a command to run them with.
-# Each runs in an empty directory, where it may write.
+# tests/run.sh PROGRAM...: runs test programs, as many at a time as there are processors, each of which ends with the line
+# `N passed, N failed[, N skipped]`. Prints a line for each, the output of those that fail, and last the sum. RUN: a command
+# to run them with. Each runs in an empty directory, where it may write.
 set -u
-passed=0 failed=0 skipped=0
-scratch=$(mktemp -d) || exit 1
-trap 'rm -rf "$scratch"' EXIT
-log=$scratch/log
 now() { date +%s.%N | sed 's/\.N$//'; } # whole seconds where date does not know %N
 
-for program; do
-    case $program in /*) path=$program ;; *) path=$PWD/$program ;; esac
-    mkdir "$scratch/empty"
+if [ "${1:-}" = --one ]; then # --one SCRATCH NUMBER PROGRAM: output, exit status and time to SCRATCH/NUMBER.*
+    at=$2/$3
+    mkdir "$at"
     start=$(now)
-    (cd "$scratch/empty" && exec ${RUN:-} "$path") >"$log" 2>&1
-    status=$?
-    rm -rf "$scratch/empty"
-    seconds=$(awk "BEGIN { printf \"%.2f\", $(now) - $start }")
+    (cd "$at" && exec ${RUN:-} "$4") >"$at.log" 2>&1
+    echo $? >"$at.status"
+    awk "BEGIN { printf \"%.2f\", $(now) - $start }" >"$at.seconds"
+    exit 0
+fi
+
+passed=0 failed=0 skipped=0 number=0
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+for program; do
+    case $program in /*) ;; *) program=$PWD/$program ;; esac
+    number=$((number + 1))
+    printf '%s "%s"\n' $number "$program"
+done | xargs -n 2 -P "$(getconf _NPROCESSORS_ONLN || echo 1)" "$0" --one "$scratch"
+
+number=0
+for program; do
+    number=$((number + 1)) log=$scratch/$number.log
+    status=$(cat "$scratch/$number.status") seconds=$(cat "$scratch/$number.seconds")
     line=$(tail -n 1 "$log" | grep -E '^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$')
     IFS=' ,' read -r p _ f _ s _ <<END
 ${line:-0 passed, 0 failed}
 END
-    if [ $status -eq 0 ] && [ "$f" -eq 0 ] && [ $((p + ${s:-0})) -gt 0 ]; then
+    if [ "$status" -eq 0 ] && [ "$f" -eq 0 ] && [ $((p + ${s:-0})) -gt 0 ]; then
         echo "ok      ${program##*/}: $line, $seconds s"
     else
         cat "$log"

@@ -1,5 +1,4 @@
 /* rp_fit: what a run over a data set does, sample by sample and epoch by epoch, and that all optimizers learn by it. */
-#define RP_IMPLEMENTATION
 #include "../rp.h"
 #include "test.h"
 

@@ -1,8 +1,6 @@
 /* Convolutions, pools, recurrence, recursion and residual sums: the library against a naive float64 version over some
    hundreds of random nets that mix them, against what is known of their mathematics, and against PyTorch. For single
    precision as it is, for double with -DRP_DOUBLE. */
-#define RP_IMPLEMENTATION
-#define RP_THREADS
 #include "../rp.h"
 #include "random_nets.h"
 #include "torch_layers.h"

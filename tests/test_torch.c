@@ -1,5 +1,4 @@
 /* The library against PyTorch: parameters and losses after some steps, for each optimizer, activation and loss. */
-#define RP_IMPLEMENTATION
 #include "../rp.h"
 #include "test.h"
 #include "torch_numbers.h"
