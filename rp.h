@@ -1434,7 +1434,7 @@ typedef struct rpi_buffers {
     rp_real *columns, *own; /* for each thread: a row; RPI_TAPS_MOST * 4 rows */
     rp_real *shared;        /* [2][shared_size]: |W|, or gradient and curvature of a shared weight */
     size_t shared_size;
-    int *bad;                   /* for each thread: a value was not finite */
+    int *bad;               /* for each step and thread: a value before the activation was not finite */
     rp_real *zeros, *ones; /* a row each */
     rp_real *column, *total;
     rpi_team *team; /* NULL: the caller alone */
@@ -2708,7 +2708,7 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
     b->columns = rpi_claim_rows(arena, threads, b->ld);
     b->own = rpi_claim_rows(arena, threads * RPI_TAPS_MOST * 4, b->ld);
     b->zeros = rpi_claim_reals(arena, b->ld), b->ones = rpi_claim_reals(arena, b->ld);
-    b->bad = (int *)rpi_claim(arena, threads, sizeof *b->bad);
+    b->bad = (int *)rpi_claim(arena, steps * threads, sizeof *b->bad);
     b->column = rpi_claim_reals(arena, 2 * b->ld);
     if (!arena->base) return;
     memset(pointers, 0, all * sizeof *pointers);
@@ -2984,7 +2984,7 @@ static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rp
     a->kind = step->activation, a->alpha = step->alpha;
     a->rows = step->outputs, a->n = n, a->ld = b->ld;
     if (b->ld == 1) a->rows = 1, a->n = step->outputs; /* one sample: its units are contiguous */
-    a->bad = b->bad;
+    a->bad = b->bad + (size_t)i * b->threads;
     a->y = b->y[step->out] + (size_t)step->out_row * b->ld, a->slope = b->slope[i], a->second = b->second[i];
     return work;
 }
@@ -2995,7 +2995,7 @@ typedef enum rpi_keep { RPI_KEEP_NOTHING, RPI_KEEP_SLOPES, RPI_KEEP_CURVES } rpi
 /* y of every slot from slot 0 on; with the paths rule u too (Equation 11), and sigma'' u in the place of sigma''. */
 static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep keep, const rp_rule *rule) {
     int twin = rule && rule->kind == RP_PATHS;
-    memset(b->bad, 0, b->threads * sizeof *b->bad);
+    memset(b->bad, 0, (size_t)net->step_count * b->threads * sizeof *b->bad);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         rp_real *u = twin ? b->v[step->out] : NULL;
@@ -3039,6 +3039,20 @@ static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, 
                     step->layer, rpi_layer_name(&net->layers[step->layer]));
 }
 
+/* Fails with the first layer at which the forward pass left what is finite, if it did. */
+static rp_status rpi_check_forward(rp_net *net, const char *who, int n) {
+    const rpi_buffers *b = &net->buffers;
+    if (b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT) return rpi_not_finite(net, who, NULL, NULL);
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        for (size_t part = 0; part < b->threads; part++)
+            if (b->bad[(size_t)i * b->threads + part]) return rpi_not_finite(net, who, "a value before the activation", step);
+        if (b->kernels->peak(step->outputs, n, b->y[step->out] + (size_t)step->out_row * b->ld, b->ld) >= RPI_EXPONENT)
+            return rpi_not_finite(net, who, "a value", step);
+    }
+    return RP_OK;
+}
+
 static int rpi_all_finite(const rp_real *x, size_t count) {
     for (size_t i = 0; i < count; i++)
         if (!rpi_finite(x[i])) return 0;
@@ -3050,9 +3064,9 @@ static int rpi_all_finite(const rp_real *x, size_t count) {
 static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int with_d, int with_v, const rp_real *weight) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count);
-    if (b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT) return rpi_not_finite(net, who, NULL, NULL);
-    for (size_t i = 0; i < rpi_threads(net); i++)
-        if (b->bad[i]) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: a value before an activation is not finite; nothing was changed", who);
+    if (b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT) return rpi_check_forward(net, who, n);
+    for (size_t i = 0; i < (size_t)net->step_count * b->threads; i++)
+        if (b->bad[i]) return rpi_check_forward(net, who, n);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         rpi_int peaks[4] = {0, 0, 0, 0};
@@ -3311,7 +3325,8 @@ static rp_status rpi_value(rp_net *net, const char *who, const rp_data *batch, r
     rpi_forward(net, b, rpi_columns(b, batch->count), keep, rule);
     *loss = rpi_evaluate_loss(net, b, batch, rule || exact ? net->h : NULL, exact) / batch->count;
     if (rpi_finite_double(*loss) && rpi_finite((rp_real)*loss)) return RP_OK;
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; nothing was changed", who, *loss);
+    status = rpi_check_forward(net, who, rpi_columns(b, batch->count));
+    return status ? status : rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; nothing was changed", who, *loss);
 }
 
 /* Forward, loss and backward over a batch. */

@@ -665,6 +665,30 @@ static void test_failed_steps(rp_activation_kind activation) {
     }
 }
 
+/* A value that is not finite is reported at the layer where it first appears, whatever becomes of it in the layers above. */
+static void test_failed_layer(rp_activation_kind activation) {
+    const rp_real poisons[] = {NAN, INFINITY, -INFINITY};
+    rp_optimizer o = rp_sgd((rp_real)0.1);
+    samples s;
+    make_samples(&s, 2);
+    for (int at = 0; at < 3 * 3; at++) {
+        rp_net *net = rp_net_new(rp_vector(INPUTS), NULL);
+        char words[40];
+        rp_layer info;
+        for (int l = 0; l < 3; l++) {
+            if (l) rp_activation(net, activation);
+            rp_dense(net, l < 2 ? HIDDEN : OUTPUTS);
+        }
+        rp_loss(net, RP_SQUARED_ERROR);
+        WORKS(rp_net_build(net, BATCH, 1));
+        WORKS(rp_layer_info(net, at / 3 * 2, &info));
+        rp_parameters(net)[info.biases] = poisons[at % 3];
+        snprintf(words, sizeof words, "rp_train layer %d dense", at / 3 * 2);
+        FAILS(rp_train(net, &o, &s.data, NULL), RP_ERR_NOT_FINITE, words);
+        rp_net_free(net);
+    }
+}
+
 /* A failed step by another optimizer does not cost the first its state. */
 static void test_failed_switch(void) {
     samples s;
@@ -1195,6 +1219,9 @@ int main(void) {
     test_inference_only();
     test_failed_steps(RP_RELU);
     test_failed_steps(RP_TANH);
+    test_failed_layer(RP_RELU);
+    test_failed_layer(RP_TANH);
+    test_failed_layer(RP_SIGMOID);
     test_failed_switch();
     test_bad_arrays();
     test_arrays_stay();
