@@ -486,8 +486,8 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha);                      /* pa
 /* The caller's own loss: forward; read rp_output ([count][outputs]); give back, for each sample and output, the derivative of
    that sample's loss and, or NULL, its second derivative (>= 0; a bound on the Hessian's diagonal). Fills the gradient and,
    with a second derivative, the curvature by `rule` (NULL: rp_rule_default). RP_ERR_UNSUPPORTED: a net for inference only; it
-   has rp_predict. RP_ERR_ORDER: no rp_forward went before, or another call (also an earlier rp_backward_from) has used the net since. RP_ERR_VALUE: a second derivative is
-   below 0 or not finite. */
+   has rp_predict. RP_ERR_ORDER: no rp_forward went before, or another call (also an earlier rp_backward_from) has used the net
+   since. RP_ERR_VALUE: a second derivative is below 0 or not finite. */
 RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count);
 RP_API const rp_real *rp_output(const rp_net *net); /* NULL if there was no rp_forward */
 RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature);
@@ -1028,13 +1028,15 @@ typedef struct rpi_kernels {
     void (*window_magnitudes)(const rpi_window *window, rp_real *out); /* out[s] = sum of the window's |x| */
     void (*select)(const rpi_window *window, const rp_real *in, rp_real *out);
     void (*select_back)(const rpi_window *window, const rp_real *d, rp_real *d_in);
-    void (*add_rows)(int rows, int n, rp_real scale, const rp_real *in, size_t ldi, rp_real *out, size_t ldo); /* out += scale in; ldi may be 0 */
+    /* out += scale in; ldi may be 0 */
+    void (*add_rows)(int rows, int n, rp_real scale, const rp_real *in, size_t ldi, rp_real *out, size_t ldo);
     void (*matrix_vector)(const rpi_product *product); /* of one column, and its first product only */
     int rows;                                          /* of a tile: the grain in which rows are split */
     void (*outer)(const rpi_outer *outer);
     /* out[columns][ldo] = in[rows][ldi] transposed; columns of out from `rows` to `n` repeat the last */
     void (*transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n);
-    void (*column_sums)(int rows, int n, const rp_real *in, size_t ld, rp_real *out, int squares); /* out[s] = sum_i |in[i][s]|, or of the squares */
+    /* out[s] = sum_i |in[i][s]|, or of the squares */
+    void (*column_sums)(int rows, int n, const rp_real *in, size_t ld, rp_real *out, int squares);
     /* x[i][s] = factor[i * stride + s] x[i][s], or |x[i][s]| if magnitudes */
     void (*weigh)(int rows, int n, rp_real *x, size_t ld, const rp_real *factor, size_t stride, int magnitudes);
     void (*signs)(int rows, int n, const rp_real *h, rp_real *e, size_t ld, uint64_t *random); /* e = sqrt(h) or -sqrt(h), at random */
@@ -2336,7 +2338,8 @@ RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride, int paddi
         return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: %s is %d; it must be 1 or more", net->layer_count,
                                        kernel < 1 ? "kernel" : "stride", kernel < 1 ? kernel : stride));
     if (padding < 0)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: padding is %d; it must be 0 or more", net->layer_count, padding));
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: padding is %d; it must be 0 or more",
+                                       net->layer_count, padding));
     memset(&desc, 0, sizeof desc);
     desc.filters = filters, desc.kernel_height = desc.kernel_width = kernel, desc.stride_height = desc.stride_width = stride;
     desc.padding_height = desc.padding_width = padding;
@@ -2349,8 +2352,8 @@ static int rpi_pool2d(rp_net *net, const char *who, rpi_kind kind, int height, i
     rpi_layer *layer;
     if (status) return status;
     if (height < 1 || stride < 1)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it must be 1 or more", who, net->layer_count, height < 1 ? "window" : "stride",
-                                       height < 1 ? height : stride));
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it must be 1 or more", who, net->layer_count,
+                                       height < 1 ? "window" : "stride", height < 1 ? height : stride));
     memset(&g, 0, sizeof g);
     g.filters = g.groups = net->output.channels;
     g.kernel_height = height, g.kernel_width = width, g.stride_height = g.stride_width = stride;
@@ -2438,7 +2441,8 @@ RP_API int rp_add(rp_net *net, int source) {
         in.width != other.width) {
         char one[64], two[64], name[32] = "the input";
         if (source != RP_INPUT) rpi_format(name, sizeof name, "layer %d", source);
-        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "rp_add: layer %d: what comes before gives %s, %s gives %s; they must be the same",
+        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE,
+                                       "rp_add: layer %d: what comes before gives %s, %s gives %s; they must be the same",
                                        net->layer_count, rpi_shape_text(in, one), name, rpi_shape_text(other, two)));
     }
     layer = rpi_append(net, "rp_add");
@@ -3005,7 +3009,8 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep
         work.activate.u = u ? u + (size_t)step->out_row * b->ld : NULL;
         if (keep == RPI_KEEP_NOTHING) work.activate.slope = NULL;
         if (keep != RPI_KEEP_CURVES && !twin) work.activate.second = NULL;
-        if (b->ld == 1) memset(work.activate.y + step->outputs, 0, (size_t)(rpi_columns(b, step->outputs) - step->outputs) * sizeof(rp_real));
+        if (b->ld == 1)
+            memset(work.activate.y + step->outputs, 0, (size_t)(rpi_columns(b, step->outputs) - step->outputs) * sizeof(rp_real));
         if (step->activation) rpi_activate_run(&work);
     }
 }
@@ -3228,7 +3233,9 @@ static rp_status rpi_check_targets(rp_net *net, const char *who, const rp_data *
 
 static rp_status rpi_check_data(rp_net *net, const char *who, const rp_data *data, int most) {
     rp_status status = rpi_needs(net, who, "data", data);
-    if (!status && data->fill) return rpi_fail(net, RP_ERR_VALUE, "%s: data.fill is given; streams are for rp_fit and rp_evaluate, a batch is in memory", who);
+    if (!status && data->fill)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: data.fill is given; streams are for rp_fit and rp_evaluate, a batch is in memory",
+                        who);
     if (!status) status = rpi_needs(net, who, "data.inputs", data->inputs);
     if (status) return status;
     if (data->count < 1 || data->count > most)
