@@ -4608,6 +4608,7 @@ static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, const r
     const char *who = solve->system.who;
     rpi_arena arena = {NULL, 0, 0};
     rp_status status = RP_OK;
+    solve->direct.system = &solve->system;
     rpi_lay_out_solve(net, &arena, solve);
     status = rpi_temporary(net, who, &solve->block, &arena);
     if (status) return status;
@@ -4693,10 +4694,28 @@ static rp_status rpi_run_solve(rpi_solve *solve, const rp_data *batch, const rp_
     return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the solution is too large", solve->system.who);
 }
 
+/* After iterations that did not get there: another method, from `start`, a solve that has not begun. The better of both stays. */
+static rp_status rpi_solve_otherwise(rpi_solve *solve, const rpi_solve *start, const rp_data *batch, const rp_real *b) {
+    const rpi_memory *memory = &solve->system.net->memory;
+    rpi_solve other = *start;
+    rp_status status;
+    int products = solve->system.products, good = 1;
+    other.report.method = rpi_choose_method(start, 1);
+    if (other.report.method == RP_SOLVE_ITERATIVE) return RP_OK;
+    status = rpi_run_solve(&other, batch, b, &good);
+    products += other.system.products + other.report.products;
+    if (!status && good && other.report.residual < solve->report.residual) {
+        rpi_block_free(memory, &solve->block);
+        *solve = other;
+    } else rpi_block_free(memory, &other.block);
+    solve->system.products = products, solve->report.products = 0;
+    return status == RP_ERR_NOT_FINITE ? RP_OK : status; /* then the iterations' solution is the better one */
+}
+
 RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_real *b, rp_real *x, const rp_solve_options *options,
                                   rp_solve_report *report) {
     static const char who[] = "rp_hessian_solve";
-    rpi_solve solve;
+    rpi_solve solve, start;
     int good = 1;
     rp_status status = rpi_tool(net, who, batch, "b", b, "x", x);
     memset(&solve, 0, sizeof solve);
@@ -4709,17 +4728,14 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     if (!(solve.options.tolerance > 0)) solve.options.tolerance = (rp_real)(sizeof(rp_real) == 8 ? 1e-9 : 1e-4);
     solve.system.net = net, solve.system.who = who, solve.system.count = batch->count;
     solve.system.gauss_newton = solve.options.gauss_newton, solve.system.damping = solve.options.damping;
-    solve.direct.system = &solve.system;
     solve.minres.limit = solve.options.iterations, solve.minres.progress = solve.options.progress,
     solve.minres.user = solve.options.user;
     solve.report.method = solve.options.method ? solve.options.method : rpi_choose_method(&solve, 0);
+    start = solve;
     status = rpi_run_solve(&solve, batch, b, &good);
     if (!status && !solve.options.method && solve.report.method == RP_SOLVE_ITERATIVE && !solve.minres.stopped &&
-        solve.report.residual > solve.options.tolerance && rpi_choose_method(&solve, 1) != RP_SOLVE_ITERATIVE) {
-        rpi_block_free(&net->memory, &solve.block);
-        solve.report.method = rpi_choose_method(&solve, 1);
-        status = rpi_run_solve(&solve, batch, b, &good);
-    }
+        solve.report.residual > solve.options.tolerance)
+        status = rpi_solve_otherwise(&solve, &start, batch, b);
     if (!status) memcpy(x, solve.x, net->parameter_count * sizeof *x);
     rpi_block_free(&net->memory, &solve.block);
     if (status) return status;

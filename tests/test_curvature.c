@@ -1352,6 +1352,47 @@ static void test_auto_goes_on(void) {
     rp_net_free(net);
 }
 
+/* What AUTO gives back is the best that it found: never worse than iterations alone, and as good as the method that it
+   goes on to, refinements included. */
+static void test_auto_keeps_the_best(void) {
+    enum { WIDTH = 24, SAMPLES = 16 };
+    static const double dampings[] = {0.1, 1e-4, 1e-12};
+    rp_net *net = rp_net_new(rp_vector(WIDTH), NULL);
+    rp_real inputs[SAMPLES * WIDTH];
+    int labels[SAMPLES];
+    rp_data data = {inputs, NULL, labels, NULL, SAMPLES, NULL, NULL};
+    test_random random = {1};
+    for (int i = 0; i < 4; i++) {
+        if (i) rp_activation(net, RP_TANH);
+        rp_dense(net, WIDTH);
+    }
+    rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
+    CHECK(rp_net_build(net, SAMPLES, 1) == RP_OK, "%s", rp_error(net));
+    random_reals(&random, inputs, SAMPLES * WIDTH);
+    for (int i = 0; i < SAMPLES; i++) labels[i] = i;
+    WORKS(rp_backward(net, &data, NULL, NULL));
+    rp_real *x = new_reals(count_of(net));
+    for (size_t i = 0; i < sizeof dampings / sizeof *dampings; i++) {
+        rp_solve_report reports[RP_SOLVE_DENSE + 1];
+        rp_status status[RP_SOLVE_DENSE + 1];
+        for (int method = RP_SOLVE_AUTO; method <= RP_SOLVE_DIRECT; method++) {
+            rp_solve_options options = options_of((rp_solve_method)method, 0, dampings[i], 0);
+            options.iterations = 100;
+            status[method] = rp_hessian_solve(net, &data, rp_gradient(net), x, &options, &reports[method]);
+            CHECK(!status[method] || status[method] == RP_ERR_NOT_CONVERGED, "%s", rp_error(net));
+        }
+        double residual = (double)reports[RP_SOLVE_AUTO].residual, direct = (double)reports[RP_SOLVE_DIRECT].residual,
+               iterative = (double)reports[RP_SOLVE_ITERATIVE].residual;
+        CHECK(residual <= iterative && (residual <= direct || status[RP_SOLVE_AUTO] == RP_OK),
+              "damping %g: residual %g by method %d, %g by iterations, %g directly", dampings[i], residual,
+              (int)reports[RP_SOLVE_AUTO].method, iterative, direct);
+        CHECK(reports[RP_SOLVE_AUTO].products >= reports[RP_SOLVE_ITERATIVE].products, "%d products, %d by iterations",
+              reports[RP_SOLVE_AUTO].products, reports[RP_SOLVE_ITERATIVE].products);
+    }
+    rp_net_free(net);
+    free(x);
+}
+
 /* Right-hand sides whose squares are beyond the range. */
 static void test_scaled_solves(void) {
     rp_net *net = make_net(RP_SOFTMAX_CROSS_ENTROPY);
@@ -2487,6 +2528,7 @@ int main(void) {
     test_no_rate();
     test_meddling();
     test_auto_goes_on();
+    test_auto_keeps_the_best();
     test_scaled_solves();
     test_uphill();
     test_no_step();
