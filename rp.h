@@ -520,7 +520,7 @@ RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real
 RP_API double rp_cubic_length(double first, double second, double norm, double sigma);
 
 /* out = H v (forward over backward: Pearlmutter; Conjugate's exact Hessian), out = G v. out may be v. Cost 1.8 to 2.8,
-   and 1.3 to 2. */
+   and 1.3 to 2.1. */
 RP_API rp_status rp_hessian_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out);
 RP_API rp_status rp_gauss_newton_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out);
 
@@ -3069,9 +3069,9 @@ static int rpi_all_finite(const rp_real *x, size_t count) {
 static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int with_d, int with_v, const rp_real *weight) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count);
-    if (b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT) return rpi_check_forward(net, who, n);
-    for (size_t i = 0; i < (size_t)net->step_count * b->threads; i++)
-        if (b->bad[i]) return rpi_check_forward(net, who, n);
+    int bad = b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT;
+    for (size_t i = 0; i < (size_t)net->step_count * b->threads; i++) bad |= b->bad[i];
+    if (bad) return rpi_check_forward(net, who, n);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         rpi_int peaks[4] = {0, 0, 0, 0};
@@ -3653,15 +3653,21 @@ static int rpi_stack(const rp_net *net) {
     return 1;
 }
 
+/* net->sums = column i of H or G, after rpi_expand; net->spare is 0 before and after. */
+static rp_status rpi_multiply_unit(rp_net *net, const char *who, int count, int gauss_newton, size_t i) {
+    rp_status status;
+    net->spare[i] = 1;
+    status = rpi_multiply(net, who, count, gauss_newton, net->spare);
+    net->spare[i] = 0;
+    return status;
+}
+
 /* H or G as a matrix with rows ld apart, by a product for each parameter, after rpi_expand. Exactly symmetric. */
 static rp_status rpi_form_matrix(rp_net *net, const char *who, int count, int gauss_newton, rp_real *out, size_t ld) {
     size_t n = net->parameter_count;
     memset(net->spare, 0, n * sizeof *net->spare);
     for (size_t i = 0; i < n; i++) {
-        rp_status status;
-        net->spare[i] = 1;
-        status = rpi_multiply(net, who, count, gauss_newton, net->spare);
-        net->spare[i] = 0;
+        rp_status status = rpi_multiply_unit(net, who, count, gauss_newton, i);
         if (status) return status;
         memcpy(out + i * ld, net->sums, n * sizeof *out);
         for (size_t j = 0; j < i; j++) out[i * ld + j] = out[j * ld + i] = (out[i * ld + j] + out[j * ld + i]) / 2;
@@ -3706,8 +3712,8 @@ static void rpi_recursion_below(const rp_net *net, const rpi_step *step, rpi_rec
     b->kernels->product(&q);
 }
 
-/* H_f of sample s */
-static void rpi_recursion_top(const rp_net *net, size_t s, rpi_recursion *r) {
+/* out = H_f of sample s, rows ld_out apart */
+static void rpi_sample_hessian(const rp_net *net, size_t s, rp_real *out, size_t ld_out) {
     size_t ld = net->buffers.ld, outputs = (size_t)net->outputs;
     const rp_real *h = net->h + s;
     rp_real total = 0;
@@ -3715,7 +3721,7 @@ static void rpi_recursion_top(const rp_net *net, size_t s, rpi_recursion *r) {
     for (size_t i = 0; i < outputs; i++)
         for (size_t k = 0; k < outputs; k++) {
             rp_real mixed = rpi_losses[net->loss].separable || !(total > 0) ? 0 : h[i * ld] * (h[k * ld] / total);
-            r->s[i * r->ld + k] = (i == k ? h[i * ld] : 0) - mixed;
+            out[i * ld_out + k] = (i == k ? h[i * ld] : 0) - mixed;
         }
 }
 
@@ -3723,7 +3729,7 @@ static void rpi_recursion_top(const rp_net *net, size_t s, rpi_recursion *r) {
    diag(sigma'' d). The second derivative by W_ij is S_ii y_j^2: v = the diagonal of S. */
 static void rpi_recur(const rp_net *net, size_t s, rpi_recursion *r) {
     const rpi_buffers *b = &net->buffers;
-    rpi_recursion_top(net, s, r);
+    rpi_sample_hessian(net, s, r->s, r->ld);
     for (int i = net->step_count - 1; i >= 0 && net->live[i + 1]; i--) {
         const rpi_step *step = &net->steps[i];
         size_t n = (size_t)step->outputs, ld = r->ld;
@@ -3756,6 +3762,11 @@ static void rpi_collect_squares(const rp_net *net, int count) {
     }
 }
 
+static rp_status rpi_check_sums(rp_net *net, const char *who, const char *what) {
+    if (rpi_all_finite(net->sums, net->parameter_count)) return RP_OK;
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large", who, what);
+}
+
 /* Memory for one call: a layout runs for its size, then on this block. */
 static rp_status rpi_temporary(rp_net *net, const char *who, rpi_block *block, rpi_arena *arena) {
     if (arena->overflow) return rpi_fail(net, RP_ERR_OVERFLOW, "%s: its matrices need more memory than can be addressed", who);
@@ -3771,9 +3782,8 @@ static rp_status rpi_product_diagonal(rp_net *net, const char *who, int count, r
     rp_status status = RP_OK;
     memset(net->spare, 0, n * sizeof *net->spare);
     for (size_t i = 0; !status && i < n; i++) {
-        net->spare[i] = 1;
-        status = rpi_multiply(net, who, count, 0, net->spare);
-        net->spare[i] = 0, diagonal[i] = net->sums[i];
+        status = rpi_multiply_unit(net, who, count, 0, i);
+        diagonal[i] = net->sums[i];
     }
     memcpy(net->sums, diagonal, n * sizeof *diagonal);
     return status;
@@ -3782,12 +3792,12 @@ static rp_status rpi_product_diagonal(rp_net *net, const char *who, int count, r
 /* net->sums = the diagonal of H */
 static rp_status rpi_hessian_diagonal(rp_net *net, const char *who, const rp_data *batch, rpi_recursion *r) {
     rp_status status = rpi_expand(net, who, batch, 0);
-    if (!status && !rpi_stack(net)) status = rpi_product_diagonal(net, who, batch->count, r->diagonal);
+    int stack = rpi_stack(net);
+    if (!status && !stack) status = rpi_product_diagonal(net, who, batch->count, r->diagonal);
     if (status) return status;
-    for (int s = 0; s < batch->count && rpi_stack(net); s++) rpi_recur(net, (size_t)s, r);
-    if (rpi_stack(net)) rpi_collect_squares(net, batch->count);
-    if (rpi_all_finite(net->sums, net->parameter_count)) return RP_OK;
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the diagonal is not finite, or too large", who);
+    for (int s = 0; s < batch->count && stack; s++) rpi_recur(net, (size_t)s, r);
+    if (stack) rpi_collect_squares(net, batch->count);
+    return rpi_check_sums(net, who, "the diagonal");
 }
 
 RP_API rp_status rp_hessian_diagonal(rp_net *net, const rp_data *batch, rp_real *out) {
@@ -3846,10 +3856,9 @@ RP_API rp_status rp_gauss_newton_diagonal(rp_net *net, const rp_data *batch, rp_
         rpi_sweep_back(net, b, rpi_columns(b, batch->count), 0, 1, RPI_PLAIN, NULL);
         rpi_collect_own_squares(net, batch->count, b->v);
     }
-    if (!rpi_all_finite(net->sums, net->parameter_count))
-        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the diagonal is not finite, or too large", who);
-    memcpy(out, net->sums, net->parameter_count * sizeof *out);
-    return RP_OK;
+    status = rpi_check_sums(net, who, "the diagonal");
+    if (!status) memcpy(out, net->sums, net->parameter_count * sizeof *out);
+    return status;
 }
 
 /* >>samples */
@@ -3892,8 +3901,7 @@ static rp_status rpi_sample_variance(rp_net *net, const char *who, int count) {
         rp_real rest = net->sums[i] - net->spare[i] * net->spare[i];
         net->sums[i] = rest < 0 ? 0 : scale * rest; /* rounding can leave a little less than 0 */
     }
-    if (rpi_all_finite(net->sums, n)) return RP_OK;
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the variance is not finite, or too large", who);
+    return rpi_check_sums(net, who, "the variance");
 }
 
 RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *noise, rp_real *variance) {
@@ -4204,15 +4212,13 @@ static void rpi_direct_g(const rpi_direct *direct, int i) {
     size_t count = (size_t)direct->system->count, units = (size_t)step->outputs;
     rp_real *g = direct->steps[i].g, scale = 1 / (direct->system->damping * (rp_real)count), *gram = direct->q;
     int top = i == net->step_count - 1, couples = rpi_direct_couples(direct, i + 1);
-    rpi_recursion matrix;
     if (couples) rpi_gram(b, net->steps[i + 1].outputs, (int)count, b->d[i + 2], 0, scale, gram);
-    matrix.s = direct->x, matrix.ld = direct->ld;
     for (size_t s = 0; top && s < count; s++) {
-        rpi_recursion_top(net, s, &matrix);
+        rpi_sample_hessian(net, s, direct->x, direct->ld);
         for (size_t a = 0; a < units; a++)
             for (size_t k = 0; k < units; k++)
                 g[(s * units + a) * units + k] =
-                    -matrix.s[a * matrix.ld + k] * rpi_row_or_one(b, b->slope, i, a)[s] * rpi_row_or_one(b, b->slope, i, k)[s];
+                    -direct->x[a * direct->ld + k] * rpi_row_or_one(b, b->slope, i, a)[s] * rpi_row_or_one(b, b->slope, i, k)[s];
     }
     for (size_t a = 0; a < units; a++) {
         const rp_real *slope = rpi_row_or_one(b, b->slope, i, a),
@@ -4986,13 +4992,19 @@ static void rpi_move(rp_net *net, rp_real alpha) {
     }
 }
 
-static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_optimizer *o) {
+/* whole: for a step that is taken as it is. */
+static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_optimizer *o, int whole) {
     rp_status status = rpi_trainable(net, who);
     int partitioning;
     if (!status) status = rpi_needs(net, who, "optimizer", o);
     if (!status) status = rpi_check_optimizer(net, who, o);
     if (status) return status;
     partitioning = o->method == RP_PARTITIONING || o->method == RP_PER_VARIABLE;
+    if (whole && o->cubic > 0)
+        return rpi_fail(net, RP_ERR_UNSUPPORTED,
+                        "%s: optimizer.cubic is %g: the length of its step is computed from a batch; use rp_train, or "
+                        "rp_direction, rp_directional, rp_cubic_length and rp_move",
+                        who, (double)o->cubic);
     if (o->method == RP_NEWTON)
         return rpi_fail(net, RP_ERR_UNSUPPORTED,
                         "%s: Newton's step needs a batch, not only arrays; use rp_train, or rp_hessian_solve and rp_move", who);
@@ -5008,7 +5020,7 @@ static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_op
 }
 
 RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer) {
-    return rpi_checked_direction(net, "rp_direction", optimizer);
+    return rpi_checked_direction(net, "rp_direction", optimizer, 0);
 }
 
 RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
@@ -5023,15 +5035,7 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
 }
 
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer) {
-    rp_status status = rpi_trainable(net, "rp_update");
-    if (!status) status = rpi_needs(net, "rp_update", "optimizer", optimizer);
-    if (!status) status = rpi_check_optimizer(net, "rp_update", optimizer);
-    if (!status && optimizer->cubic > 0)
-        return rpi_fail(net, RP_ERR_UNSUPPORTED,
-                        "rp_update: optimizer.cubic is %g: the length of its step is computed from a batch; use rp_train, or "
-                        "rp_direction, rp_directional, rp_cubic_length and rp_move",
-                        (double)optimizer->cubic);
-    if (!status) status = rpi_checked_direction(net, "rp_update", optimizer);
+    rp_status status = rpi_checked_direction(net, "rp_update", optimizer, 1);
     if (!status) rpi_move(net, 1), net->forward_count = 0;
     return status;
 }
@@ -5052,11 +5056,18 @@ static double rpi_decay_of(const rpi_trial *trial) {
     return trial->optimizer->decoupled ? 0 : (double)trial->optimizer->weight_decay;
 }
 
+/* What weight decay adds to the loss. */
+static double rpi_decay_loss(const rpi_trial *trial) {
+    const rp_net *net = trial->net;
+    double decay = rpi_decay_of(trial);
+    return decay > 0 ? decay / 2 * net->buffers.kernels->dot(net->parameter_count, net->parameters, net->parameters) : 0;
+}
+
 /* F, or infinity where it is not finite. */
 static rp_status rpi_trial_value(const rpi_trial *trial, double *value) {
     rp_net *net = trial->net;
     rp_status status = rpi_value(net, trial->who, trial->batch, RPI_KEEP_NOTHING, 0, NULL, value);
-    *value += rpi_decay_of(trial) / 2 * net->buffers.kernels->dot(net->parameter_count, net->parameters, net->parameters);
+    *value += rpi_decay_loss(trial);
     if (status == RP_ERR_NOT_FINITE) *value = DBL_MAX, status = RP_OK;
     return status;
 }
@@ -5072,7 +5083,7 @@ static rp_status rpi_trial_derivatives(rpi_trial *trial) {
     else status = rpi_value(net, trial->who, batch, RPI_KEEP_CURVES, 1, NULL, &loss);
     if (!status)
         status = rpi_directional(net, trial->who, batch->count, batch->weights, net->direction, &trial->slope, &trial->curvature);
-    trial->slope += decay * k->dot(net->parameter_count, net->direction, net->parameters);
+    if (decay > 0) trial->slope += decay * k->dot(net->parameter_count, net->direction, net->parameters);
     trial->curvature += decay * trial->size * trial->size;
     if (status && status != RP_ERR_NOT_FINITE) return status;
     if (status || !rpi_finite((rp_real)trial->slope) || !rpi_finite((rp_real)trial->curvature)) trial->slope = trial->curvature = 0;
@@ -5214,15 +5225,15 @@ static rp_status rpi_computed_step(rpi_trial *trial) {
     int curved = o->method == RP_PARTITIONING || o->method == RP_PER_VARIABLE;
     double rate = rpi_rate(net, o);
     rp_status status = RP_OK;
-    trial->before += rpi_decay_of(trial) / 2 * net->buffers.kernels->dot(net->parameter_count, net->parameters, net->parameters);
+    trial->before += rpi_decay_loss(trial);
     if (o->method == RP_NEWTON) {
         net->has_direction = 3;
         status = rpi_newton_step(trial);
         net->time++;
     } else {
         rpi_direction(net, o, curved ? net->curvature : NULL);
-        trial->size = rpi_norm(net, net->direction);
         if (o->cubic > 0) {
+            trial->size = rpi_norm(net, net->direction);
             status = rpi_trial_derivatives(trial);
             if (!status) status = rpi_trial_cubic(trial);
         } else {
