@@ -5,6 +5,7 @@
 #define RP_THREADS
 #define RPI_GRAIN (1 << 10) /* so that small nets are worth several threads */
 #include "../rp.h"
+#include "calls.h"
 #include "random_nets.h"
 #include "reference_curvature.h"
 #include "optimizers.h"
@@ -1136,10 +1137,6 @@ static rp_net *built(rp_net *net) {
     return net;
 }
 static rp_net *make_net(rp_loss_kind loss) { return built(describe_net(NULL, loss)); }
-#define WORKS(call) check_works(net, call, #call, __LINE__)
-static void check_works(const rp_net *net, int got, const char *call, int line) {
-    CHECK(got == RP_OK, "line %d: %s: %d: '%s'", line, call, got, rp_error(net));
-}
 static size_t count_of(const rp_net *net) { return rp_parameter_count(net); }
 static size_t bytes_of(const rp_net *net) { return count_of(net) * sizeof(rp_real); }
 static void copy_parameters(rp_net *to, rp_net *from) { memcpy(rp_parameters(to), rp_parameters(from), bytes_of(to)); }
@@ -1966,23 +1963,6 @@ static void test_stale_forward(void) {
 }
 
 /* >>misuse */
-
-/* Whether the message has each of the words, which spaces separate. */
-static int has_words(const char *message, const char *words) {
-    while (*words) {
-        char word[40] = "";
-        size_t length = strcspn(words, " ");
-        memcpy(word, words, length < 39 ? length : 39);
-        if (!strstr(message, word)) return 0;
-        words += length + (words[length] == ' ');
-    }
-    return 1;
-}
-#define FAILS(call, status, words) check_fails(net, call, status, words, #call, __LINE__)
-static void check_fails(const rp_net *net, int got, int expected, const char *words, const char *call, int line) {
-    CHECK(got == expected, "line %d: %s: %d, not %d: '%s'", line, call, got, expected, rp_error(net));
-    CHECK(has_words(rp_error(net), words), "line %d: %s: '%s' lacks one of '%s'", line, call, rp_error(net), words);
-}
 
 /* The tool refuses, says who refuses what, and writes nothing. */
 #define REFUSES(tool, data, v, status, words) check_refuses(net, tool, data, v, status, words, __LINE__)

@@ -2,7 +2,7 @@
    whole, the same seed gives the same bits. */
 #define RP_IMPLEMENTATION
 #include "../rp.h"
-#include "test.h"
+#include "calls.h"
 
 #include "optimizers.h"
 #include <float.h>
@@ -38,29 +38,6 @@ static rp_config config_of(heap *h) {
     rp_config config = {heap_allocate, heap_release, NULL, RP_ISA_AUTO, 0, 0};
     config.user = h, h->self = h;
     return config;
-}
-
-/* Whether the message has each of the words, which spaces separate. */
-static int has_words(const char *message, const char *words) {
-    while (*words) {
-        char word[40] = "";
-        size_t length = strcspn(words, " ");
-        memcpy(word, words, length < 39 ? length : 39);
-        if (!strstr(message, word)) return 0;
-        words += length + (words[length] == ' ');
-    }
-    return 1;
-}
-
-/* The call on `net` fails with this status, and rp_error has these words. */
-#define FAILS(call, status, words) check_fails(net, call, status, words, #call, __LINE__)
-static void check_fails(const rp_net *net, int got, int expected, const char *words, const char *call, int line) {
-    CHECK(got == expected, "line %d: %s: %d, not %d: '%s'", line, call, got, expected, rp_error(net));
-    CHECK(has_words(rp_error(net), words), "line %d: %s: '%s' lacks one of '%s'", line, call, rp_error(net), words);
-}
-#define WORKS(call) check_works(net, call, #call, __LINE__)
-static void check_works(const rp_net *net, int got, const char *call, int line) {
-    CHECK(got == RP_OK, "line %d: %s: %d: '%s'", line, call, got, rp_error(net));
 }
 
 enum { INPUTS = 3, HIDDEN = 5, OUTPUTS = 2, BATCH = 4 };
