@@ -2,42 +2,18 @@
 #ifndef RANDOM_NETS_H
 #define RANDOM_NETS_H
 #include "reference_layers.h"
+#include "trials.h"
 #include <float.h>
 
 /* What a random net may be. */
 typedef enum input_kind { IMAGE, SEQUENCE, VECTOR } input_kind;
-typedef enum activation_choice { ANY, SMOOTH, PIECEWISE_LINEAR } activation_choice;
 typedef struct net_recipe {
     input_kind input;
     int layers, size, outputs, count; /* upper limits; size: of channels, features, heights, widths, steps */
     activation_choice activations;
 } net_recipe;
 
-/* A random net, in the library and in the reference, and a batch for it. */
-typedef struct trial {
-    uint64_t seed;
-    test_random random;
-    rp_rule rule;
-    ref_graph *graph;
-    rp_net *net;
-    int batch; /* built for */
-    rp_real *inputs, *targets, *weights;
-    int *labels;
-    rp_data data;   /* what the library sees */
-    ref_data exact; /* the same in float64, labels as targets */
-    char text[1200];
-} trial;
-
-static inline void *allocate(size_t size) {
-    void *memory = calloc(size + 1, 1);
-    if (!memory) exit(2);
-    return memory;
-}
-static inline rp_real *new_reals(size_t count) { return (rp_real *)allocate(count * sizeof(rp_real)); }
-static inline double rounded(double x) { return (double)(rp_real)x; }
-static inline double larger(double a, double b) { return a <= b || b != b ? b : a; } /* keeps what is not a number */
 static inline int smaller(int a, int b) { return a < b ? a : b; }
-static inline int chance(test_random *random, double probability) { return test_uniform(random, 0, 1) < probability; }
 static inline void random_reals(test_random *random, rp_real *out, size_t count) {
     for (size_t i = 0; i < count; i++) out[i] = (rp_real)test_normal(random);
 }
@@ -45,15 +21,6 @@ static inline void random_reals(test_random *random, rp_real *out, size_t count)
 static inline int same_shape(rp_shape a, rp_shape b) {
     return a.kind == b.kind && a.steps == b.steps && a.channels == b.channels && a.height == b.height &&
            a.width == b.width;
-}
-
-/* All combinations of the first so many kinds with bounds and scales, in turn. */
-static inline rp_rule nth_rule(int kinds, int n) {
-    rp_rule rule;
-    rule.kind = (rp_rule_kind)(n % kinds), n /= kinds;
-    rule.bound = (rp_bound_kind)(n % 2), n /= 2;
-    rule.scale = (rp_scale_kind)(n % 2);
-    return rule;
 }
 
 /* Random layers. */
@@ -214,31 +181,6 @@ static inline double random_target(test_random *random, rp_loss_kind loss) {
     return test_uniform(random, 0, loss == RP_POISSON ? 3 : 1);
 }
 
-static inline void random_data(trial *t, int count) {
-    test_random *random = &t->random;
-    int in = t->graph->net.inputs, out = t->graph->net.outputs;
-    rp_loss_kind loss = t->graph->net.loss;
-    int classes = loss == RP_SOFTMAX_CROSS_ENTROPY || (loss == RP_BINARY_CROSS_ENTROPY && out == 1);
-    int labels = classes && chance(random, 0.5), weights = chance(random, 0.4);
-    for (int i = 0; i < count * in; i++)
-        t->exact.inputs[i] = (double)(t->inputs[i] = chance(random, 0.05) ? 0 : (rp_real)test_normal(random));
-    for (int i = 0; i < count * out; i++)
-        t->exact.targets[i] = (double)(t->targets[i] = (rp_real)random_target(random, loss));
-    for (int b = 0; b < count; b++) {
-        t->weights[b] = chance(random, 0.1) ? 0 : (rp_real)test_uniform(random, 0.1, 2);
-        t->exact.weights[b] = weights ? (double)t->weights[b] : 1;
-        t->labels[b] = test_int(random, 0, loss == RP_SOFTMAX_CROSS_ENTROPY ? out - 1 : 1);
-        for (int i = 0; labels && i < out; i++)
-            t->exact.targets[b * out + i] = loss == RP_SOFTMAX_CROSS_ENTROPY ? t->labels[b] == i : t->labels[b];
-    }
-    memset(&t->data, 0, sizeof t->data);
-    t->data.inputs = t->inputs;
-    t->data.targets = labels ? NULL : t->targets;
-    t->data.labels = labels ? t->labels : NULL;
-    t->data.weights = weights ? t->weights : NULL;
-    t->data.count = t->exact.count = count;
-}
-
 /* Appends to the description of a trial. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 2, 3)))
@@ -329,8 +271,8 @@ static inline int ill_conditioned(const trial *t, double margin) {
 static inline void trial_free(trial *t) {
     rp_net_free(t->net);
     ref_graph_free(t->graph);
-    free(t->inputs), free(t->targets), free(t->weights), free(t->labels);
-    free(t->exact.inputs), free(t->exact.targets), free(t->exact.weights), free(t);
+    trial_arrays_free(t);
+    free(t);
 }
 
 /* A trial in three steps: random numbers, the graph, and with trial_finish the net and a batch of so many samples. */
@@ -341,15 +283,12 @@ static inline trial *trial_start(uint64_t seed, rp_rule rule) {
     return t;
 }
 static inline trial *trial_finish(trial *t, int count) {
-    int in = t->graph->net.inputs, out = t->graph->net.outputs;
+    t->reference = &t->graph->net;
     t->batch = chance(&t->random, 0.5) ? count : count + test_int(&t->random, 1, 20);
     t->net = library_net(t->graph, t->batch, t->seed, NULL);
-    for (int p = 0; p < t->graph->net.parameters; p++) t->graph->net.w[p] = (double)rp_parameters(t->net)[p];
-    t->inputs = new_reals((size_t)(t->batch * in)), t->exact.inputs = ref_new(t->batch * in);
-    t->targets = new_reals((size_t)(t->batch * out)), t->exact.targets = ref_new(t->batch * out);
-    t->weights = new_reals((size_t)t->batch), t->exact.weights = ref_new(t->batch);
-    t->labels = (int *)allocate((size_t)t->batch * sizeof *t->labels);
-    random_data(t, count);
+    read_parameters(t);
+    trial_arrays(t);
+    random_data(t, count, random_target);
     describe(t);
     return t;
 }
@@ -373,23 +312,4 @@ static inline trial *trial_new(uint64_t seed, const net_recipe *recipe, rp_rule 
     return t;
 }
 
-/* Entries between low and high, to rounding; for each layer. */
-static inline void check_between(const trial *t, const char *what, const rp_real *got, const double *low,
-                                 const double *high, double allowed) {
-    for (int l = 0; l < t->graph->net.layers; l++) {
-        const ref_layer *layer = &t->graph->net.layer[l];
-        double error = 0, largest = 0;
-        for (int p = layer->weights; layer->dense && p < layer->biases + layer->bias * layer->out; p++) {
-            double x = (double)got[p];
-            error = larger(x < low[p] ? low[p] - x : x - high[p], error);
-            largest = fmax(largest, fabs(high[p]));
-        }
-        CHECK(error <= allowed * largest, "%s of layer %d is off by %g, largest %g; %s", what, l, error, largest,
-              t->text);
-    }
-}
-static inline void check_array(const trial *t, const char *what, const rp_real *got, const double *expected,
-                               double allowed) {
-    check_between(t, what, got, expected, expected, allowed);
-}
 #endif

@@ -52,8 +52,11 @@ static inline int test_int(test_random *random, int low, int high) { /* uniform 
 static inline double test_uniform(test_random *random, double low, double high) {
     return low + (high - low) * (double)(test_bits(random) >> 11) / 9007199254740992.0;
 }
+static inline int chance(test_random *random, double probability) { return test_uniform(random, 0, 1) < probability; }
 static inline double test_normal(test_random *random) {
     double r = sqrt(-2 * log(1 - test_uniform(random, 0, 1)));
     return r * cos(6.283185307179586 * test_uniform(random, 0, 1));
 }
+
+static inline double larger(double a, double b) { return a <= b || b != b ? b : a; } /* keeps what is not a number */
 #endif

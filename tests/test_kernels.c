@@ -44,9 +44,7 @@ static int repeats(int usual) {
     if (quick) return (usual + 19) / 20;
     return all ? 20 * usual : usual;
 }
-static int chance(test_random *random, double probability) { return test_uniform(random, 0, 1) < probability; }
 static int padded(int n, int lanes) { return (n + lanes - 1) / lanes * lanes; }
-static double larger(double a, double b) { return a <= b || b != b ? b : a; } /* keeps what is not a number */
 static int is_finite(double x) { return x - x == 0; }
 static size_t entry(int i, int j, size_t ld) { return (size_t)i * ld + (size_t)j; } /* of row i, column j */
 

@@ -211,7 +211,7 @@ static void test_training(void) {
         if (o->method == RP_SGD) o->momentum = (rp_real)0.9;
         for (int step = 0; step < 20; step++) {
             rp_real loss = -1;
-            random_data(t, test_int(&t->random, 1, smaller(t->batch, 8)));
+            random_data(t, test_int(&t->random, 1, smaller(t->batch, 8)), random_target);
             double expected = ref_graph_batch(t->graph, &t->exact, rule, gradient, curved ? curvature : NULL);
             ref_update(net, o, gradient, curved ? curvature : NULL, &state);
             CHECK(rp_train(t->net, o, &t->data, &loss) == RP_OK, "%s; %s", rp_error(t->net), t->text);

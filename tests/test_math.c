@@ -2,7 +2,7 @@
    the facts that the papers prove. For single precision as it is, for double with -DRP_DOUBLE. */
 #define RP_IMPLEMENTATION
 #include "../rp.h"
-#include "reference.h"
+#include "trials.h"
 
 /* Largest error allowed, relative to the largest entry of the layer's array. In single precision an error of one
    rounding, 6e-8, grows along up to a dozen layers, and where terms of opposite sign cancel: p - t, or sigma' v with
@@ -14,44 +14,14 @@ static const double tolerance = 5e-4, kink = 3e-6;
 #endif
 
 /* What a random net may be: sizes are upper limits. */
-typedef enum activation_choice {
-    ANY,
-    SMOOTH,
-    PIECEWISE_LINEAR
-} activation_choice;
 typedef struct net_recipe {
     int dense, width, outputs, count;
     activation_choice activations;
 } net_recipe;
 
-/* A random net, in the library and in the reference, and a batch for it. */
-typedef struct trial {
-    uint64_t seed;
-    test_random random;
-    rp_rule rule;
-    ref_net reference;
-    rp_net *net;
-    int batch; /* built for */
-    rp_real *inputs, *targets, *weights;
-    int *labels;
-    rp_data data;   /* what the library sees */
-    ref_data exact; /* the same in float64, labels as targets */
-    char text[1200];
-} trial;
-
 static const char *loss_names[] = {"squared error", "softmax", "binary", "Huber", "Poisson"};
 static const char *activation_names[] = {"identity", "relu", "leaky", "tanh", "sigmoid",
                                          "softplus", "elu", "gelu", "silu"};
-
-static void *allocate(size_t size) {
-    void *memory = calloc(size + 1, 1);
-    if (!memory) exit(2);
-    return memory;
-}
-static rp_real *new_reals(int count) { return (rp_real *)allocate((size_t)count * sizeof(rp_real)); }
-static double rounded(double x) { return (double)(rp_real)x; }
-static double larger(double a, double b) { return a <= b || b != b ? b : a; } /* keeps what is not a number */
-static int chance(test_random *random, double probability) { return test_uniform(random, 0, 1) < probability; }
 
 static int random_width(test_random *random, int most) {
     static const int edges[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49,
@@ -108,10 +78,6 @@ static rp_net *library_net(const ref_net *reference, int batch, uint64_t seed) {
     return net;
 }
 
-static void read_parameters(trial *t) {
-    for (int p = 0; p < t->reference.parameters; p++) t->reference.w[p] = (double)rp_parameters(t->net)[p];
-}
-
 static double random_target(test_random *random, rp_loss_kind loss) {
     switch (loss) {
     case RP_SQUARED_ERROR:
@@ -123,34 +89,8 @@ static double random_target(test_random *random, rp_loss_kind loss) {
     return 0;
 }
 
-static void random_data(trial *t, int count) {
-    test_random *random = &t->random;
-    int in = t->reference.inputs, out = t->reference.outputs;
-    rp_loss_kind loss = t->reference.loss;
-    int labelled = loss == RP_SOFTMAX_CROSS_ENTROPY || (loss == RP_BINARY_CROSS_ENTROPY && out == 1);
-    int labels = labelled && chance(random, 0.5);
-    int weights = chance(random, 0.4);
-    for (int i = 0; i < count * in; i++)
-        t->exact.inputs[i] = (double)(t->inputs[i] = chance(random, 0.05) ? 0 : (rp_real)test_normal(random));
-    for (int i = 0; i < count * out; i++)
-        t->exact.targets[i] = (double)(t->targets[i] = (rp_real)random_target(random, loss));
-    for (int b = 0; b < count; b++) {
-        t->weights[b] = chance(random, 0.1) ? 0 : (rp_real)test_uniform(random, 0.1, 2);
-        t->exact.weights[b] = weights ? (double)t->weights[b] : 1;
-        t->labels[b] = test_int(random, 0, out > 1 || loss == RP_SOFTMAX_CROSS_ENTROPY ? out - 1 : 1);
-        for (int i = 0; labels && i < out; i++)
-            t->exact.targets[b * out + i] = loss == RP_SOFTMAX_CROSS_ENTROPY ? t->labels[b] == i : t->labels[b];
-    }
-    memset(&t->data, 0, sizeof t->data);
-    t->data.inputs = t->inputs;
-    t->data.targets = labels ? NULL : t->targets;
-    t->data.labels = labels ? t->labels : NULL;
-    t->data.weights = weights ? t->weights : NULL;
-    t->data.count = t->exact.count = count;
-}
-
 static void describe(trial *t) {
-    const ref_net *net = &t->reference;
+    const ref_net *net = t->reference;
     size_t size = sizeof t->text, n = 0;
     n += (size_t)snprintf(t->text, size, "seed %llu, %s, rule %d bound %d scale %d, %d samples of %d%s%s: %d",
                           (unsigned long long)t->seed, loss_names[net->loss], (int)t->rule.kind, (int)t->rule.bound,
@@ -174,7 +114,7 @@ static int sweeps(const ref_net *net, rp_rule_kind kind) {
 /* Is rounding likely to matter more than the formulas: a value so near a kink that it could fall on its other side, a
    tanh layer so saturated that 1 - y^2 is mostly rounding, outputs that exp() takes far apart? */
 static int ill_conditioned(const trial *t) {
-    const ref_net *net = &t->reference;
+    const ref_net *net = t->reference;
     double largest_output = net->loss == RP_SQUARED_ERROR || net->loss == RP_HUBER ? 1e3 : 5;
     for (int b = 0; b < t->exact.count; b++) {
         ref_sample s;
@@ -200,9 +140,8 @@ static int ill_conditioned(const trial *t) {
 
 static void trial_free(trial *t) {
     rp_net_free(t->net);
-    free(t->inputs), free(t->targets), free(t->weights), free(t->labels);
-    free(t->exact.inputs), free(t->exact.targets), free(t->exact.weights), free(t->reference.w);
-    free(t);
+    trial_arrays_free(t);
+    free(t->reference->w), free(t->reference), free(t);
 }
 
 static trial *trial_draw(uint64_t seed, const net_recipe *recipe, rp_rule rule) {
@@ -210,21 +149,19 @@ static trial *trial_draw(uint64_t seed, const net_recipe *recipe, rp_rule rule) 
     test_random *random = &t->random;
     t->seed = random->state = seed;
     t->rule = rule;
-    t->reference = random_net(random, recipe, rule.kind);
-    int in = t->reference.inputs, out = t->reference.outputs, parameters = t->reference.parameters;
-    double affordable = 1e6 / ((double)parameters * sweeps(&t->reference, rule.kind));
+    t->reference = (ref_net *)allocate(sizeof *t->reference);
+    *t->reference = random_net(random, recipe, rule.kind);
+    int parameters = t->reference->parameters;
+    double affordable = 1e6 / ((double)parameters * sweeps(t->reference, rule.kind));
     int count = random_width(random, (int)fmax(1, fmin(affordable, recipe->count)));
     double scale = chance(random, 0.5) ? 1 : test_uniform(random, 1, 3);
     t->batch = chance(random, 0.5) ? count : count + test_int(random, 1, 20);
-    t->net = library_net(&t->reference, t->batch, seed);
+    t->net = library_net(t->reference, t->batch, seed);
     for (int p = 0; p < parameters; p++) rp_parameters(t->net)[p] *= (rp_real)scale;
-    t->inputs = new_reals(t->batch * in), t->exact.inputs = ref_new(t->batch * in);
-    t->targets = new_reals(t->batch * out), t->exact.targets = ref_new(t->batch * out);
-    t->weights = new_reals(t->batch), t->exact.weights = ref_new(t->batch);
-    t->labels = (int *)allocate((size_t)t->batch * sizeof *t->labels);
-    t->reference.w = ref_new(parameters);
+    trial_arrays(t);
+    t->reference->w = ref_new(parameters);
     read_parameters(t);
-    random_data(t, count);
+    random_data(t, count, random_target);
     describe(t);
     return t;
 }
@@ -238,18 +175,9 @@ static trial *trial_new(uint64_t seed, const net_recipe *recipe, rp_rule rule) {
     return t;
 }
 
-/* All combinations of the first so many kinds with bounds and scales, in turn. */
-static rp_rule nth_rule(int kinds, int n) {
-    rp_rule rule;
-    rule.kind = (rp_rule_kind)(n % kinds), n /= kinds;
-    rule.bound = (rp_bound_kind)(n % 2), n /= 2;
-    rule.scale = (rp_scale_kind)(n % 2);
-    return rule;
-}
-
-static int separable(const trial *t) { return t->reference.loss != RP_SOFTMAX_CROSS_ENTROPY; }
+static int separable(const trial *t) { return t->reference->loss != RP_SOFTMAX_CROSS_ENTROPY; }
 static int has_draws(const trial *t) { /* does the curvature depend on random numbers? */
-    return t->rule.kind == RP_SAMPLED && (t->reference.outputs > 1 || !separable(t));
+    return t->rule.kind == RP_SAMPLED && (t->reference->outputs > 1 || !separable(t));
 }
 
 static int check_loss(const trial *t, rp_real got, double expected) {
@@ -257,32 +185,12 @@ static int check_loss(const trial *t, rp_real got, double expected) {
                  (double)got, expected, t->text);
 }
 
-/* Entries between low and high, to rounding; for each layer. */
-static void check_between(const trial *t, const char *what, const rp_real *got, const double *low, const double *high,
-                          double allowed) {
-    for (int l = 0; l < t->reference.layers; l++) {
-        const ref_layer *layer = &t->reference.layer[l];
-        double error = 0, largest = 0;
-        if (!layer->dense) continue;
-        for (int p = layer->weights; p < layer->biases + layer->bias * layer->out; p++) {
-            double x = (double)got[p];
-            error = larger(x < low[p] ? low[p] - x : x - high[p], error);
-            largest = fmax(largest, fabs(high[p]));
-        }
-        CHECK(error <= allowed * largest, "%s of layer %d is off by %g, largest %g; %s", what, l, error, largest,
-              t->text);
-    }
-}
-static void check_array(const trial *t, const char *what, const rp_real *got, const double *expected, double allowed) {
-    check_between(t, what, got, expected, expected, allowed);
-}
-
 /* One net: outputs, loss, gradient, curvature. */
 static void compare(trial *t) {
-    const ref_net *net = &t->reference;
+    const ref_net *net = t->reference;
     int outputs = net->outputs;
     double *gradient = ref_new(net->parameters), *curvature = ref_new(net->parameters), error = 0, largest = 0;
-    rp_real *out = new_reals(t->data.count * outputs), loss = -1;
+    rp_real *out = new_reals((size_t)(t->data.count * outputs)), loss = -1;
     int sampled = t->rule.kind == RP_SAMPLED;
     double expected = ref_batch(net, &t->exact, sampled ? NULL : &t->rule, gradient, sampled ? NULL : curvature);
 
@@ -355,7 +263,7 @@ static void test_differences(void) {
     static const net_recipe recipe = {4, 6, 4, 5, SMOOTH};
     for (uint64_t seed = 1; seed <= 60; seed++) {
         trial *t = trial_new(seed, &recipe, rp_rule_default());
-        ref_net *net = &t->reference;
+        ref_net *net = t->reference;
         const double step = 1e-5, allowed = tolerance > 1e-7 ? tolerance : 1e-7;
         double *expected = ref_new(net->parameters);
         for (int l = 0; l < net->layers; l++) {
@@ -377,9 +285,9 @@ static void test_differences(void) {
 
 /* sum c^2 curvature of the library */
 static double weighted_sum(const trial *t, const double *curvature) {
-    double sum = 0, *c = ref_new(t->reference.parameters);
-    ref_scales(&t->reference, t->rule.scale, c);
-    for (int p = 0; p < t->reference.parameters; p++)
+    double sum = 0, *c = ref_new(t->reference->parameters);
+    ref_scales(t->reference, t->rule.scale, c);
+    for (int p = 0; p < t->reference->parameters; p++)
         sum += c[p] * c[p] * (curvature ? curvature[p] : (double)rp_curvature(t->net)[p]);
     free(c);
     return sum;
@@ -391,15 +299,15 @@ static void test_partitions(void) {
     static const double mixes[] = {0.02, 0.3, 1, 1};
     for (int n = 0; n < 160; n++) {
         trial *t = trial_new((uint64_t)n, &recipe, nth_rule(1, n));
-        double *curvature = ref_new(t->reference.parameters), sum;
+        double *curvature = ref_new(t->reference->parameters), sum;
         rp_backward(t->net, &t->data, &t->rule, NULL);
-        sum = ref_exact_sum(&t->reference, &t->exact, &t->rule);
+        sum = ref_exact_sum(t->reference, &t->exact, &t->rule);
         CHECK(fabs(weighted_sum(t, NULL) - sum) <= tolerance * sum, "%g instead of %g; %s", weighted_sum(t, NULL), sum,
               t->text);
-        ref_partition(&t->reference, &t->exact, &t->rule, 0, &t->random, curvature);
+        ref_partition(t->reference, &t->exact, &t->rule, 0, &t->random, curvature);
         check_array(t, "best partition", rp_curvature(t->net), curvature, tolerance);
         for (int m = 0; m < 4; m++) {
-            ref_partition(&t->reference, &t->exact, &t->rule, mixes[m], &t->random, curvature);
+            ref_partition(t->reference, &t->exact, &t->rule, mixes[m], &t->random, curvature);
             double other = weighted_sum(t, curvature);
             CHECK(weighted_sum(t, NULL) <= other * (1 + tolerance), "%g, another partition gives %g; %s", sum, other,
                   t->text);
@@ -413,9 +321,9 @@ static void test_partitions(void) {
    Gauss-Newton part, and reaches it for one sample and one output along the signs of the derivatives. */
 static void check_bound(trial *t, const double *w, int reached) {
     double bound = 0, gauss_newton, activations, model;
-    ref_quadratic(&t->reference, &t->exact, w, &gauss_newton, &activations);
+    ref_quadratic(t->reference, &t->exact, w, &gauss_newton, &activations);
     model = gauss_newton + (t->rule.kind == RP_PATHS ? activations : 0);
-    for (int p = 0; p < t->reference.parameters; p++) bound += (double)rp_curvature(t->net)[p] * w[p] * w[p];
+    for (int p = 0; p < t->reference->parameters; p++) bound += (double)rp_curvature(t->net)[p] * w[p] * w[p];
     /* 1e-12: the softmax of one output has the second derivative p (1 - p) = 0, of which a fused multiply-add in the
        reference leaves the rounding. */
     CHECK(bound >= model - tolerance * fabs(model) - 1e-12, "%g is no bound for %g; %s", bound, model, t->text);
@@ -425,7 +333,7 @@ static void test_bound(void) {
     static const net_recipe recipe = {4, 6, 4, 4, ANY};
     for (int n = 0; n < 160; n++) {
         trial *t = trial_new((uint64_t)n, &recipe, nth_rule(2, n));
-        const ref_net *net = &t->reference;
+        const ref_net *net = t->reference;
         int n_w = net->parameters;
         double *w = ref_new(n_w), *c = ref_new(n_w), *j = ref_new(n_w * net->outputs);
         int reached = t->rule.kind == RP_JACOBIAN && net->outputs == 1 && t->data.count == 1 && separable(t);
@@ -461,7 +369,7 @@ static int positive_semidefinite(int n, double *a, double ridge) {
 
 /* a -= (1/S) sum_s J' H J, by polarisation of the loss's quadratic form */
 static void subtract_gauss_newton(const trial *t, double *a) {
-    const ref_net *net = &t->reference;
+    const ref_net *net = t->reference;
     int n = net->parameters;
     double *j = ref_new(net->outputs * n), plus[REF_WIDTH], minus[REF_WIDTH];
     for (int b = 0; b < t->exact.count; b++) {
@@ -487,9 +395,9 @@ static void test_sampled_mean(void) {
     for (int n = 0; n < 24; n++) {
         rp_rule rule = {RP_SAMPLED, RP_BOUND_TIGHT, n % 2 ? RP_SCALE_FAN_IN : RP_SCALE_ONE};
         trial *t = trial_new((uint64_t)n, &recipe, rule);
-        int count = t->reference.parameters;
+        int count = t->reference->parameters;
         double *mean = ref_new(count), *difference = ref_new(count * count), largest = 0;
-        ref_spread spread = ref_batch_sampled(&t->reference, &t->exact, t->rule.scale);
+        ref_spread spread = ref_batch_sampled(t->reference, &t->exact, t->rule.scale);
         for (int draw = 0; draw < DRAWS; draw++) {
             rp_backward(t->net, &t->data, &t->rule, NULL);
             for (int p = 0; p < count; p++) mean[p] += (double)rp_curvature(t->net)[p] / DRAWS;
@@ -539,7 +447,7 @@ static rp_optimizer random_optimizer(trial *t) {
 /* Twenty steps, in one piece (rp_train), in two (rp_backward, rp_update) and in three, against the formulas. */
 static void train(trial *t, const rp_optimizer *optimizer, const char *text) {
     enum { WAYS = 3 };
-    ref_net *net = &t->reference;
+    ref_net *net = t->reference;
     int n = net->parameters;
     int rule_used = optimizer->method == RP_PARTITIONING;
     const rp_rule *rule = rule_used ? &optimizer->rule : NULL;
@@ -554,7 +462,7 @@ static void train(trial *t, const rp_optimizer *optimizer, const char *text) {
     }
     for (int step = 0; step < 20; step++) {
         rp_real loss = -1;
-        random_data(t, test_int(&t->random, 1, t->batch));
+        random_data(t, test_int(&t->random, 1, t->batch), random_target);
         double expected = ref_batch(net, &t->exact, rule, gradient, rule_used ? curvature : NULL);
         ref_update(net, optimizer, gradient, rule_used ? curvature : NULL, &state);
         rp_status status = rp_train(ways[0], optimizer, &t->data, &loss);
@@ -606,9 +514,9 @@ static void test_own_loss(void) {
         rp_rule rule = nth_rule(3, n);
         rule.bound = RP_BOUND_TIGHT; /* a diagonal is all that a caller can give */
         trial *t = trial_new((uint64_t)n, &recipe, rule);
-        const ref_net *net = &t->reference;
+        const ref_net *net = t->reference;
         int outputs = net->outputs, total = t->data.count * outputs;
-        rp_real *d = new_reals(total), *h2 = new_reals(total);
+        rp_real *d = new_reals((size_t)total), *h2 = new_reals((size_t)total);
         double *gradient = ref_new(net->parameters), *curvature = ref_new(net->parameters);
         rp_backward(t->net, &t->data, &t->rule, NULL);
         for (int p = 0; p < net->parameters; p++)
@@ -652,11 +560,11 @@ static void test_predict_evaluate(void) {
     static const net_recipe recipe = {4, 40, 10, 40, ANY};
     for (int n = 0; n < 60; n++) {
         trial *t = trial_new((uint64_t)n, &recipe, rp_rule_default());
-        const ref_net *net = &t->reference;
+        const ref_net *net = t->reference;
         int batch = test_int(&t->random, 1, 9), outputs = net->outputs;
         rp_net *small = library_net(net, batch, t->seed);
         rp_workspace *workspace = rp_workspace_new(small, test_int(&t->random, 1, 9));
-        rp_real *all = new_reals(t->data.count * outputs), *own = new_reals(t->data.count * outputs);
+        rp_real *all = new_reals((size_t)(t->data.count * outputs)), *own = new_reals((size_t)(t->data.count * outputs));
         rp_score score;
         memcpy(rp_parameters(small), rp_parameters(t->net), rp_parameter_count(small) * sizeof(rp_real));
         CHECK(rp_predict(small, t->inputs, t->data.count, all) == RP_OK, "%s; %s", rp_error(small), t->text);
