@@ -35,7 +35,7 @@ bench-peers: ## the same beside OpenBLAS, FANN and PyTorch, as far as they are i
 	CC="$(CC)" BUILD="$(BUILD)" bench/peers/compare.sh
 all: $(EXAMPLES) $(BENCHES) $(PROGRAMS) ## build everything
 format: ## format the code with clang-format
-	clang-format -i $(filter-out rp.h tests/torch_numbers.h tests/torch_layers.h,$(HEADERS)) $(SOURCES)
+	clang-format -i $(filter-out tests/torch_numbers.h tests/torch_layers.h,$(HEADERS)) $(SOURCES)
 clean: ## remove what was built
 	rm -rf $(BUILD)
 .PHONY: help run test test-quick test-all examples bench bench-peers all format clean

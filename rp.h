@@ -124,13 +124,14 @@ typedef enum rp_status {
 #define RPI_X(name, value, text) name = value,
     RP_STATUS_LIST(RPI_X)
 #undef RPI_X
-    RPI_STATUS_END = 1
+        RPI_STATUS_END = 1
 } rp_status;
 
 typedef struct rp_net rp_net;
 
 RP_API const char *rp_status_text(rp_status status); /* the text in the list above; never NULL */
-RP_API const char *rp_error(const rp_net *net);      /* "" if nothing failed yet. Belongs to the net, valid until its next call */
+RP_API const char *
+rp_error(const rp_net *net); /* "" if nothing failed yet. Belongs to the net, valid until its next call */
 
 /* >>first
    Describe the net from input to output, build it, train it, use it. */
@@ -138,43 +139,45 @@ RP_API const char *rp_error(const rp_net *net);      /* "" if nothing failed yet
 typedef enum rp_shape_kind { RP_SHAPE_VECTOR = 1, RP_SHAPE_IMAGE, RP_SHAPE_SEQUENCE } rp_shape_kind;
 typedef struct rp_shape {
     rp_shape_kind kind;
-    int steps;                   /* of a sequence, otherwise 1 */
-    int channels, height, width; /* channels: also the features of a vector or of a step; height, width: of an image, otherwise 1 */
+    int steps; /* of a sequence, otherwise 1 */
+    int channels, height,
+        width; /* channels: also the features of a vector or of a step; height, width: of an image, otherwise 1 */
 } rp_shape;
 RP_API rp_shape rp_vector(int features);
-RP_API rp_shape rp_image(int channels, int height, int width);   /* a sample is [channels][height][width] */
-RP_API rp_shape rp_sequence(int steps, int features);            /* a sample is [steps][features] */
+RP_API rp_shape rp_image(int channels, int height, int width); /* a sample is [channels][height][width] */
+RP_API rp_shape rp_sequence(int steps, int features);          /* a sample is [steps][features] */
 
 typedef enum rp_activation_kind {
     RP_IDENTITY,   /* z */
     RP_RELU,       /* max(z, 0) */
     RP_LEAKY_RELU, /* z or slope * z, whichever z's sign says; slope 0.01 (rp_negative_slope) */
     RP_TANH,
-    RP_SIGMOID,    /* 1 / (1 + exp(-z)) */
-    RP_SOFTPLUS,   /* log(1 + exp(z)) */
-    RP_ELU,        /* z, or scale * (exp(z) - 1) below zero; scale 1 (rp_negative_slope) */
-    RP_GELU,       /* z * Phi(z), Phi the normal distribution function (exact, not the tanh approximation) */
-    RP_SILU        /* z / (1 + exp(-z)) */
+    RP_SIGMOID,  /* 1 / (1 + exp(-z)) */
+    RP_SOFTPLUS, /* log(1 + exp(z)) */
+    RP_ELU,      /* z, or scale * (exp(z) - 1) below zero; scale 1 (rp_negative_slope) */
+    RP_GELU,     /* z * Phi(z), Phi the normal distribution function (exact, not the tanh approximation) */
+    RP_SILU      /* z / (1 + exp(-z)) */
 } rp_activation_kind;
 
-typedef enum rp_loss_kind {      /* y: the last layer's values, t: targets; per sample, summed over the outputs */
-    RP_SQUARED_ERROR,            /* 1/2 (y - t)^2 */
-    RP_SOFTMAX_CROSS_ENTROPY,    /* -sum_i t_i log softmax(y)_i; labels, or targets >= 0 (they need not sum to one) */
-    RP_BINARY_CROSS_ENTROPY,     /* log(1 + exp(y)) - t y, y a logit; targets in [0, 1], or labels 0 and 1 if there is one output */
-    RP_HUBER,                    /* r = y - t: 1/2 r^2 if |r| <= delta, otherwise delta (|r| - delta / 2); delta 1 (rp_huber_delta) */
-    RP_POISSON                   /* exp(y) - t y, y the log of the rate; targets >= 0 */
+typedef enum rp_loss_kind { /* y: the last layer's values, t: targets; per sample, summed over the outputs */
+                            RP_SQUARED_ERROR, /* 1/2 (y - t)^2 */
+                            RP_SOFTMAX_CROSS_ENTROPY, /* -sum_i t_i log softmax(y)_i; labels, or targets >= 0 (they need not sum to one) */
+                            RP_BINARY_CROSS_ENTROPY, /* log(1 + exp(y)) - t y, y a logit; targets in [0, 1], or labels 0 and 1 if there is one output */
+                            RP_HUBER, /* r = y - t: 1/2 r^2 if |r| <= delta, otherwise delta (|r| - delta / 2); delta 1 (rp_huber_delta) */
+                            RP_POISSON /* exp(y) - t y, y the log of the rate; targets >= 0 */
 } rp_loss_kind;
 
 /* Where the net's memory comes from, and on what it runs. All zero is the default. */
 typedef enum rp_isa_kind { RP_ISA_AUTO, RP_ISA_PORTABLE, RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON } rp_isa_kind;
 typedef struct rp_config {
-    void *(*allocate)(void *user, size_t size);  /* NULL: RP_MALLOC. Set both or neither. Returns NULL when there is no memory */
-    void (*release)(void *user, void *pointer);  /* NULL: RP_FREE. Never called with a NULL pointer */
+    void *(*allocate)(void *user,
+                      size_t size); /* NULL: RP_MALLOC. Set both or neither. Returns NULL when there is no memory */
+    void (*release)(void *user, void *pointer); /* NULL: RP_FREE. Never called with a NULL pointer */
     void *user;
-    rp_isa_kind isa;                             /* instruction set; RP_ISA_AUTO takes the best that the machine has */
-    int threads;                                 /* that work on one call, the caller's included; 0: 1. More need RP_THREADS. The
+    rp_isa_kind isa;    /* instruction set; RP_ISA_AUTO takes the best that the machine has */
+    int threads;        /* that work on one call, the caller's included; 0: 1. More need RP_THREADS. The
                                                     results have the same bits for any number; small pieces of work stay on one */
-    int inference_only;                          /* no memory for training: rp_predict and rp_evaluate only */
+    int inference_only; /* no memory for training: rp_predict and rp_evaluate only */
 } rp_config;
 
 /* A new, empty net. `config` is copied; NULL takes the defaults. Returns NULL only when there is no memory: any other mistake
@@ -183,14 +186,16 @@ RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config);
 RP_API void rp_net_free(rp_net *net); /* NULL is allowed */
 
 /* Append a layer. Each returns the layer's index (0, 1, ...), or a negative status that also sticks until rp_net_build. */
-RP_API int rp_dense(rp_net *net, int units);                            /* W x + b; images and sequences are read as one vector */
+RP_API int rp_dense(rp_net *net, int units); /* W x + b; images and sequences are read as one vector */
 RP_API int rp_activation(rp_net *net, rp_activation_kind activation);
 
 /* Layers of images. An image may come from any layer that gives one; dense layers read one as a vector, channel after channel. */
-RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride, int padding); /* weights [filters][channels][kernel][kernel] */
-RP_API int rp_max_pool2d(rp_net *net, int window, int stride);           /* windows that fit; what is left over at the border is not read */
+RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride,
+                     int padding); /* weights [filters][channels][kernel][kernel] */
+RP_API int rp_max_pool2d(rp_net *net, int window,
+                         int stride); /* windows that fit; what is left over at the border is not read */
 RP_API int rp_avg_pool2d(rp_net *net, int window, int stride);
-RP_API int rp_global_avg_pool2d(rp_net *net);                            /* one number for each channel */
+RP_API int rp_global_avg_pool2d(rp_net *net); /* one number for each channel */
 
 /* The same with heights and widths apart, and groups: filters of group g see the channels of group g only (groups = channels:
    depthwise); weights [filters][channels / groups][kernel_height][kernel_width]. A size of 0 is 1, paddings may be 0. */
@@ -217,16 +222,16 @@ RP_API int rp_recursive(rp_net *net, int steps, rp_activation_kind activation);
 RP_API int rp_add(rp_net *net, int layer);
 
 /* Change what has just been appended. Return a status, which also sticks. */
-RP_API rp_status rp_no_bias(rp_net *net);                               /* the affine layer just added has no bias */
-RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope);         /* of the leaky ReLU or ELU just added; finite, >= 0 */
+RP_API rp_status rp_no_bias(rp_net *net);                       /* the affine layer just added has no bias */
+RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope); /* of the leaky ReLU or ELU just added; finite, >= 0 */
 
 /* A frozen layer keeps its parameters, whatever the optimizer; its gradient and curvature are reported as 0, and the bound
    of residual partitioning leaves them out. `frozen` 1 or 0. At any time. RP_ERR_VALUE: there is no such layer, or it has no
    parameters; this mistake does not stick. */
 RP_API rp_status rp_freeze(rp_net *net, int layer, int frozen);
 
-RP_API rp_status rp_loss(rp_net *net, rp_loss_kind loss);               /* default: RP_SQUARED_ERROR. Before the build; sticks */
-RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta);            /* > 0. Before the build; sticks */
+RP_API rp_status rp_loss(rp_net *net, rp_loss_kind loss);    /* default: RP_SQUARED_ERROR. Before the build; sticks */
+RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta); /* > 0. Before the build; sticks */
 
 /* Allocates everything for batches of up to `batch` samples and draws the parameters: weights and biases uniform in
    +-1/sqrt(fan_in), which is PyTorch's default. The same seed gives the same net. Reports the first mistake made in
@@ -242,20 +247,20 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed);
 typedef struct rp_data rp_data;
 typedef int (*rp_fill)(void *user, int index, rp_data *batch);
 struct rp_data {
-    const rp_real *inputs;   /* [count][inputs] */
-    const rp_real *targets;  /* [count][outputs], or NULL if there are labels */
-    const int *labels;       /* [count], or NULL */
-    const rp_real *weights;  /* [count], finite and >= 0; NULL: all 1 */
+    const rp_real *inputs;  /* [count][inputs] */
+    const rp_real *targets; /* [count][outputs], or NULL if there are labels */
+    const int *labels;      /* [count], or NULL */
+    const rp_real *weights; /* [count], finite and >= 0; NULL: all 1 */
     int count;
     rp_fill fill;
-    void *user;              /* for fill */
+    void *user; /* for fill */
 };
 
 /* How the curvature of residual partitioning is computed. All zero is the default. */
 typedef enum rp_rule_kind {
-    RP_PATHS,    /* Algorithm 1: sums magnitudes over all paths through the net. About 1.8 times the work of a gradient */
+    RP_PATHS, /* Algorithm 1: sums magnitudes over all paths through the net. About 1.8 times the work of a gradient */
     RP_JACOBIAN, /* poster, Equation 6: exact |dy/dw|, one backward sweep for each output (two for a bound that mixes outputs) */
-    RP_SAMPLED   /* one extra backward sweep with a random vector whose covariance is the loss's Hessian: in the mean over the
+    RP_SAMPLED /* one extra backward sweep with a random vector whose covariance is the loss's Hessian: in the mean over the
                     draws its curvature bounds the Gauss-Newton matrix */
 } rp_rule_kind;
 typedef enum rp_bound_kind {
@@ -306,40 +311,49 @@ RP_API rp_rule rp_rule_default(void);
 
    rp_last_step reports what was done. With `cubic`, and in the last two methods, gradient, curvature and step are left in the flat
    arrays. */
-typedef enum rp_method { RP_PARTITIONING, RP_SGD, RP_ADAM, RP_ADAGRAD, RP_ADADELTA, RP_PER_VARIABLE, RP_NEWTON } rp_method;
+typedef enum rp_method {
+    RP_PARTITIONING,
+    RP_SGD,
+    RP_ADAM,
+    RP_ADAGRAD,
+    RP_ADADELTA,
+    RP_PER_VARIABLE,
+    RP_NEWTON
+} rp_method;
 typedef struct rp_optimizer {
     rp_method method;
     rp_real rate;
-    rp_real decay;             /* step t (from 0) uses rate * decay^(t / decay_steps); 0: no decay */
-    int decay_steps;           /* 0: 1 */
-    rp_real weight_decay;      /* strength r of r/2 |w|^2 on weights and biases */
-    int decoupled;             /* 1: w -= rate * weight_decay * w instead, as AdamW does; any method. Where the length of the step is
+    rp_real decay;        /* step t (from 0) uses rate * decay^(t / decay_steps); 0: no decay */
+    int decay_steps;      /* 0: 1 */
+    rp_real weight_decay; /* strength r of r/2 |w|^2 on weights and biases */
+    int decoupled; /* 1: w -= rate * weight_decay * w instead, as AdamW does; any method. Where the length of the step is
                                   computed, and for Newton, after the step, if one is taken (in pieces by the caller) */
     rp_real momentum;          /* SGD, partitioning; in [0, 1) */
     int nesterov;              /* SGD; needs momentum */
     rp_real curvature_average; /* partitioning; in [0, 1) */
-    rp_real damping;           /* partitioning; >= 0. Has the unit of the curvature: where losses or inputs are far below 1, make
+    rp_real damping; /* partitioning; >= 0. Has the unit of the curvature: where losses or inputs are far below 1, make
                                   it smaller. Newton: the first lambda, > 0 */
-    rp_rule rule;              /* partitioning; Newton: of the curvature in its fallback */
-    rp_real beta1, beta2;      /* Adam; in [0, 1) */
-    rp_real rho;               /* Adadelta; in [0, 1] */
-    rp_real epsilon;           /* Adam, Adagrad, Adadelta; >= 0 */
-    rp_real cubic;             /* any method: sigma of a computed length; 0: the step has its own */
-    int cubic_adaptive;        /* 1: sigma adapts; any method but Newton */
-    rp_real sigma;             /* per variable; > 0 */
-    int full_hessian;          /* Newton: 1: B is the Hessian, 0: the Gauss-Newton matrix, which is never indefinite */
-    int iterations;            /* Newton: most products in a solve */
-    rp_real tolerance;         /* Newton: at which the solve ends: residual by right-hand side; in [0, 1) */
+    rp_rule rule;    /* partitioning; Newton: of the curvature in its fallback */
+    rp_real beta1, beta2; /* Adam; in [0, 1) */
+    rp_real rho;          /* Adadelta; in [0, 1] */
+    rp_real epsilon;      /* Adam, Adagrad, Adadelta; >= 0 */
+    rp_real cubic;        /* any method: sigma of a computed length; 0: the step has its own */
+    int cubic_adaptive;   /* 1: sigma adapts; any method but Newton */
+    rp_real sigma;        /* per variable; > 0 */
+    int full_hessian;     /* Newton: 1: B is the Hessian, 0: the Gauss-Newton matrix, which is never indefinite */
+    int iterations;       /* Newton: most products in a solve */
+    rp_real tolerance;    /* Newton: at which the solve ends: residual by right-hand side; in [0, 1) */
 } rp_optimizer;
-RP_API rp_optimizer rp_partitioning(void);              /* the default: sampled rule, fan-in scale, averages, damping 1, rate 5 (1 to
+RP_API rp_optimizer rp_partitioning(void); /* the default: sampled rule, fan-in scale, averages, damping 1, rate 5 (1 to
                                                            10 are worth a try) */
-RP_API rp_optimizer rp_partitioning_rate(rp_real rate); /* Algorithm 1 as printed: Jensen's bound, scale one, no averages: no state */
+RP_API rp_optimizer
+rp_partitioning_rate(rp_real rate); /* Algorithm 1 as printed: Jensen's bound, scale one, no averages: no state */
 RP_API rp_optimizer rp_sgd(rp_real rate);
 RP_API rp_optimizer rp_adam(rp_real rate);
 RP_API rp_optimizer rp_adagrad(rp_real rate);
 RP_API rp_optimizer rp_adadelta(rp_real rate);
-RP_API rp_optimizer rp_per_variable(rp_real sigma);     /* rate 1 */
-RP_API rp_optimizer rp_newton(void);                    /* Gauss-Newton, lambda from 1, at most 50 products to a tolerance of 0.01; for
+RP_API rp_optimizer rp_per_variable(rp_real sigma); /* rate 1 */
+RP_API rp_optimizer rp_newton(void); /* Gauss-Newton, lambda from 1, at most 50 products to a tolerance of 0.01; for
                                                            large batches, or the whole data set */
 
 /* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; the last two methods keep
@@ -357,15 +371,15 @@ RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_d
 
 /* What the last step of rp_train or rp_fit did. Of a method that takes its own length only `taken` and `alpha` (1) are set. */
 typedef struct rp_step {
-    int taken;          /* 0: none, since the slope was not below 0, the loss would have risen, or slope, curvature or length were
+    int taken; /* 0: none, since the slope was not below 0, the loss would have risen, or slope, curvature or length were
                            not finite (these are 0 then); parameters are as they were */
-    rp_real alpha;      /* what the method's step was multiplied by */
-    rp_real slope;      /* of the loss and weight decay along it, at its beginning */
-    rp_real curvature;  /* the same */
-    rp_real ratio;      /* actual by foretold decrease; 0 where none was computed */
-    rp_real sigma;      /* for the next step: of the cubic model; Newton: lambda */
-    int products;       /* Newton: in the solve */
-    int fallback;       /* Newton: 1: the step is one of residual partitioning */
+    rp_real alpha;     /* what the method's step was multiplied by */
+    rp_real slope;     /* of the loss and weight decay along it, at its beginning */
+    rp_real curvature; /* the same */
+    rp_real ratio;     /* actual by foretold decrease; 0 where none was computed */
+    rp_real sigma;     /* for the next step: of the cubic model; Newton: lambda */
+    int products;      /* Newton: in the solve */
+    int fallback;      /* Newton: 1: the step is one of residual partitioning */
 } rp_step;
 RP_API rp_status rp_last_step(rp_net *net, rp_step *step); /* RP_ERR_ORDER: no step yet */
 
@@ -378,45 +392,47 @@ RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *o
 
 typedef struct rp_score {
     rp_real loss;
-    rp_real accuracy;  /* softmax: share of samples whose largest output is the label or the largest target; binary cross-entropy:
+    rp_real
+        accuracy; /* softmax: share of samples whose largest output is the label or the largest target; binary cross-entropy:
                           share of outputs on the right side; by weight. -1 for losses that have none, or if all weights are 0 */
-    int64_t count;     /* samples seen */
+    int64_t count; /* samples seen */
 } rp_score;
 
 /* Mean loss over a data set of any size. RP_ERR_NOT_FINITE: the loss is not finite (score is filled all the same). */
 RP_API rp_status rp_evaluate(rp_net *net, const rp_data *data, rp_score *score);
 
 typedef struct rp_progress {
-    int epoch, epochs;         /* from 0 */
-    int step, steps;           /* done in this epoch, of how many; steps is 0 while unknown (the first epoch of streamed data) */
-    int epoch_done;            /* 1: the epoch is over, `validation` is fresh if there is validation data */
-    rp_real loss;              /* mean over this epoch's samples so far, each before its step */
-    rp_score validation;       /* the latest; count 0 if there is none */
-    rp_step last;              /* the latest step */
+    int epoch, epochs; /* from 0 */
+    int step, steps; /* done in this epoch, of how many; steps is 0 while unknown (the first epoch of streamed data) */
+    int epoch_done;  /* 1: the epoch is over, `validation` is fresh if there is validation data */
+    rp_real loss;    /* mean over this epoch's samples so far, each before its step */
+    rp_score validation; /* the latest; count 0 if there is none */
+    rp_step last;        /* the latest step */
 } rp_progress;
 
 typedef struct rp_fit_options {
-    int epochs;                                                   /* 0: 1 */
-    int batch;                                                    /* 0: what the net was built for */
-    int keep_order;                                               /* 1: do not shuffle. Streamed data are never shuffled */
-    uint64_t seed;                                                /* of the shuffling */
-    const rp_data *validation;                                    /* NULL: none */
-    int patience;                                                 /* stop after so many epochs without a better validation loss; 0: never */
-    int keep_best;                                                /* 1: end with the parameters of the best validation loss */
-    int (*progress)(void *user, const rp_progress *progress);     /* after each step and each epoch; anything but 0 stops */
-    rp_real (*schedule)(void *user, int64_t step, rp_real rate);  /* the rate for step 0, 1, ... of this fit, given the optimizer's */
-    void *user;                                                   /* for both */
-} rp_fit_options;                                                 /* all zero is the default */
+    int epochs;                /* 0: 1 */
+    int batch;                 /* 0: what the net was built for */
+    int keep_order;            /* 1: do not shuffle. Streamed data are never shuffled */
+    uint64_t seed;             /* of the shuffling */
+    const rp_data *validation; /* NULL: none */
+    int patience;              /* stop after so many epochs without a better validation loss; 0: never */
+    int keep_best;             /* 1: end with the parameters of the best validation loss */
+    int (*progress)(void *user, const rp_progress *progress); /* after each step and each epoch; anything but 0 stops */
+    rp_real (*schedule)(void *user, int64_t step,
+                        rp_real rate); /* the rate for step 0, 1, ... of this fit, given the optimizer's */
+    void *user;                        /* for both */
+} rp_fit_options;                      /* all zero is the default */
 
 typedef struct rp_fit_report {
-    int epochs;                /* finished */
+    int epochs; /* finished */
     int64_t steps;
-    rp_real loss;              /* mean over the last epoch's samples, each before its step */
-    rp_score validation;       /* of the last epoch */
-    rp_real best_loss;         /* smallest validation loss, and its epoch (from 0) */
-    int best_epoch;            /* -1: none */
-    int stopped;               /* 1: by patience, 2: by the progress callback */
-    rp_step last;              /* the last step */
+    rp_real loss;        /* mean over the last epoch's samples, each before its step */
+    rp_score validation; /* of the last epoch */
+    rp_real best_loss;   /* smallest validation loss, and its epoch (from 0) */
+    int best_epoch;      /* -1: none */
+    int stopped;         /* 1: by patience, 2: by the progress callback */
+    rp_step last;        /* the last step */
 } rp_fit_report;
 
 /* Trains for some epochs. A last batch that is not full is trained as it is. `options` and `report` may be NULL. Stopping by
@@ -428,11 +444,11 @@ RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_dat
 /* Files in the IDX format (unsigned bytes), in which MNIST and its relatives are kept. `values` or `labels` is filled and
    belongs to the caller until rp_idx_free. On failure nothing is allocated and `error` says what was wrong. */
 typedef struct rp_idx {
-    rp_real *values;  /* [count][size] */
-    int *labels;      /* [count] */
+    rp_real *values; /* [count][size] */
+    int *labels;     /* [count] */
     int count, size;
-    int dimensions;   /* of one sample: 0 for labels, 2 for images */
-    int shape[8];     /* of one sample: {28, 28} */
+    int dimensions; /* of one sample: 0 for labels, 2 for images */
+    int shape[8];   /* of one sample: {28, 28} */
     char error[192];
 } rp_idx;
 /* Bytes 0..255 become low..high. RP_ERR_FILE: cannot be opened or read (or is larger than memory can hold). RP_ERR_MAGIC: not
@@ -454,20 +470,21 @@ RP_API void rp_idx_free(rp_idx *idx); /* NULL is allowed, twice too */
    [out][in][height][width]; recurrent: W [units][features], then U [units][units]), then biases [out]. They belong to the net
    and live as long as it does. */
 
-RP_API size_t rp_parameter_count(const rp_net *net);    /* 0 before the build */
-RP_API rp_real *rp_parameters(rp_net *net);             /* may be written at any time between calls. NULL before the build */
-RP_API rp_real *rp_gradient(rp_net *net);               /* what the last rp_backward left; may be written. NULL for inference only */
-RP_API rp_real *rp_curvature(rp_net *net);              /* the same; >= 0 */
-RP_API rp_real *rp_direction_array(rp_net *net);        /* what the last rp_direction left; may be written */
+RP_API size_t rp_parameter_count(const rp_net *net); /* 0 before the build */
+RP_API rp_real *rp_parameters(rp_net *net); /* may be written at any time between calls. NULL before the build */
+RP_API rp_real *rp_gradient(rp_net *net);  /* what the last rp_backward left; may be written. NULL for inference only */
+RP_API rp_real *rp_curvature(rp_net *net); /* the same; >= 0 */
+RP_API rp_real *rp_direction_array(rp_net *net); /* what the last rp_direction left; may be written */
 
 typedef struct rp_layer {
-    const char *kind;                                   /* "dense", "relu", ...; static */
+    const char *kind; /* "dense", "relu", ...; static */
     rp_shape in, out;
-    size_t weights, weight_count, biases, bias_count;   /* offsets into the flat arrays, and sizes */
+    size_t weights, weight_count, biases, bias_count; /* offsets into the flat arrays, and sizes */
     int frozen;
 } rp_layer;
 RP_API int rp_layer_count(const rp_net *net);
-RP_API rp_status rp_layer_info(rp_net *net, int layer, rp_layer *info); /* offsets are 0 before the build. RP_ERR_VALUE: no such layer */
+RP_API rp_status rp_layer_info(rp_net *net, int layer,
+                               rp_layer *info); /* offsets are 0 before the build. RP_ERR_VALUE: no such layer */
 
 /* Forward and backward over one batch: fills the flat gradient and, unless `rule` is NULL, the flat curvature. Fails as
    rp_train does; the arrays are then as they were. */
@@ -479,9 +496,10 @@ RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *r
    of the step must be computed from a batch (`cubic`): do it by rp_direction, rp_directional, rp_cubic_length and rp_move; or
    the step itself must (rp_newton): rp_hessian_solve. */
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
-RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer); /* the whole step, rate included, into rp_direction_array;
+RP_API rp_status rp_direction(rp_net *net,
+                              const rp_optimizer *optimizer); /* the whole step, rate included, into rp_direction_array;
                                                                               counts as a step of the optimizer */
-RP_API rp_status rp_move(rp_net *net, rp_real alpha);                      /* parameters += alpha * direction */
+RP_API rp_status rp_move(rp_net *net, rp_real alpha);         /* parameters += alpha * direction */
 
 /* The caller's own loss: forward; read rp_output ([count][outputs]); give back, for each sample and output, the derivative of
    that sample's loss and, or NULL, its second derivative (>= 0; a bound on the Hessian's diagonal). Fills the gradient and,
@@ -491,7 +509,8 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha);                      /* pa
 RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count);
 RP_API const rp_real *rp_output(const rp_net *net); /* NULL if there was no rp_forward */
 RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature);
-RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature, const rp_rule *rule);
+RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature,
+                                       const rp_rule *rule);
 
 /* A table of the net (layers, shapes, parameters, bytes) as text. Writes at most `size` bytes with the final 0 and returns the
    length of the whole text, as snprintf does; 0 if net is NULL. At any time. */
@@ -512,7 +531,8 @@ RP_API size_t rp_summary(const rp_net *net, char *text, size_t size);
 
 /* *first = g'grad f, *second = g'Hg for a direction g, by one forward sweep of second-order jets. Each may be NULL. Cost 1
    to 1.6. */
-RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first, rp_real *second);
+RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first,
+                                rp_real *second);
 
 /* The alpha >= 0 that minimises alpha first + alpha^2 second / 2 + sigma (alpha norm)^3 / 6, where norm is |g|_2 (Low-Rank
    Structure, Equation 37, without its cancellation). 0 if first >= 0, or if an argument is not finite or there is no minimum
@@ -558,64 +578,66 @@ RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, rp_each_
    (NULL: not wanted): of each parameter's derivative over the samples, sum (g_s - g)^2 / (S - 1), to rounding of the mean of
    g_s^2. Cost 0.9 to 1.7, with `variance` 1.6 to 2.7. */
 typedef struct rp_noise {
-    rp_real gradient;     /* |g|^2 */
-    rp_real variance;     /* sum over the parameters of the variance over the samples */
-    rp_real signal;       /* |g|^2 - variance / S: unbiased estimate for the true gradient; may be below 0 */
-    rp_real scale;        /* variance / signal; 0 if signal <= 0: this batch cannot tell */
+    rp_real gradient; /* |g|^2 */
+    rp_real variance; /* sum over the parameters of the variance over the samples */
+    rp_real signal;   /* |g|^2 - variance / S: unbiased estimate for the true gradient; may be below 0 */
+    rp_real scale;    /* variance / signal; 0 if signal <= 0: this batch cannot tell */
 } rp_noise;
 RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *noise, rp_real *variance);
 
 /* Solves (H + damping I) x = b. x may be b. H may be indefinite. */
 typedef enum rp_solve_method {
-    RP_SOLVE_AUTO,      /* the one that takes the fewest operations, iterations counted to their limit, without those whose matrices
+    RP_SOLVE_AUTO, /* the one that takes the fewest operations, iterations counted to their limit, without those whose matrices
                            would take more than a GiB. If iterations do not get there, then the better of the others, unless
                            it would take 100 times as long */
     RP_SOLVE_ITERATIVE, /* MINRES: a product for each iteration; 11 vectors */
-    RP_SOLVE_DIRECT,    /* stacks of dense layers and activations: the parameters are eliminated by hand (Conjugate), which leaves a
+    RP_SOLVE_DIRECT, /* stacks of dense layers and activations: the parameters are eliminated by hand (Conjugate), which leaves a
                            block-tridiagonal system in the samples' units. 8 (S width)^3 operations and 6 (S width)^2 numbers
                            for each layer, however many parameters. Needs damping > 0 */
-    RP_SOLVE_DENSE      /* H as a matrix: 2/3 parameters^3 operations */
+    RP_SOLVE_DENSE /* H as a matrix: 2/3 parameters^3 operations */
 } rp_solve_method;
 typedef struct rp_solve_options {
     rp_solve_method method;
-    int gauss_newton;    /* 1: G in the place of H */
-    rp_real damping;     /* >= 0 */
-    rp_real tolerance;   /* of |b - (H + damping I) x| / |b|; 0: 1e-4, with RP_DOUBLE 1e-9 */
-    int iterations;      /* most of MINRES; 0: 1000 */
-    int precondition;    /* iterative: 1: by the curvature of residual partitioning, by `rule`. Measured: seldom fewer iterations, often
+    int gauss_newton;  /* 1: G in the place of H */
+    rp_real damping;   /* >= 0 */
+    rp_real tolerance; /* of |b - (H + damping I) x| / |b|; 0: 1e-4, with RP_DOUBLE 1e-9 */
+    int iterations;    /* most of MINRES; 0: 1000 */
+    int precondition; /* iterative: 1: by the curvature of residual partitioning, by `rule`. Measured: seldom fewer iterations, often
                             more, since what H leaves at the damping is then no longer one eigenvalue */
     rp_rule rule;
     /* iterative, an estimate; anything but 0 stops: RP_ERR_STOPPED. It may not use the net (RP_ERR_ORDER), but for rp_predict_with */
     int (*progress)(void *user, int iteration, rp_real residual);
     void *user;
-} rp_solve_options;      /* all zero is the default */
+} rp_solve_options; /* all zero is the default */
 typedef struct rp_solve_report {
-    rp_solve_method method;    /* that was used */
-    rp_real residual;          /* |b - (H + damping I) x| / |b|, computed, not estimated */
-    int products;              /* with H or G, in all */
-    int refinements;           /* times that a solution was improved by solving for its residual */
-    int negative_curvature;    /* iterative: 1: a direction with v'(H + damping I)v <= 0 was met, 0: none; others: -1 */
+    rp_solve_method method; /* that was used */
+    rp_real residual;       /* |b - (H + damping I) x| / |b|, computed, not estimated */
+    int products;           /* with H or G, in all */
+    int refinements;        /* times that a solution was improved by solving for its residual */
+    int negative_curvature; /* iterative: 1: a direction with v'(H + damping I)v <= 0 was met, 0: none; others: -1 */
 } rp_solve_report;
 /* `options` and `report` may be NULL. The residual is always computed, with exact products, and lowered by refinement where that
    helps. If it stays above the tolerance (the limit of iterations, or a damping too small for this precision) the status is
    RP_ERR_NOT_CONVERGED, x is the best that was found, also after RP_ERR_STOPPED, and the report says how good it is.
    RP_ERR_UNSUPPORTED: the direct method on another net. RP_ERR_MEMORY. Allocates, and frees, its vectors and matrices. */
-RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_real *b, rp_real *x, const rp_solve_options *options,
-                                  rp_solve_report *report);
+RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_real *b, rp_real *x,
+                                  const rp_solve_options *options, rp_solve_report *report);
 
 /* >>threads
    Nets share nothing: two threads may use two nets at once. One net may serve several threads that predict, each with its
    own workspace, as long as no thread trains it, writes to it or frees it. */
 
 typedef struct rp_workspace rp_workspace;
-RP_API rp_workspace *rp_workspace_new(const rp_net *net, int batch);  /* NULL: the net is not built, batch < 1, or no memory */
-RP_API void rp_workspace_free(rp_workspace *workspace);               /* before its net; NULL is allowed */
+RP_API rp_workspace *rp_workspace_new(const rp_net *net,
+                                      int batch);       /* NULL: the net is not built, batch < 1, or no memory */
+RP_API void rp_workspace_free(rp_workspace *workspace); /* before its net; NULL is allowed */
 /* As rp_predict; leaves rp_error alone. RP_ERR_VALUE: also a workspace of another net. */
 RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count, rp_real *out);
 
-RP_API const char *rp_isa(const rp_net *net);           /* "portable", ...: the kernels that this net runs on; "" before the build */
-RP_API size_t rp_memory(const rp_net *net);             /* bytes that the net has allocated */
-RP_API size_t rp_state_memory(const rp_net *net);       /* of them, optimizer state */
+RP_API const char *
+rp_isa(const rp_net *net); /* "portable", ...: the kernels that this net runs on; "" before the build */
+RP_API size_t rp_memory(const rp_net *net);       /* bytes that the net has allocated */
+RP_API size_t rp_state_memory(const rp_net *net); /* of them, optimizer state */
 
 #endif /* RP_H */
 
@@ -684,9 +706,9 @@ typedef int32_t rpi_int;
 #define RPI_MATH(name) name##f
 #endif
 
-#define RPI_LINE 64                                /* bytes of a cache line, and the alignment of every array */
+#define RPI_LINE 64 /* bytes of a cache line, and the alignment of every array */
 #define RPI_LINE_REALS ((int)(RPI_LINE / sizeof(rp_real)))
-#define RPI_LARGEST (1 << 28)                      /* no width, batch or count of a batch is larger */
+#define RPI_LARGEST (1 << 28) /* no width, batch or count of a batch is larger */
 
 static rpi_int rpi_bits(rp_real x) {
     rpi_int bits;
@@ -733,9 +755,9 @@ typedef struct rpi_arena {
 #define RPI_GAP 0
 #endif
 
-static void *rpi_claim(rpi_arena *arena, size_t count, size_t size) {
-    size_t at = arena->used, bytes;
-    if (count > (SIZE_MAX / 4) / size || count * size > SIZE_MAX / 4 - at) {
+static void *rpi_claim(rpi_arena *arena, ptrdiff_t items, size_t size) {
+    size_t count = (size_t)items, at = arena->used, bytes;
+    if (items < 0 || count > (SIZE_MAX / 4) / size || count * size > SIZE_MAX / 4 - at) {
         arena->overflow = 1;
         return NULL;
     }
@@ -747,7 +769,16 @@ static void *rpi_claim(rpi_arena *arena, size_t count, size_t size) {
 #endif
     return arena->base + at;
 }
-static rp_real *rpi_claim_reals(rpi_arena *arena, size_t count) { return (rp_real *)rpi_claim(arena, count, sizeof(rp_real)); }
+static rp_real *rpi_claim_reals(rpi_arena *arena, ptrdiff_t count) {
+    return (rp_real *)rpi_claim(arena, count, sizeof(rp_real));
+}
+
+static void rpi_zero(rp_real *x, ptrdiff_t count) {
+    if (count > 0) memset(x, 0, (size_t)count * sizeof *x);
+}
+static void rpi_copy(rp_real *to, const rp_real *from, ptrdiff_t count) {
+    if (count > 0) memcpy(to, from, (size_t)count * sizeof *to);
+}
 
 /* A block whose arrays begin at a multiple of RPI_LINE, whatever the allocator returns. */
 typedef struct rpi_block {
@@ -808,18 +839,31 @@ static void rpi_put_double(rpi_text *text, double x) { /* six digits */
         rpi_put_string(text, bits << 12 ? "nan" : bits >> 63 ? "-inf" : "inf");
         return;
     }
-    if (x < 0) rpi_put(text, '-'), x = -x;
+    if (x < 0) {
+        rpi_put(text, '-');
+        x = -x;
+    }
     if (x > 0) {
         exponent = (int)floor(log10(x));
         x = exponent < -300 ? x * 1e300 * pow(10, -exponent - 295) : x * pow(10, 5 - exponent);
     }
     digits = (uint64_t)(x + 0.5);
-    if (digits >= 1000000) digits /= 10, exponent++;
-    if (digits && digits < 100000) digits *= 10, exponent--;
+    if (digits >= 1000000) {
+        digits /= 10;
+        exponent++;
+    }
+    if (digits && digits < 100000) {
+        digits *= 10;
+        exponent--;
+    }
     if (exponent >= 6 || exponent < -4) {
-        rpi_put_unsigned(text, digits / scale), digits %= scale;
+        rpi_put_unsigned(text, digits / scale);
+        digits %= scale;
         if (digits) rpi_put(text, '.');
-        for (; digits; digits %= scale) scale /= 10, rpi_put(text, (char)('0' + digits / scale));
+        for (; digits; digits %= scale) {
+            scale /= 10;
+            rpi_put(text, (char)('0' + digits / scale));
+        }
         rpi_put(text, 'e');
         rpi_put_signed(text, exponent);
         return;
@@ -869,7 +913,9 @@ static uint64_t rpi_mix(uint64_t z) {
     return z ^ (z >> 31);
 }
 static uint64_t rpi_random(uint64_t *state) { return rpi_mix(*state += UINT64_C(0x9E3779B97F4A7C15)); }
-static double rpi_uniform(uint64_t *state) { return (double)(rpi_random(state) >> 11) * (1.0 / 9007199254740992.0); } /* [0, 1) */
+static double rpi_uniform(uint64_t *state) {
+    return (double)(rpi_random(state) >> 11) * (1.0 / 9007199254740992.0);
+} /* [0, 1) */
 
 /* The i-th element of a random permutation of 0..count-1: a Feistel network of four rounds over the next even number of bits,
    walked until it lands below count. No memory, any order of access. */
@@ -882,7 +928,8 @@ static int rpi_permute(uint64_t seed, int count, int i) {
         uint32_t left = x >> half, right = x & mask;
         for (uint32_t round = 0; round < 4; round++) {
             uint32_t next = left ^ ((uint32_t)rpi_mix(seed + right + ((uint64_t)round << 32)) & mask);
-            left = right, right = next;
+            left = right;
+            right = next;
         }
         x = left << half | right;
     } while (x >= (uint32_t)count);
@@ -894,25 +941,25 @@ static int rpi_permute(uint64_t seed, int count, int i) {
    per feature, the batch along it, so that weights are broadcast against vectors of samples and never packed. ld is an odd
    number of cache lines, so that rows do not fall on each other in the cache. Kernels work on `n` columns, a multiple of the
    vector length. Columns from the batch's size on repeat the last sample in values and are zero in derivatives. */
-#define RPI_K_BLOCK 256   /* inner dimension of a product's block: so many rows of B, one panel wide, stay in L1 */
-#define RPI_M_BLOCK 96    /* rows of A in a block: its magnitudes are packed and stay in L2 */
-#define RPI_PANEL 64      /* columns of a gradient's panel: at least the widest tile's */
-#define RPI_POSITIONS 64  /* positions of a shared weight that are summed up at a time: their rows stay in L2 */
-#define RPI_ROWS_MOST 8   /* most rows of a tile in registers, of any instruction set */
+#define RPI_K_BLOCK 256  /* inner dimension of a product's block: so many rows of B, one panel wide, stay in L1 */
+#define RPI_M_BLOCK 96   /* rows of A in a block: its magnitudes are packed and stay in L2 */
+#define RPI_PANEL 64     /* columns of a gradient's panel: at least the widest tile's */
+#define RPI_POSITIONS 64 /* positions of a shared weight that are summed up at a time: their rows stay in L2 */
+#define RPI_ROWS_MOST 8  /* most rows of a tile in registers, of any instruction set */
 
 /* C = bias + A B (bias[i] in row i), and C2 = column + |A| B2 (column[s] in column s) in the same pass over A.
    A[i][p] = a[i * a_row + p * a_column]; B is [k][ldb], C is [m][ldc]. */
 typedef struct rpi_product {
     int m, n, k;
     const rp_real *a;
-    size_t a_row, a_column;
-    const rp_real *b, *b2;         /* b NULL: only the second product; b2 NULL: only the first */
+    ptrdiff_t a_row, a_column;
+    const rp_real *b, *b2; /* b NULL: only the second product; b2 NULL: only the first */
     rp_real *c, *c2;
-    size_t ldb, ldc;
-    const rp_real *bias, *column;  /* NULL: 0 */
-    int add;                       /* C += A B, C2 += |A| B2 instead; bias and column are not looked at */
-    int plain;                     /* C2 = column + A B2 instead */
-    rp_real *a_packed;             /* scratch: RPI_M_BLOCK * RPI_K_BLOCK, for |A| */
+    ptrdiff_t ldb, ldc;
+    const rp_real *bias, *column; /* NULL: 0 */
+    int add;                      /* C += A B, C2 += |A| B2 instead; bias and column are not looked at */
+    int plain;                    /* C2 = column + A B2 instead */
+    rp_real *a_packed;            /* scratch: RPI_M_BLOCK * RPI_K_BLOCK, for |A| */
 } rpi_product;
 
 /* C = start + A B where the inner index wanders: A[i][p] = a[i * a_row + a_at[p]], row p of B is at b + b_at[p]. start: NULL for 0,
@@ -920,10 +967,10 @@ typedef struct rpi_product {
 typedef struct rpi_gathered {
     int m, n, k;
     const rp_real *a, *b, *start;
-    const size_t *a_at, *b_at;
-    size_t a_row, ldc, start_row;
+    const ptrdiff_t *a_at, *b_at;
+    ptrdiff_t a_row, ldc, start_row;
     rp_real *c;
-    int per_row;             /* start: one value for each row */
+    int per_row; /* start: one value for each row */
 } rpi_gathered;
 
 /* Sums over positions t: out[i * out_row + j] += sum_s sum_t d_i,t[s] y_j,t[s]; with `samples`, each sample's own sum:
@@ -932,8 +979,8 @@ typedef struct rpi_gathered {
 typedef struct rpi_correlation {
     int m, taps, positions, n, magnitudes; /* at most RPI_TAPS_MOST taps, RPI_POSITIONS positions */
     const rp_real *d;
-    size_t d_row, out_row, samples;
-    const size_t *d_at;
+    ptrdiff_t d_row, out_row, samples;
+    const ptrdiff_t *d_at;
     const rp_real *const *y;
     rp_real *out;
 } rpi_correlation;
@@ -943,14 +990,14 @@ typedef struct rpi_correlation {
    to which row of d_in d is added (the first of equals). */
 typedef struct rpi_window {
     int k, n;
-    const size_t *at;
+    const ptrdiff_t *at;
     const rp_real *x;
 } rpi_window;
 
 /* A finished piece of gradient (times scale) and curvature (times scale2; each may be NULL): `rows` rows, ld apart, of n
    parameters from `offset` on, stride apart. */
 typedef struct rpi_piece {
-    size_t offset, stride, ld;
+    ptrdiff_t offset, stride, ld;
     int rows, n;
     const rp_real *gradient, *curvature;
     rp_real scale, scale2;
@@ -967,15 +1014,15 @@ struct rpi_sink {
 /* gradient[i][j] = scale sum_s d[i][s] y[j][s], curvature[i][j] = scale2 sum_s v[i][s] |y[j][s]| into the sink, at
    weights + i * n + j; then the sums for y = 1 at biases + i. d or v may be NULL. */
 typedef struct rpi_outer {
-    int m, n, count, from, end;    /* columns from..end - 1; from is a multiple of RPI_PANEL */
-    int squares;                   /* y^2 in the place of |y| */
+    int m, n, count, from, end; /* columns from..end - 1; from is a multiple of RPI_PANEL */
+    int squares;                /* y^2 in the place of |y| */
     const rp_real *d, *v, *y;
-    size_t ld;
+    ptrdiff_t ld;
     rp_real scale, scale2;
-    size_t weights, biases;
+    ptrdiff_t weights, biases;
     int bias;
-    rp_real *panel;          /* scratch: 2 * count * RPI_PANEL */
-    rp_real *tile;           /* scratch: 2 * RPI_ROWS_MOST * RPI_PANEL */
+    rp_real *panel; /* scratch: 2 * count * RPI_PANEL */
+    rp_real *tile;  /* scratch: 2 * RPI_ROWS_MOST * RPI_PANEL */
     const rpi_sink *sink;
 } rpi_outer;
 
@@ -986,7 +1033,7 @@ typedef struct rpi_activate {
     rp_activation_kind kind;
     rp_real alpha;
     int rows, n;
-    size_t ld;
+    ptrdiff_t ld;
     rp_real *y, *slope, *second, *u;
     int *bad;
 } rpi_activate;
@@ -1004,7 +1051,7 @@ typedef enum rpi_flow {
    receives the sample's loss. */
 typedef struct rpi_loss_call {
     int outputs, count, exact;
-    size_t ld;
+    ptrdiff_t ld;
     rp_real delta;
     const rp_real *y;
     rp_real *d, *h;
@@ -1029,18 +1076,20 @@ typedef struct rpi_kernels {
     void (*select)(const rpi_window *window, const rp_real *in, rp_real *out);
     void (*select_back)(const rpi_window *window, const rp_real *d, rp_real *d_in);
     /* out += scale in; ldi may be 0 */
-    void (*add_rows)(int rows, int n, rp_real scale, const rp_real *in, size_t ldi, rp_real *out, size_t ldo);
+    void (*add_rows)(int rows, int n, rp_real scale, const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo);
     void (*matrix_vector)(const rpi_product *product); /* of one column, and its first product only */
     int rows;                                          /* of a tile: the grain in which rows are split */
     void (*outer)(const rpi_outer *outer);
     /* out[columns][ldo] = in[rows][ldi] transposed; columns of out from `rows` to `n` repeat the last */
-    void (*transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n);
+    void (*transpose)(const rp_real *in, ptrdiff_t ldi, int rows, int columns, rp_real *out, ptrdiff_t ldo, int n);
     /* out[s] = sum_i |in[i][s]|, or of the squares */
-    void (*column_sums)(int rows, int n, const rp_real *in, size_t ld, rp_real *out, int squares);
+    void (*column_sums)(int rows, int n, const rp_real *in, ptrdiff_t ld, rp_real *out, int squares);
     /* x[i][s] = factor[i * stride + s] x[i][s], or |x[i][s]| if magnitudes */
-    void (*weigh)(int rows, int n, rp_real *x, size_t ld, const rp_real *factor, size_t stride, int magnitudes);
-    void (*signs)(int rows, int n, const rp_real *h, rp_real *e, size_t ld, uint64_t *random); /* e = sqrt(h) or -sqrt(h), at random */
-    rpi_int (*peak)(int rows, int n, const rp_real *in, size_t ld); /* largest |x| as bits: RPI_EXPONENT or more if not finite */
+    void (*weigh)(int rows, int n, rp_real *x, ptrdiff_t ld, const rp_real *factor, ptrdiff_t stride, int magnitudes);
+    void (*signs)(int rows, int n, const rp_real *h, rp_real *e, ptrdiff_t ld,
+                  uint64_t *random); /* e = sqrt(h) or -sqrt(h), at random */
+    rpi_int (*peak)(int rows, int n, const rp_real *in,
+                    ptrdiff_t ld); /* largest |x| as bits: RPI_EXPONENT or more if not finite */
     void (*activate)(const rpi_activate *activate);
     void (*activate_back)(const rpi_activate *activate, rp_real *d, rp_real *v, rpi_flow flow);
     /* a derivative t of z along a direction becomes that of sigma(z): t = slope t; before: half the second derivative t2 =
@@ -1049,11 +1098,13 @@ typedef struct rpi_kernels {
     void (*loss)(rp_loss_kind kind, const rpi_loss_call *call);
     /* one step of n parameters from gradient scale g and curvature scale2 h (NULL if the method needs none): into `to` (0 where
        it is not finite), or, if that is NULL, taken where the result is finite */
-    void (*update)(const rpi_update *update, int n, const rp_real *g, rp_real scale, const rp_real *h, rp_real scale2, rp_real *w,
-                   rp_real *first, rp_real *second, rp_real *to);
-    void (*move)(int n, rp_real alpha, const rp_real *step, rp_real *w); /* w += alpha step, where the result is finite */
-    double (*dot)(size_t n, const rp_real *a, const rp_real *b);
-    void (*blend)(size_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y); /* y = a f x + b y; f NULL: 1 */
+    void (*update)(const rpi_update *update, int n, const rp_real *g, rp_real scale, const rp_real *h, rp_real scale2,
+                   rp_real *w, rp_real *first, rp_real *second, rp_real *to);
+    void (*move)(int n, rp_real alpha, const rp_real *step,
+                 rp_real *w); /* w += alpha step, where the result is finite */
+    double (*dot)(ptrdiff_t n, const rp_real *a, const rp_real *b);
+    void (*blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b,
+                  rp_real *y); /* y = a f x + b y; f NULL: 1 */
     /* for rpi_sink: train on the piece (with the sink's curvature, if it has one), keep it, or add it up */
     void (*take_step)(const rpi_sink *sink, const rpi_piece *piece);
     void (*take_arrays)(const rpi_sink *sink, const rpi_piece *piece);
@@ -1124,7 +1175,8 @@ typedef struct rpi_kernels {
 #undef RPI_NEON_PASS
 #endif
 
-static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512", "neon"}; /* in the order of rp_isa_kind */
+static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512",
+                                            "neon"}; /* in the order of rp_isa_kind */
 
 /* >>isa
    A set is taken only if the processor has every extension that its pass is compiled for, and the system saves its registers. */
@@ -1132,7 +1184,9 @@ static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512"
 #include <cpuid.h>
 static uint64_t rpi_saved_registers(void) { /* XCR0 */
     uint32_t low, high;
-    __asm__ volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(low), "=d"(high) : "c"(0)); /* xgetbv, which old assemblers do not know */
+    __asm__ volatile(".byte 0x0f, 0x01, 0xd0"
+                     : "=a"(low), "=d"(high)
+                     : "c"(0)); /* xgetbv, which old assemblers do not know */
     return (uint64_t)high << 32 | low;
 }
 static rp_isa_kind rpi_best_isa(void) {
@@ -1141,10 +1195,12 @@ static rp_isa_kind rpi_best_isa(void) {
     uint64_t saved;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return RP_ISA_PORTABLE;
     first = c;
-    if ((first & (FMA | OSXSAVE | AVX)) != (FMA | OSXSAVE | AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return RP_ISA_PORTABLE;
+    if ((first & (FMA | OSXSAVE | AVX)) != (FMA | OSXSAVE | AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return RP_ISA_PORTABLE;
     saved = rpi_saved_registers();
-    if ((saved & 6) != 6 || !(b & AVX2)) return RP_ISA_PORTABLE;         /* SSE and AVX state */
-    return (saved & 0xE6) == 0xE6 && (b & AVX512F) ? RP_ISA_AVX512 : RP_ISA_AVX2; /* and masks and both halves of the ZMM registers */
+    if ((saved & 6) != 6 || !(b & AVX2)) return RP_ISA_PORTABLE; /* SSE and AVX state */
+    return (saved & 0xE6) == 0xE6 && (b & AVX512F) ? RP_ISA_AVX512
+                                                   : RP_ISA_AVX2; /* and masks and both halves of the ZMM registers */
 }
 #elif defined(RPI_NEON)
 static rp_isa_kind rpi_best_isa(void) { return RP_ISA_NEON; }
@@ -1158,7 +1214,10 @@ static int rpi_resolve_isa(rp_isa_kind *isa) {
 #if !defined(RP_NO_ENVIRONMENT) && (defined(RPI_X86) || defined(RPI_NEON)) /* where there is a choice */
     const char *wanted = *isa == RP_ISA_AUTO ? getenv("RP_ISA") : NULL;
     for (int i = RP_ISA_AUTO; wanted && i <= RP_ISA_NEON; i++)
-        if (!strcmp(wanted, rpi_isa_names[i])) *isa = (rp_isa_kind)i, wanted = NULL;
+        if (!strcmp(wanted, rpi_isa_names[i])) {
+            *isa = (rp_isa_kind)i;
+            wanted = NULL;
+        }
     if (wanted && *wanted) return 0;
 #endif
     if (*isa == RP_ISA_AUTO) *isa = best;
@@ -1181,7 +1240,9 @@ static const rpi_kernels *rpi_kernels_of(rp_isa_kind isa) {
    A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are chosen so
    that no sum is split between two of them; the bits do not depend on their number. */
 #ifndef RPI_GRAIN /* tests make it smaller */
-#define RPI_GRAIN (1 << 20) /* multiply-adds that are worth a part of their own: some 20 us on one AVX-512 core; waking takes 2 to 5 */
+#define RPI_GRAIN \
+    (1 \
+     << 20) /* multiply-adds that are worth a part of their own: some 20 us on one AVX-512 core; waking takes 2 to 5 */
 #endif
 typedef void (*rpi_work)(const void *context, int part, int parts);
 
@@ -1238,11 +1299,11 @@ typedef struct rpi_helper {
     rpi_thread thread;
 } rpi_helper;
 struct rpi_team {
-    int size, started;        /* threads with the caller; helpers that run */
-    rpi_work work;            /* NULL: helpers are to end */
+    int size, started; /* threads with the caller; helpers that run */
+    rpi_work work;     /* NULL: helpers are to end */
     const void *context;
     int parts;
-    int round, busy, asleep;  /* atomic: pieces of work given out; helpers at work; helpers asleep */
+    int round, busy, asleep; /* atomic: pieces of work given out; helpers at work; helpers asleep */
     rpi_mutex mutex;
     rpi_condition condition;
     rpi_helper *helpers;
@@ -1269,7 +1330,9 @@ static RPI_THREAD_RESULT rpi_help(void *argument) {
 }
 
 static void rpi_call(rpi_team *team, int parts, rpi_work work, const void *context) {
-    team->work = work, team->context = context, team->parts = parts;
+    team->work = work;
+    team->context = context;
+    team->parts = parts;
     rpi_add(&team->busy, team->started);
     rpi_add(&team->round, 1);
     if (!rpi_get(&team->asleep)) return;
@@ -1303,12 +1366,14 @@ static rpi_team *rpi_team_new(const rpi_memory *memory, int size) {
     rpi_team *team = (rpi_team *)memory->allocate(memory->user, bytes);
     if (!team) return NULL;
     memset(team, 0, bytes);
-    team->size = size, team->helpers = (rpi_helper *)(team + 1);
+    team->size = size;
+    team->helpers = (rpi_helper *)(team + 1);
     rpi_mutex_init(&team->mutex);
     rpi_condition_init(&team->condition);
     for (; team->started < size - 1; team->started++) {
         rpi_helper *helper = &team->helpers[team->started];
-        helper->team = team, helper->part = team->started + 1;
+        helper->team = team;
+        helper->part = team->started + 1;
         if (rpi_thread_new(&helper->thread, rpi_help, helper)) continue;
         rpi_team_free(memory, team);
         return NULL;
@@ -1319,10 +1384,14 @@ static int rpi_team_size(const rpi_team *team) { return team ? team->size : 1; }
 #else
 typedef void rpi_team;
 static void rpi_share(rpi_team *team, int parts, rpi_work work, const void *context) {
-    (void)team, (void)parts;
+    (void)team;
+    (void)parts;
     work(context, 0, 1);
 }
-static void rpi_team_free(const rpi_memory *memory, rpi_team *team) { (void)memory, (void)team; }
+static void rpi_team_free(const rpi_memory *memory, rpi_team *team) {
+    (void)memory;
+    (void)team;
+}
 static int rpi_team_size(const rpi_team *team) {
     (void)team;
     return 1;
@@ -1348,8 +1417,10 @@ typedef struct rpi_activation {
     const char *name;
     int curved; /* sigma'' is not zero everywhere */
 } rpi_activation;
-static const rpi_activation rpi_activations[] = { /* in the order of rp_activation_kind */
-    {"identity", 0}, {"relu", 0}, {"leaky_relu", 0}, {"tanh", 1}, {"sigmoid", 1}, {"softplus", 1}, {"elu", 1}, {"gelu", 1}, {"silu", 1},
+static const rpi_activation rpi_activations[] = {
+    /* in the order of rp_activation_kind */
+    {"identity", 0}, {"relu", 0}, {"leaky_relu", 0}, {"tanh", 1}, {"sigmoid", 1},
+    {"softplus", 1}, {"elu", 1},  {"gelu", 1},       {"silu", 1},
 };
 #define RPI_ACTIVATIONS ((int)(sizeof rpi_activations / sizeof *rpi_activations))
 
@@ -1359,8 +1430,10 @@ typedef struct rpi_loss {
     const char *name;
     int separable; /* the Hessian by the outputs is diagonal */
 } rpi_loss;
-static const rpi_loss rpi_losses[] = { /* in the order of rp_loss_kind */
-    {"squared error", 1}, {"softmax cross-entropy", 0}, {"binary cross-entropy", 1}, {"Huber loss", 1}, {"Poisson loss", 1},
+static const rpi_loss rpi_losses[] = {
+    /* in the order of rp_loss_kind */
+    {"squared error", 1}, {"softmax cross-entropy", 0}, {"binary cross-entropy", 1},
+    {"Huber loss", 1},    {"Poisson loss", 1},
 };
 #define RPI_LOSSES ((int)(sizeof rpi_losses / sizeof *rpi_losses))
 
@@ -1386,7 +1459,7 @@ typedef struct rpi_geometry {
     int filters, channels, groups; /* channels: of one group */
     int kernel_height, kernel_width, stride_height, stride_width, padding_height, padding_width;
     int height, width, out_height, out_width;
-    int in_channel, in_y, in_x, out_filter, out_y, out_x;
+    ptrdiff_t in_channel, in_y, in_x, out_filter, out_y, out_x;
     int first; /* position from which outputs are computed: 1 where 0 is a start value */
 } rpi_geometry;
 
@@ -1397,10 +1470,10 @@ typedef struct rpi_layer {
     rp_activation_kind activation;
     rp_real alpha;
     rpi_geometry geometry;
-    int units, steps, all_states, source;             /* recurrent, recursive, add */
-    int fan_in, draw_fan_in;                          /* for scales; for the first parameters */
-    size_t weights, weight_count, biases, bias_count; /* offsets from the build on */
-    int slot;                                         /* its output */
+    int units, steps, all_states, source;                /* recurrent, recursive, add */
+    int fan_in, draw_fan_in;                             /* for scales; for the first parameters */
+    ptrdiff_t weights, weight_count, biases, bias_count; /* offsets from the build on */
+    int slot;                                            /* its output */
 } rpi_layer;
 
 typedef struct rpi_map rpi_map;
@@ -1410,7 +1483,7 @@ typedef struct rpi_step {
     rp_real alpha;
     int layer;                         /* that has the parameters */
     int inputs, outputs, bias, fan_in; /* inputs, outputs: rows that it reads and writes */
-    size_t weights, biases;
+    ptrdiff_t weights, biases;
     int in, out;         /* slots */
     int in_row, out_row; /* where those rows begin in their slots; maps with a geometry begin at row 0 */
     int add;             /* the map adds to what is there */
@@ -1423,20 +1496,21 @@ typedef struct rpi_step {
 typedef struct rpi_buffers {
     const rpi_kernels *kernels;
     int batch;
-    size_t ld;
-    rp_real **y;                      /* each slot: value */
-    rp_real **d;                      /* each slot: derivative; without training only the last */
-    rp_real **v;                      /* each slot: u on the way forward, then v; in the other rules the swept vector e */
-    rp_real **slope, **second;        /* each step: sigma' and sigma'' (times u in the paths rule, times d for products), NULL where
+    ptrdiff_t ld;
+    rp_real **y; /* each slot: value */
+    rp_real **d; /* each slot: derivative; without training only the last */
+    rp_real **v; /* each slot: u on the way forward, then v; in the other rules the swept vector e */
+    rp_real **slope,
+        **second;        /* each step: sigma' and sigma'' (times u in the paths rule, times d for products), NULL where
                                          they are constant */
-    rp_real **r, **bend;              /* for products: each slot's derivative along a direction; each step's sigma'' d times it */
+    rp_real **r, **bend; /* for products: each slot's derivative along a direction; each step's sigma'' d times it */
     rp_real *a_packed, *panel, *tile; /* for each thread */
-    size_t *at;                       /* for each thread: two lists of a window's offsets, at_size long */
-    size_t at_size, threads;
+    ptrdiff_t *at;                    /* for each thread: two lists of a window's offsets, at_size long */
+    ptrdiff_t at_size, threads;
     rp_real *columns, *own; /* for each thread: a row; RPI_TAPS_MOST * 4 rows */
     rp_real *shared;        /* [2][shared_size]: |W|, or gradient and curvature of a shared weight */
-    size_t shared_size;
-    int *bad;               /* for each step and thread: a value before the activation was not finite */
+    ptrdiff_t shared_size;
+    int *bad;              /* for each step and thread: a value before the activation was not finite */
     rp_real *zeros, *ones; /* a row each */
     rp_real *column, *total;
     rpi_team *team; /* NULL: the caller alone */
@@ -1446,18 +1520,18 @@ typedef struct rpi_buffers {
    An affine map's primitives. p: flat parameters, or any other vector in their place. Pointers are to the slots' first rows. */
 struct rpi_map {
     /* y = A x + b and, if u2: u2 = own (|x| summed as the weights are, 1 for the bias) + |A| u; u NULL is 0 */
-    void (*apply)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y, const rp_real *u,
-                  rp_real *u2, rp_real own);
+    void (*apply)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
+                  const rp_real *u, rp_real *u2, rp_real own);
     /* d_in = A' d and, if v: v_in = |A|' v, or A' v if plain; d NULL: only that. add: adds to d_in and v_in */
-    void (*transposed)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
-                       const rp_real *v, rp_real *v_in, int plain, int add);
+    void (*transposed)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
+                       rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add);
     /* scale sum_s d x' and scale2 sum_s v |x|' into the sink; d or v may be NULL. With weight[s] the second is
        scale2 sum_s weight[s] |v x'|, or of the squares, of each sample's own sum over positions; v may be overwritten */
     void (*outer)(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v,
                   const rp_real *weight, int squares, rp_real scale, rp_real scale2, const rpi_sink *sink);
     /* total[s] += c sum_w |dz_s/dw|, or of the squares, for z with dz/dout = e: of each sample's own gradient */
-    void (*reach)(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, int squares,
-                  rp_real *total);
+    void (*reach)(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c,
+                  int squares, rp_real *total);
 };
 
 typedef struct rpi_product_work {
@@ -1477,13 +1551,15 @@ typedef struct rpi_activate_work {
     rp_real *d, *v, *bend; /* backward; tangent: t2, t, bend */
 } rpi_activate_work;
 
-static int rpi_columns(const rpi_buffers *b, int count) { return (count + b->kernels->lanes - 1) / b->kernels->lanes * b->kernels->lanes; }
+static int rpi_columns(const rpi_buffers *b, int count) {
+    return (count + b->kernels->lanes - 1) / b->kernels->lanes * b->kernels->lanes;
+}
 
 /* Every row of `out` becomes `row`, or 0. */
-static void rpi_fill_rows(int rows, int n, size_t ld, const rp_real *row, rp_real *out) {
+static void rpi_fill_rows(int rows, int n, ptrdiff_t ld, const rp_real *row, rp_real *out) {
     for (int i = 0; i < rows; i++, out += ld) {
-        if (row) memcpy(out, row, (size_t)n * sizeof *out);
-        else memset(out, 0, (size_t)n * sizeof *out);
+        if (row) rpi_copy(out, row, n);
+        else rpi_zero(out, n);
     }
 }
 
@@ -1492,30 +1568,35 @@ static void rpi_product_part(const void *context, int part, int parts) {
     const rpi_buffers *b = ((const rpi_product_work *)context)->b;
     rpi_product q = ((const rpi_product_work *)context)->product;
     int from = rpi_begin(q.m, b->kernels->rows, part, parts), end = rpi_begin(q.m, b->kernels->rows, part + 1, parts);
-    q.m = end - from, q.a += (size_t)from * q.a_row, q.a_packed = b->a_packed + (size_t)part * RPI_M_BLOCK * RPI_K_BLOCK;
-    if (q.b) q.c += (size_t)from * q.ldc;
-    if (q.b2) q.c2 += (size_t)from * q.ldc;
+    q.m = end - from;
+    q.a += from * q.a_row;
+    q.a_packed = b->a_packed + (ptrdiff_t)part * RPI_M_BLOCK * RPI_K_BLOCK;
+    if (q.b) q.c += from * q.ldc;
+    if (q.b2) q.c2 += from * q.ldc;
     if (q.bias) q.bias += from;
     b->kernels->product(&q);
 }
 static void rpi_product_run(const rpi_buffers *b, const rpi_product *q) {
     rpi_product_work work;
-    work.b = b, work.product = *q;
+    work.b = b;
+    work.product = *q;
     rpi_share(b->team, rpi_parts(b->team, (double)q->m * q->n * q->k, q->m, b->kernels->rows), rpi_product_part, &work);
 }
 
 static void rpi_outer_part(const void *context, int part, int parts) {
     const rpi_buffers *b = ((const rpi_outer_work *)context)->b;
     rpi_outer o = ((const rpi_outer_work *)context)->outer;
-    o.panel = b->panel + (size_t)part * 2 * RPI_PANEL * (size_t)b->batch;
-    o.tile = b->tile + (size_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST;
-    o.from = rpi_begin(o.n, RPI_PANEL, part, parts), o.end = rpi_begin(o.n, RPI_PANEL, part + 1, parts);
+    o.panel = b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
+    o.tile = b->tile + (ptrdiff_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST;
+    o.from = rpi_begin(o.n, RPI_PANEL, part, parts);
+    o.end = rpi_begin(o.n, RPI_PANEL, part + 1, parts);
     o.bias = o.bias && part == 0;
     b->kernels->outer(&o);
 }
 static void rpi_outer_run(const rpi_buffers *b, const rpi_outer *o) {
     rpi_outer_work work;
-    work.b = b, work.outer = *o;
+    work.b = b;
+    work.outer = *o;
     rpi_share(b->team, rpi_parts(b->team, (double)o->m * o->n * o->count, o->n, RPI_PANEL), rpi_outer_part, &work);
 }
 
@@ -1523,7 +1604,7 @@ static void rpi_activate_part(const void *context, int part, int parts) {
     const rpi_activate_work *work = (const rpi_activate_work *)context;
     rpi_activate a = work->activate;
     int from = rpi_begin(a.rows, 1, part, parts);
-    size_t at = (size_t)from * a.ld;
+    ptrdiff_t at = from * a.ld;
     a.rows = rpi_begin(a.rows, 1, part + 1, parts) - from;
     a.y += at;
     if (a.slope) a.slope += at;
@@ -1536,23 +1617,35 @@ static void rpi_activate_part(const void *context, int part, int parts) {
         work->b->kernels->activate_back(&a, work->d ? work->d + at : NULL, work->v ? work->v + at : NULL, work->flow);
         break;
     case RPI_TANGENT:
-        work->b->kernels->activate_tangent(&a, work->v + at, work->d ? work->d + at : NULL, work->bend ? work->bend + at : NULL);
+        work->b->kernels->activate_tangent(&a, work->v + at, work->d ? work->d + at : NULL,
+                                           work->bend ? work->bend + at : NULL);
     }
 }
 static void rpi_activate_run(const rpi_activate_work *work) {
-    double worth = 32.0 * work->activate.rows * work->activate.n; /* an exponential costs as much as some 32 multiply-adds */
+    double worth =
+        32.0 * work->activate.rows * work->activate.n; /* an exponential costs as much as some 32 multiply-adds */
     rpi_share(work->b->team, rpi_parts(work->b->team, worth, work->activate.rows, 1), rpi_activate_part, work);
 }
 
-static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
-                            const rp_real *u, rp_real *u2, rp_real own) {
+static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x,
+                            rp_real *y, const rp_real *u, rp_real *u2, rp_real own) {
     rpi_product product;
     memset(&product, 0, sizeof product);
-    product.m = step->outputs, product.n = n, product.k = step->inputs;
-    product.a = p + step->weights, product.a_row = (size_t)step->inputs, product.a_column = 1;
-    product.b = x, product.c = y, product.b2 = u, product.c2 = u2;
-    product.ldb = product.ldc = b->ld, product.a_packed = b->a_packed;
-    product.bias = step->bias ? p + step->biases : NULL, product.column = b->column, product.add = step->add;
+    product.m = step->outputs;
+    product.n = n;
+    product.k = step->inputs;
+    product.a = p + step->weights;
+    product.a_row = step->inputs;
+    product.a_column = 1;
+    product.b = x;
+    product.c = y;
+    product.b2 = u;
+    product.c2 = u2;
+    product.ldb = product.ldc = b->ld;
+    product.a_packed = b->a_packed;
+    product.bias = step->bias ? p + step->biases : NULL;
+    product.column = b->column;
+    product.add = step->add;
     if (u2) {
         b->kernels->column_sums(step->inputs, n, x, b->ld, b->column, 0);
         for (int s = 0; s < n; s++) b->column[s] = own * (b->column[s] + (rp_real)step->bias);
@@ -1565,34 +1658,55 @@ static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp
     rpi_product_run(b, &product);
 }
 
-static void rpi_dense_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
-                                 const rp_real *v, rp_real *v_in, int plain, int add) {
+static void rpi_dense_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
+                                 rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add) {
     rpi_product product;
     memset(&product, 0, sizeof product);
-    product.m = step->inputs, product.n = n, product.k = step->outputs;
-    product.a = p + step->weights, product.a_row = 1, product.a_column = (size_t)step->inputs;
-    product.b = d, product.c = d_in, product.b2 = v, product.c2 = v_in, product.plain = plain, product.add = add;
-    product.ldb = product.ldc = b->ld, product.a_packed = b->a_packed;
+    product.m = step->inputs;
+    product.n = n;
+    product.k = step->outputs;
+    product.a = p + step->weights;
+    product.a_row = 1;
+    product.a_column = step->inputs;
+    product.b = d;
+    product.c = d_in;
+    product.b2 = v;
+    product.c2 = v_in;
+    product.plain = plain;
+    product.add = add;
+    product.ldb = product.ldc = b->ld;
+    product.a_packed = b->a_packed;
     rpi_product_run(b, &product);
 }
 
-static void rpi_dense_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v,
-                            const rp_real *weight, int squares, rp_real scale, rp_real scale2, const rpi_sink *sink) {
+static void rpi_dense_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d,
+                            rp_real *v, const rp_real *weight, int squares, rp_real scale, rp_real scale2,
+                            const rpi_sink *sink) {
     rpi_outer outer;
     if (squares) b->kernels->weigh(step->outputs, rpi_columns(b, count), v, b->ld, v, b->ld, 0);
     if (weight) b->kernels->weigh(step->outputs, rpi_columns(b, count), v, b->ld, weight, 0, 1);
     memset(&outer, 0, sizeof outer);
     outer.squares = squares;
-    outer.m = step->outputs, outer.n = step->inputs, outer.count = count;
-    outer.d = d, outer.v = v, outer.y = x, outer.ld = b->ld;
-    outer.scale = scale, outer.scale2 = scale2;
-    outer.weights = step->weights, outer.biases = step->biases, outer.bias = step->bias;
-    outer.panel = b->panel, outer.tile = b->tile, outer.sink = sink;
+    outer.m = step->outputs;
+    outer.n = step->inputs;
+    outer.count = count;
+    outer.d = d;
+    outer.v = v;
+    outer.y = x;
+    outer.ld = b->ld;
+    outer.scale = scale;
+    outer.scale2 = scale2;
+    outer.weights = step->weights;
+    outer.biases = step->biases;
+    outer.bias = step->bias;
+    outer.panel = b->panel;
+    outer.tile = b->tile;
+    outer.sink = sink;
     rpi_outer_run(b, &outer);
 }
 
-static void rpi_dense_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, int squares,
-                            rp_real *total) {
+static void rpi_dense_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e,
+                            rp_real c, int squares, rp_real *total) {
     rp_real *from = b->column, *to = b->column + b->ld;
     b->kernels->column_sums(step->inputs, n, x, b->ld, from, squares);
     b->kernels->column_sums(step->outputs, n, e, b->ld, to, squares);
@@ -1600,46 +1714,46 @@ static void rpi_dense_reach(const rpi_buffers *b, const rpi_step *step, int n, c
 }
 
 /* What a step needs of the scratch in rpi_buffers. */
-static void rpi_scratch_of(const rpi_step *step, size_t *at_size, size_t *shared_size) {
+static void rpi_scratch_of(const rpi_step *step, ptrdiff_t *at_size, ptrdiff_t *shared_size) {
     const rpi_geometry *g = &step->geometry;
-    size_t window = (size_t)g->kernel_height * (size_t)g->kernel_width, taps = window * (size_t)g->channels, most = RPI_POSITIONS;
+    ptrdiff_t window = (ptrdiff_t)g->kernel_height * g->kernel_width, taps = window * g->channels, most = RPI_POSITIONS;
     if (!g->filters) return;
     if (most < taps) most = taps;
-    if (most < window * (size_t)(g->filters / g->groups)) most = window * (size_t)(g->filters / g->groups);
+    if (most < window * (g->filters / g->groups)) most = window * (g->filters / g->groups);
     if (*at_size < most) *at_size = most;
-    if (*shared_size < (taps + 1) * (size_t)g->filters) *shared_size = (taps + 1) * (size_t)g->filters;
+    if (*shared_size < (taps + 1) * g->filters) *shared_size = (taps + 1) * g->filters;
 }
 
 /* Maps with a geometry. Offsets into A (weights of one filter) and B (rows of the group's channels) of the window at a position;
    returns how many of its taps lie inside the input. */
-static int rpi_window_taps(const rpi_geometry *g, int position, size_t ld, size_t *a_at, size_t *b_at) {
+static int rpi_window_taps(const rpi_geometry *g, int position, ptrdiff_t ld, ptrdiff_t *a_at, ptrdiff_t *b_at) {
     int y = position / g->out_width * g->stride_height - g->padding_height,
         x = position % g->out_width * g->stride_width - g->padding_width, k = 0;
     for (int c = 0; c < g->channels; c++)
         for (int i = 0; i < g->kernel_height; i++)
             for (int j = 0; j < g->kernel_width; j++) {
                 if (y + i < 0 || y + i >= g->height || x + j < 0 || x + j >= g->width) continue;
-                a_at[k] = ((size_t)c * (size_t)g->kernel_height + (size_t)i) * (size_t)g->kernel_width + (size_t)j;
-                b_at[k++] = ((size_t)c * (size_t)g->in_channel + (size_t)(y + i) * (size_t)g->in_y + (size_t)(x + j) * (size_t)g->in_x) *
-                            ld;
+                a_at[k] = (c * g->kernel_height + i) * g->kernel_width + j;
+                b_at[k++] = (c * g->in_channel + (y + i) * g->in_y + (x + j) * g->in_x) * ld;
             }
     return k;
 }
 
 /* The other way: the outputs in from..end - 1 whose windows cover an input position, for each of a group's filters. */
-static int rpi_covering_taps(const rpi_step *step, int position, size_t ld, size_t *a_at, size_t *b_at) {
+static int rpi_covering_taps(const rpi_step *step, int position, ptrdiff_t ld, ptrdiff_t *a_at, ptrdiff_t *b_at) {
     const rpi_geometry *g = &step->geometry;
     int y = position / g->width + g->padding_height, x = position % g->width + g->padding_width, k = 0;
-    size_t window = (size_t)g->kernel_height * (size_t)g->kernel_width;
+    ptrdiff_t window = (ptrdiff_t)g->kernel_height * g->kernel_width;
     for (int i = 0; i < g->kernel_height && i <= y; i++) {
         int row = (y - i) / g->stride_height;
         if ((y - i) % g->stride_height || row >= g->out_height) continue;
         for (int j = 0; j < g->kernel_width && j <= x; j++) {
             int column = (x - j) / g->stride_width, output = row * g->out_width + column;
-            if ((x - j) % g->stride_width || column >= g->out_width || output < step->from || output >= step->end) continue;
+            if ((x - j) % g->stride_width || column >= g->out_width || output < step->from || output >= step->end)
+                continue;
             for (int f = 0; f < g->filters / g->groups; f++) {
-                a_at[k] = (size_t)f * (size_t)g->channels * window + (size_t)i * (size_t)g->kernel_width + (size_t)j;
-                b_at[k++] = ((size_t)f * (size_t)g->out_filter + (size_t)row * (size_t)g->out_y + (size_t)column * (size_t)g->out_x) * ld;
+                a_at[k] = (ptrdiff_t)f * g->channels * window + (ptrdiff_t)i * g->kernel_width + j;
+                b_at[k++] = (f * g->out_filter + row * g->out_y + column * g->out_x) * ld;
             }
         }
     }
@@ -1658,11 +1772,12 @@ typedef struct rpi_shared_work {
 /* |W| into the shared scratch. */
 static const rp_real *rpi_shared_magnitudes(const rpi_buffers *b, const rpi_step *step, const rp_real *weights) {
     const rpi_geometry *g = &step->geometry;
-    size_t count = (size_t)g->filters * (size_t)g->channels * (size_t)g->kernel_height * (size_t)g->kernel_width;
-    size_t whole = count / RPI_LINE_REALS * RPI_LINE_REALS;
-    for (size_t at = 0; at < whole; at += RPI_LARGEST)
-        b->kernels->column_sums(1, whole - at < RPI_LARGEST ? (int)(whole - at) : RPI_LARGEST, weights + at, 0, b->shared + at, 0);
-    for (size_t at = whole; at < count; at++) b->shared[at] = RPI_MATH(fabs)(weights[at]);
+    ptrdiff_t count = (ptrdiff_t)g->filters * g->channels * g->kernel_height * g->kernel_width;
+    ptrdiff_t whole = count / RPI_LINE_REALS * RPI_LINE_REALS;
+    for (ptrdiff_t at = 0; at < whole; at += RPI_LARGEST)
+        b->kernels->column_sums(1, whole - at < RPI_LARGEST ? (int)(whole - at) : RPI_LARGEST, weights + at, 0,
+                                b->shared + at, 0);
+    for (ptrdiff_t at = whole; at < count; at++) b->shared[at] = RPI_MATH(fabs)(weights[at]);
     return b->shared;
 }
 
@@ -1671,29 +1786,51 @@ static void rpi_shared_apply_part(const void *context, int part, int parts) {
     const rpi_buffers *b = w->b;
     const rpi_step *step = w->step;
     const rpi_geometry *g = &step->geometry;
-    size_t *a_at = b->at + (size_t)part * 2 * b->at_size, *b_at = a_at + b->at_size,
-           taps = (size_t)step->geometry.channels * (size_t)g->kernel_height * (size_t)g->kernel_width;
-    rp_real *column = b->columns + (size_t)part * b->ld;
+    ptrdiff_t *a_at = b->at + (ptrdiff_t)part * 2 * b->at_size, *b_at = a_at + b->at_size,
+              taps = (ptrdiff_t)g->channels * g->kernel_height * g->kernel_width;
+    rp_real *column = b->columns + part * b->ld;
     int m = g->filters / g->groups, count = step->end - step->from;
-    for (int t = step->from + rpi_begin(count, 1, part, parts); t < step->from + rpi_begin(count, 1, part + 1, parts); t++) {
+    for (int t = step->from + rpi_begin(count, 1, part, parts); t < step->from + rpi_begin(count, 1, part + 1, parts);
+         t++) {
         int k = rpi_window_taps(g, t, b->ld, a_at, b_at);
-        size_t row = (size_t)(t / g->out_width) * (size_t)g->out_y + (size_t)(t % g->out_width) * (size_t)g->out_x;
+        ptrdiff_t row = (t / g->out_width) * g->out_y + (t % g->out_width) * g->out_x;
         for (int group = 0; group < g->groups; group++) {
-            size_t first = (size_t)group * (size_t)m, from = (size_t)group * (size_t)g->channels * (size_t)g->in_channel * b->ld;
-            size_t to = (first * (size_t)g->out_filter + row) * b->ld;
+            ptrdiff_t first = (ptrdiff_t)group * m, from = (ptrdiff_t)group * g->channels * g->in_channel * b->ld;
+            ptrdiff_t to = (first * g->out_filter + row) * b->ld;
             rpi_gathered q;
             rpi_window window;
-            q.m = m, q.n = w->n, q.k = k, q.a = w->weights + first * taps, q.a_row = taps, q.a_at = a_at, q.b_at = b_at;
-            q.b = w->x + from, q.c = w->y + to, q.ldc = q.start_row = (size_t)g->out_filter * b->ld;
-            q.per_row = !step->add && w->bias, q.start = step->add ? q.c : w->bias ? w->bias + first : NULL;
+            q.m = m;
+            q.n = w->n;
+            q.k = k;
+            q.a = w->weights + first * taps;
+            q.a_row = taps;
+            q.a_at = a_at;
+            q.b_at = b_at;
+            q.b = w->x + from;
+            q.c = w->y + to;
+            q.ldc = q.start_row = g->out_filter * b->ld;
+            q.per_row = !step->add && w->bias;
+            q.start = step->add ? q.c : w->bias ? w->bias + first : NULL;
             b->kernels->gathered(&q);
             if (!w->u2) continue;
-            window.k = k, window.n = w->n, window.at = b_at, window.x = w->x + from;
+            window.k = k;
+            window.n = w->n;
+            window.at = b_at;
+            window.x = w->x + from;
             b->kernels->window_magnitudes(&window, column);
             for (int s = 0; s < w->n; s++) column[s] = w->own * (column[s] + (w->bias ? 1 : 0));
-            q.c = w->u2 + to, q.per_row = 0, q.start = column, q.start_row = 0;
-            if (step->add) b->kernels->add_rows(m, w->n, 1, column, 0, q.c, q.ldc), q.start = q.c, q.start_row = q.ldc;
-            q.a = b->shared + first * taps, q.b = w->u ? w->u + from : NULL, q.k = w->u ? k : 0;
+            q.c = w->u2 + to;
+            q.per_row = 0;
+            q.start = column;
+            q.start_row = 0;
+            if (step->add) {
+                b->kernels->add_rows(m, w->n, 1, column, 0, q.c, q.ldc);
+                q.start = q.c;
+                q.start_row = q.ldc;
+            }
+            q.a = b->shared + first * taps;
+            q.b = w->u ? w->u + from : NULL;
+            q.k = w->u ? k : 0;
             b->kernels->gathered(&q);
         }
     }
@@ -1704,15 +1841,24 @@ static double rpi_shared_worth(const rpi_step *step, int positions, int n) {
     return (double)positions * n * g->filters * g->channels * g->kernel_height * g->kernel_width;
 }
 
-static void rpi_shared_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
-                             const rp_real *u, rp_real *u2, rp_real own) {
+static void rpi_shared_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x,
+                             rp_real *y, const rp_real *u, rp_real *u2, rp_real own) {
     rpi_shared_work w;
     int positions = step->end - step->from;
     memset(&w, 0, sizeof w);
-    w.b = b, w.step = step, w.weights = p + step->weights, w.bias = step->bias ? p + step->biases : NULL;
-    w.x = x, w.y = y, w.u = u, w.u2 = u2, w.own = own, w.n = n;
+    w.b = b;
+    w.step = step;
+    w.weights = p + step->weights;
+    w.bias = step->bias ? p + step->biases : NULL;
+    w.x = x;
+    w.y = y;
+    w.u = u;
+    w.u2 = u2;
+    w.own = own;
+    w.n = n;
     if (u) rpi_shared_magnitudes(b, step, w.weights);
-    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, positions, n), positions, 1), rpi_shared_apply_part, &w);
+    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, positions, n), positions, 1), rpi_shared_apply_part,
+              &w);
 }
 
 static void rpi_shared_transposed_part(const void *context, int part, int parts) {
@@ -1720,39 +1866,61 @@ static void rpi_shared_transposed_part(const void *context, int part, int parts)
     const rpi_buffers *b = w->b;
     const rpi_step *step = w->step;
     const rpi_geometry *g = &step->geometry;
-    size_t *a_at = b->at + (size_t)part * 2 * b->at_size, *b_at = a_at + b->at_size,
-           window = (size_t)g->kernel_height * (size_t)g->kernel_width;
+    ptrdiff_t *a_at = b->at + (ptrdiff_t)part * 2 * b->at_size, *b_at = a_at + b->at_size,
+              window = (ptrdiff_t)g->kernel_height * g->kernel_width;
     int count = step->in_end - step->in_from;
-    for (int t = step->in_from + rpi_begin(count, 1, part, parts); t < step->in_from + rpi_begin(count, 1, part + 1, parts); t++) {
+    for (int t = step->in_from + rpi_begin(count, 1, part, parts);
+         t < step->in_from + rpi_begin(count, 1, part + 1, parts); t++) {
         int k = rpi_covering_taps(step, t, b->ld, a_at, b_at);
-        size_t row = (size_t)(t / g->width) * (size_t)g->in_y + (size_t)(t % g->width) * (size_t)g->in_x;
+        ptrdiff_t row = (t / g->width) * g->in_y + (t % g->width) * g->in_x;
         for (int group = 0; group < g->groups; group++) {
-            size_t first = (size_t)group * (size_t)(g->filters / g->groups), weights = first * (size_t)g->channels * window;
-            size_t from = first * (size_t)g->out_filter * b->ld,
-                   to = ((size_t)group * (size_t)g->channels * (size_t)g->in_channel + row) * b->ld;
+            ptrdiff_t first = (ptrdiff_t)group * (g->filters / g->groups), weights = first * g->channels * window;
+            ptrdiff_t from = first * g->out_filter * b->ld,
+                      to = ((ptrdiff_t)group * g->channels * g->in_channel + row) * b->ld;
             rpi_gathered q;
-            q.m = g->channels, q.n = w->n, q.k = k, q.a_row = window, q.a_at = a_at, q.b_at = b_at, q.per_row = 0;
-            q.ldc = q.start_row = (size_t)g->in_channel * b->ld;
+            q.m = g->channels;
+            q.n = w->n;
+            q.k = k;
+            q.a_row = window;
+            q.a_at = a_at;
+            q.b_at = b_at;
+            q.per_row = 0;
+            q.ldc = q.start_row = g->in_channel * b->ld;
             if (w->d) {
-                q.a = w->weights + weights, q.b = w->d + from, q.c = w->d_in + to, q.start = w->add ? q.c : NULL;
+                q.a = w->weights + weights;
+                q.b = w->d + from;
+                q.c = w->d_in + to;
+                q.start = w->add ? q.c : NULL;
                 b->kernels->gathered(&q);
             }
             if (w->v) {
-                q.a = (w->plain ? w->weights : b->shared) + weights, q.b = w->v + from, q.c = w->v_in + to, q.start = w->add ? q.c : NULL;
+                q.a = (w->plain ? w->weights : b->shared) + weights;
+                q.b = w->v + from;
+                q.c = w->v_in + to;
+                q.start = w->add ? q.c : NULL;
                 b->kernels->gathered(&q);
             }
         }
     }
 }
 
-static void rpi_shared_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
-                                  const rp_real *v, rp_real *v_in, int plain, int add) {
+static void rpi_shared_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
+                                  rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add) {
     rpi_shared_work w;
     memset(&w, 0, sizeof w);
-    w.b = b, w.step = step, w.weights = p + step->weights;
-    w.d = d, w.d_in = d_in, w.v = v, w.v_in = v_in, w.n = n, w.plain = plain, w.add = add;
+    w.b = b;
+    w.step = step;
+    w.weights = p + step->weights;
+    w.d = d;
+    w.d_in = d_in;
+    w.v = v;
+    w.v_in = v_in;
+    w.n = n;
+    w.plain = plain;
+    w.add = add;
     if (v && !plain) rpi_shared_magnitudes(b, step, w.weights);
-    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, step->end - step->from, n), step->in_end - step->in_from, 1),
+    rpi_share(b->team,
+              rpi_parts(b->team, rpi_shared_worth(step, step->end - step->from, n), step->in_end - step->in_from, 1),
               rpi_shared_transposed_part, &w);
 }
 
@@ -1767,24 +1935,25 @@ typedef struct rpi_taps_work {
 } rpi_taps_work;
 
 /* Pointers to the rows that taps j..j + count - 1 of a group read at `positions` positions from t on: [count][positions]. */
-static void rpi_tap_rows(const rpi_taps_work *w, int group, int j, int count, int t, int positions, const rp_real **rows) {
+static void rpi_tap_rows(const rpi_taps_work *w, int group, int j, int count, int t, int positions,
+                         const rp_real **rows) {
     const rpi_geometry *g = &w->step->geometry;
     const rpi_buffers *b = w->b;
-    const rp_real *x = w->x + (size_t)group * (size_t)g->channels * (size_t)g->in_channel * b->ld;
-    int window = g->kernel_height * g->kernel_width;
+    const rp_real *x = w->x + (ptrdiff_t)group * g->channels * g->in_channel * b->ld;
+    int window = (ptrdiff_t)g->kernel_height * g->kernel_width;
     for (int tap = j; tap < j + count; tap++)
         for (int p = t; p < t + positions; p++) {
             int row = p / g->out_width * g->stride_height - g->padding_height + tap % window / g->kernel_width;
             int column = p % g->out_width * g->stride_width - g->padding_width + tap % g->kernel_width;
             int inside = row >= 0 && row < g->height && column >= 0 && column < g->width;
-            size_t at = (size_t)(tap / window) * (size_t)g->in_channel + (size_t)row * (size_t)g->in_y + (size_t)column * (size_t)g->in_x;
+            ptrdiff_t at = (tap / window) * g->in_channel + row * g->in_y + column * g->in_x;
             *rows++ = tap == window * g->channels ? b->ones : inside ? x + at * b->ld : b->zeros;
         }
 }
 
-static void rpi_position_rows(const rpi_geometry *g, int t, int positions, size_t ld, size_t *at) {
+static void rpi_position_rows(const rpi_geometry *g, int t, int positions, ptrdiff_t ld, ptrdiff_t *at) {
     for (int p = t; p < t + positions; p++)
-        *at++ = ((size_t)(p / g->out_width) * (size_t)g->out_y + (size_t)(p % g->out_width) * (size_t)g->out_x) * ld;
+        *at++ = ((p / g->out_width) * g->out_y + (p % g->out_width) * g->out_x) * ld;
 }
 
 static int rpi_block_of(int from, int end) { return end - from < RPI_POSITIONS ? end - from : RPI_POSITIONS; }
@@ -1795,24 +1964,36 @@ static void rpi_taps_part(const void *context, int part, int parts) {
     const rpi_taps_work *w = (const rpi_taps_work *)context;
     const rpi_buffers *b = w->b;
     const rpi_geometry *g = &w->step->geometry;
-    int weights = g->channels * g->kernel_height * g->kernel_width, taps = weights + w->step->bias, m = g->filters / g->groups;
+    int weights = g->channels * g->kernel_height * g->kernel_width, taps = weights + w->step->bias,
+        m = g->filters / g->groups;
     int from = rpi_begin(taps, RPI_TAPS_MOST, part, parts), end = rpi_begin(taps, RPI_TAPS_MOST, part + 1, parts),
         positions = g->out_height * g->out_width;
     const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
-    size_t *at = b->at + (size_t)part * 2 * b->at_size;
+    ptrdiff_t *at = b->at + (ptrdiff_t)part * 2 * b->at_size;
     for (int group = 0; group < g->groups; group++)
         for (int t = g->first, some; t < positions; t += some) {
             some = rpi_block_of(t, positions);
             rpi_position_rows(g, t, some, b->ld, at);
             for (int j = from; j < end; j += RPI_TAPS_MOST) {
-                size_t first = (size_t)group * (size_t)m;
+                ptrdiff_t first = (ptrdiff_t)group * m;
                 rpi_correlation q;
-                q.m = m, q.taps = end - j < RPI_TAPS_MOST ? end - j : RPI_TAPS_MOST, q.positions = some, q.n = w->n, q.samples = 0;
-                q.d_row = (size_t)g->out_filter * b->ld, q.d_at = at, q.y = rows, q.out_row = (size_t)weights + 1;
+                q.m = m;
+                q.taps = end - j < RPI_TAPS_MOST ? end - j : RPI_TAPS_MOST;
+                q.positions = some;
+                q.n = w->n;
+                q.samples = 0;
+                q.d_row = g->out_filter * b->ld;
+                q.d_at = at;
+                q.y = rows;
+                q.out_row = weights + 1;
                 rpi_tap_rows(w, group, j, q.taps, t, some, rows);
-                q.magnitudes = 0, q.d = w->d ? w->d + first * q.d_row : NULL, q.out = b->shared + first * q.out_row + (size_t)j;
+                q.magnitudes = 0;
+                q.d = w->d ? w->d + first * q.d_row : NULL;
+                q.out = b->shared + first * q.out_row + j;
                 if (w->d) b->kernels->correlate(&q);
-                q.magnitudes = 1, q.d = w->v ? w->v + first * q.d_row : NULL, q.out += b->shared_size;
+                q.magnitudes = 1;
+                q.d = w->v ? w->v + first * q.d_row : NULL;
+                q.out += b->shared_size;
                 if (w->v && !w->weight) b->kernels->correlate(&q);
             }
         }
@@ -1820,18 +2001,27 @@ static void rpi_taps_part(const void *context, int part, int parts) {
 
 /* Each sample's own sums over positions for four filters by some taps; their magnitudes or squares, weighted, into the shared
    scratch, or into total. */
-static void rpi_own_tile(const rpi_taps_work *w, int group, int i, int m, int j, int taps, size_t *at) {
+static void rpi_own_tile(const rpi_taps_work *w, int group, int i, int m, int j, int taps, ptrdiff_t *at) {
     const rpi_buffers *b = w->b;
     const rpi_geometry *g = &w->step->geometry;
     int positions = g->out_height * g->out_width, sums = 4 * RPI_TAPS_MOST;
-    size_t first = (size_t)group * (size_t)(g->filters / g->groups) + (size_t)i,
-           width = (size_t)g->channels * (size_t)g->kernel_height * (size_t)g->kernel_width + 1;
+    ptrdiff_t first = (ptrdiff_t)group * (g->filters / g->groups) + i,
+              width = g->channels * g->kernel_height * g->kernel_width + 1;
     const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
     rp_real results[4 * RPI_TAPS_MOST] = {0};
     rpi_correlation q;
     rpi_fill_rows(sums, w->n, b->ld, NULL, b->own);
-    q.m = m, q.taps = taps, q.n = w->n, q.magnitudes = 0, q.samples = b->ld, q.out = b->own, q.out_row = RPI_TAPS_MOST;
-    q.d_row = (size_t)g->out_filter * b->ld, q.d = w->v + first * q.d_row, q.d_at = at, q.y = rows;
+    q.m = m;
+    q.taps = taps;
+    q.n = w->n;
+    q.magnitudes = 0;
+    q.samples = b->ld;
+    q.out = b->own;
+    q.out_row = RPI_TAPS_MOST;
+    q.d_row = g->out_filter * b->ld;
+    q.d = w->v + first * q.d_row;
+    q.d_at = at;
+    q.y = rows;
     for (int t = g->first; t < positions; t += q.positions) {
         q.positions = rpi_block_of(t, positions);
         rpi_position_rows(g, t, q.positions, b->ld, at);
@@ -1844,13 +2034,19 @@ static void rpi_own_tile(const rpi_taps_work *w, int group, int i, int m, int j,
         return;
     }
     if (w->squares) b->kernels->weigh(sums, w->n, b->own, b->ld, b->own, b->ld, 0);
-    for (int r = 0; r < sums; r++) rows[r] = b->own + (size_t)r * b->ld;
+    for (int r = 0; r < sums; r++) rows[r] = b->own + r * b->ld;
     at[0] = 0;
-    q.m = 1, q.taps = sums, q.positions = 1, q.magnitudes = 1, q.samples = 0, q.d = w->weight, q.out = results;
+    q.m = 1;
+    q.taps = sums;
+    q.positions = 1;
+    q.magnitudes = 1;
+    q.samples = 0;
+    q.d = w->weight;
+    q.out = results;
     b->kernels->correlate(&q);
     for (int r = 0; r < m; r++)
         for (int k = 0; k < taps; k++)
-            b->shared[b->shared_size + (first + (size_t)r) * width + (size_t)(j + k)] = results[r * RPI_TAPS_MOST + k];
+            b->shared[b->shared_size + (first + r) * width + (j + k)] = results[r * RPI_TAPS_MOST + k];
 }
 
 static void rpi_own_sums(const rpi_taps_work *w) {
@@ -1859,131 +2055,172 @@ static void rpi_own_sums(const rpi_taps_work *w) {
     for (int group = 0; group < g->groups; group++)
         for (int i = 0; i < m; i += 4)
             for (int j = 0; j < taps; j += RPI_TAPS_MOST)
-                rpi_own_tile(w, group, i, m - i < 4 ? m - i : 4, j, taps - j < RPI_TAPS_MOST ? taps - j : RPI_TAPS_MOST, w->b->at);
+                rpi_own_tile(w, group, i, m - i < 4 ? m - i : 4, j, taps - j < RPI_TAPS_MOST ? taps - j : RPI_TAPS_MOST,
+                             w->b->at);
 }
 
-static void rpi_shared_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v,
-                             const rp_real *weight, int squares, rp_real scale, rp_real scale2, const rpi_sink *sink) {
+static void rpi_shared_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d,
+                             rp_real *v, const rp_real *weight, int squares, rp_real scale, rp_real scale2,
+                             const rpi_sink *sink) {
     const rpi_geometry *g = &step->geometry;
     int weights = g->channels * g->kernel_height * g->kernel_width;
     rpi_taps_work w;
     rpi_piece piece;
     memset(&w, 0, sizeof w);
-    w.b = b, w.step = step, w.x = x, w.d = d, w.v = v, w.weight = weight, w.squares = squares, w.n = rpi_columns(b, count);
-    memset(b->shared, 0, 2 * b->shared_size * sizeof *b->shared);
-    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, g->out_height * g->out_width, w.n), weights + step->bias, RPI_TAPS_MOST),
+    w.b = b;
+    w.step = step;
+    w.x = x;
+    w.d = d;
+    w.v = v;
+    w.weight = weight;
+    w.squares = squares;
+    w.n = rpi_columns(b, count);
+    rpi_zero(b->shared, 2 * b->shared_size);
+    rpi_share(b->team,
+              rpi_parts(b->team, rpi_shared_worth(step, g->out_height * g->out_width, w.n), weights + step->bias,
+                        RPI_TAPS_MOST),
               rpi_taps_part, &w);
     if (v && weight) rpi_own_sums(&w);
-    piece.rows = g->filters, piece.n = weights, piece.ld = (size_t)weights + 1, piece.stride = (size_t)weights,
+    piece.rows = g->filters;
+    piece.n = weights;
+    piece.ld = weights + 1;
+    piece.stride = weights;
     piece.offset = step->weights;
-    piece.gradient = d ? b->shared : NULL, piece.curvature = v ? b->shared + b->shared_size : NULL;
-    piece.scale = scale, piece.scale2 = scale2;
+    piece.gradient = d ? b->shared : NULL;
+    piece.curvature = v ? b->shared + b->shared_size : NULL;
+    piece.scale = scale;
+    piece.scale2 = scale2;
     sink->take(sink, &piece);
     if (!step->bias) return;
-    piece.n = 1, piece.stride = 1, piece.offset = step->biases;
+    piece.n = 1;
+    piece.stride = 1;
+    piece.offset = step->biases;
     if (d) piece.gradient += weights;
     if (v) piece.curvature += weights;
     sink->take(sink, &piece);
 }
 
-static void rpi_shared_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c, int squares,
-                             rp_real *total) {
+static void rpi_shared_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e,
+                             rp_real c, int squares, rp_real *total) {
     rpi_taps_work w;
     memset(&w, 0, sizeof w);
-    w.b = b, w.step = step, w.x = x, w.v = e, w.total = total, w.c = c, w.squares = squares, w.n = n;
+    w.b = b;
+    w.step = step;
+    w.x = x;
+    w.v = e;
+    w.total = total;
+    w.c = c;
+    w.squares = squares;
+    w.n = n;
     rpi_own_sums(&w);
 }
 
 /* Maps without parameters. A copy of some rows of one slot to some rows of another: */
 static void rpi_copy_rows(const rpi_buffers *b, int rows, int n, const rp_real *in, rp_real *out, int add) {
-    if (b->ld == 1) n = rows, rows = 1; /* one sample: its units are contiguous */
+    if (b->ld == 1) {
+        n = rows;
+        rows = 1;
+    } /* one sample: its units are contiguous */
     if (add) b->kernels->add_rows(rows, n, 1, in, b->ld, out, b->ld);
-    for (int i = 0; i < rows && !add; i++) memcpy(out + (size_t)i * b->ld, in + (size_t)i * b->ld, (size_t)n * sizeof *out);
+    for (int i = 0; i < rows && !add; i++) rpi_copy(out + i * b->ld, in + i * b->ld, n);
 }
 
-static void rpi_copy_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
-                           const rp_real *u, rp_real *u2, rp_real own) {
-    size_t in = (size_t)step->in_row * b->ld, out = (size_t)step->out_row * b->ld;
-    (void)p, (void)own;
+static void rpi_copy_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x,
+                           rp_real *y, const rp_real *u, rp_real *u2, rp_real own) {
+    ptrdiff_t in = step->in_row * b->ld, out = step->out_row * b->ld;
+    (void)p;
+    (void)own;
     rpi_copy_rows(b, step->outputs, n, x + in, y + out, step->add);
     if (u2 && u) rpi_copy_rows(b, step->outputs, n, u + in, u2 + out, step->add);
     else if (u2 && !step->add) rpi_fill_rows(step->outputs, n, b->ld, NULL, u2 + out);
 }
 
-static void rpi_copy_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
-                                const rp_real *v, rp_real *v_in, int plain, int add) {
-    size_t in = (size_t)step->in_row * b->ld, out = (size_t)step->out_row * b->ld;
-    (void)p, (void)plain;
+static void rpi_copy_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
+                                rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add) {
+    ptrdiff_t in = step->in_row * b->ld, out = step->out_row * b->ld;
+    (void)p;
+    (void)plain;
     if (d) rpi_copy_rows(b, step->outputs, n, d + out, d_in + in, add);
     if (v) rpi_copy_rows(b, step->outputs, n, v + out, v_in + in, add);
 }
 
 /* Pools: the window of channel c begins at channel c's rows. The routes of a max pool follow the values in its input slot, whatever
    is sent along them. */
-typedef void (*rpi_pool_window)(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out);
+typedef void (*rpi_pool_window)(const rpi_buffers *b, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
+                                const rp_real *in, rp_real *out);
 
-static void rpi_pool(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *in, rp_real *out, rpi_pool_window each) {
+static void rpi_pool(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *in, rp_real *out,
+                     rpi_pool_window each) {
     const rpi_geometry *g = &step->geometry;
     rpi_window window;
-    window.n = n, window.at = b->at;
+    window.n = n;
+    window.at = b->at;
     for (int t = 0; t < step->end; t++) {
         window.k = rpi_window_taps(g, t, b->ld, b->at + b->at_size, b->at);
         for (int c = 0; c < g->filters; c++) {
-            size_t from = (size_t)c * (size_t)g->in_channel * b->ld;
+            ptrdiff_t from = c * g->in_channel * b->ld;
             window.x = b->y[step->in] + from;
-            each(b, &window, from, ((size_t)c * (size_t)g->out_filter + (size_t)t) * b->ld, in, out);
+            each(b, &window, from, (c * g->out_filter + t) * b->ld, in, out);
         }
     }
 }
 
-static void rpi_max_window(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out) {
+static void rpi_max_window(const rpi_buffers *b, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
+                           const rp_real *in, rp_real *out) {
     b->kernels->select(window, in + from, out + to);
 }
-static void rpi_max_window_back(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out) {
+static void rpi_max_window_back(const rpi_buffers *b, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
+                                const rp_real *in, rp_real *out) {
     b->kernels->select_back(window, in + to, out + from);
 }
-static void rpi_avg_window(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out) {
-    memset(out + to, 0, (size_t)window->n * sizeof *out);
+static void rpi_avg_window(const rpi_buffers *b, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
+                           const rp_real *in, rp_real *out) {
+    rpi_zero(out + to, window->n);
     for (int j = 0; j < window->k; j++)
         b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, in + from + window->at[j], 0, out + to, 0);
 }
-static void rpi_avg_window_back(const rpi_buffers *b, const rpi_window *window, size_t from, size_t to, const rp_real *in, rp_real *out) {
+static void rpi_avg_window_back(const rpi_buffers *b, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
+                                const rp_real *in, rp_real *out) {
     for (int j = 0; j < window->k; j++)
         b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, in + to, 0, out + from + window->at[j], 0);
 }
 
-static void rpi_pool_apply(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, rp_real *y, const rp_real *u, rp_real *u2,
-                           rpi_pool_window each) {
+static void rpi_pool_apply(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, rp_real *y,
+                           const rp_real *u, rp_real *u2, rpi_pool_window each) {
     rpi_pool(b, step, n, x, y, each);
     if (u2 && u) rpi_pool(b, step, n, u, u2, each);
     else if (u2) rpi_fill_rows(step->outputs, n, b->ld, NULL, u2);
 }
-static void rpi_pool_transposed(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *d, rp_real *d_in, const rp_real *v,
-                                rp_real *v_in, int add, rpi_pool_window each) {
+static void rpi_pool_transposed(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *d, rp_real *d_in,
+                                const rp_real *v, rp_real *v_in, int add, rpi_pool_window each) {
     if (d && !add) rpi_fill_rows(step->inputs, n, b->ld, NULL, d_in);
     if (v && !add) rpi_fill_rows(step->inputs, n, b->ld, NULL, v_in);
     if (d) rpi_pool(b, step, n, d, d_in, each);
     if (v) rpi_pool(b, step, n, v, v_in, each);
 }
 
-static void rpi_max_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
-                          const rp_real *u, rp_real *u2, rp_real own) {
-    (void)p, (void)own;
+static void rpi_max_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x,
+                          rp_real *y, const rp_real *u, rp_real *u2, rp_real own) {
+    (void)p;
+    (void)own;
     rpi_pool_apply(b, step, n, x, y, u, u2, rpi_max_window);
 }
-static void rpi_max_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
-                               const rp_real *v, rp_real *v_in, int plain, int add) {
-    (void)p, (void)plain;
+static void rpi_max_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
+                               rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add) {
+    (void)p;
+    (void)plain;
     rpi_pool_transposed(b, step, n, d, d_in, v, v_in, add, rpi_max_window_back);
 }
-static void rpi_avg_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
-                          const rp_real *u, rp_real *u2, rp_real own) {
-    (void)p, (void)own;
+static void rpi_avg_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x,
+                          rp_real *y, const rp_real *u, rp_real *u2, rp_real own) {
+    (void)p;
+    (void)own;
     rpi_pool_apply(b, step, n, x, y, u, u2, rpi_avg_window);
 }
-static void rpi_avg_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d, rp_real *d_in,
-                               const rp_real *v, rp_real *v_in, int plain, int add) {
-    (void)p, (void)plain;
+static void rpi_avg_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
+                               rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add) {
+    (void)p;
+    (void)plain;
     rpi_pool_transposed(b, step, n, d, d_in, v, v_in, add, rpi_avg_window_back);
 }
 
@@ -1997,7 +2234,7 @@ static const rpi_map rpi_avg_pool_map = {rpi_avg_apply, rpi_avg_transposed, NULL
    elsewhere the diagonal as it grows. */
 typedef struct rpi_recursion {
     rp_real *s, *left, *turned, *diagonal;
-    size_t ld;
+    ptrdiff_t ld;
 } rpi_recursion;
 
 struct rp_net {
@@ -2012,28 +2249,28 @@ struct rp_net {
     rp_real huber_delta;
 
     int built, batch, inputs, outputs;
-    size_t parameter_count;
+    ptrdiff_t parameter_count;
     rpi_block tape, arrays; /* what the build allocates */
     rpi_step *steps;
     int step_count;
     int slot_count;
-    int vectors;       /* all maps work on single contiguous vectors too */
-    int *slot_rows;    /* each slot: its features */
-    int *summed;       /* each slot: several steps send derivatives to it */
-    int *live;         /* each slot: parameters below it are trained */
-    int *pool;         /* each slot: its buffer when nothing is kept for training */
-    size_t *pool_rows; /* each such buffer: the features that it must hold */
-    int *pool_until;   /* each such buffer: the last step that reads what it holds */
+    int vectors;          /* all maps work on single contiguous vectors too */
+    int *slot_rows;       /* each slot: its features */
+    int *summed;          /* each slot: several steps send derivatives to it */
+    int *live;            /* each slot: parameters below it are trained */
+    int *pool;            /* each slot: its buffer when nothing is kept for training */
+    ptrdiff_t *pool_rows; /* each such buffer: the features that it must hold */
+    int *pool_until;      /* each such buffer: the last step that reads what it holds */
     int pool_count;
     rpi_buffers buffers;
     rp_real *parameters, *gradient, *curvature, *direction;
-    rp_real *sums;                                  /* scratch: the Jacobian rule's curvature, or a product with the Hessian */
-    rpi_block tangents;                             /* buffers.r, buffers.bend, and: */
-    rp_real *spare;                                 /* another scratch vector of parameters */
+    rp_real *sums;      /* scratch: the Jacobian rule's curvature, or a product with the Hessian */
+    rpi_block tangents; /* buffers.r, buffers.bend, and: */
+    rp_real *spare;     /* another scratch vector of parameters */
     int has_gradient, has_curvature, has_direction; /* the array has been filled or zeroed */
     rp_real *h;                                     /* [outputs][ld] second derivatives of the loss */
-    rp_real *row_output;                            /* [batch][outputs] for rp_output; scratch [outputs][ld] of the Jacobian rule */
-    double *sample_loss;                            /* [batch] */
+    rp_real *row_output; /* [batch][outputs] for rp_output; scratch [outputs][ld] of the Jacobian rule */
+    double *sample_loss; /* [batch] */
     rp_real *staged_inputs, *staged_targets, *staged_weights;
     int *staged_labels;
     int forward_count; /* samples of the last rp_forward, 0 once another call has used the buffers */
@@ -2041,11 +2278,11 @@ struct rp_net {
     rpi_block state;
     rp_real *first, *second;
     rp_method method;
-    int64_t time; /* steps that the optimizer has taken */
-    rp_real *krylov;             /* Newton's vectors */
-    rpi_recursion recursion;     /* of per-variable rates */
-    rp_real sigma, sigma_from;   /* of a cubic model that adapts, or Newton's lambda; what it began with */
-    rp_step last;                /* what the last training step did */
+    int64_t time;              /* steps that the optimizer has taken */
+    rp_real *krylov;           /* Newton's vectors */
+    rpi_recursion recursion;   /* of per-variable rates */
+    rp_real sigma, sigma_from; /* of a cubic model that adapts, or Newton's lambda; what it began with */
+    rp_step last;              /* what the last training step did */
     int stepped;
     uint64_t random;
 };
@@ -2068,22 +2305,33 @@ RP_API const char *rp_status_text(rp_status status) {
     }
 }
 
-RP_API const char *rp_error(const rp_net *net) { return net ? net->error : "the net is NULL: rp_net_new found no memory"; }
+RP_API const char *rp_error(const rp_net *net) {
+    return net ? net->error : "the net is NULL: rp_net_new found no memory";
+}
 
 static int rpi_features(rp_shape shape) { return shape.steps * shape.channels * shape.height * shape.width; }
 
 static rp_shape rpi_shape(rp_shape_kind kind, int steps, int channels, int height, int width) {
     rp_shape shape;
-    shape.kind = kind, shape.steps = steps, shape.channels = channels, shape.height = height, shape.width = width;
+    shape.kind = kind;
+    shape.steps = steps;
+    shape.channels = channels;
+    shape.height = height;
+    shape.width = width;
     return shape;
 }
 RP_API rp_shape rp_vector(int features) { return rpi_shape(RP_SHAPE_VECTOR, 1, features, 1, 1); }
-RP_API rp_shape rp_image(int channels, int height, int width) { return rpi_shape(RP_SHAPE_IMAGE, 1, channels, height, width); }
+RP_API rp_shape rp_image(int channels, int height, int width) {
+    return rpi_shape(RP_SHAPE_IMAGE, 1, channels, height, width);
+}
 RP_API rp_shape rp_sequence(int steps, int features) { return rpi_shape(RP_SHAPE_SEQUENCE, steps, features, 1, 1); }
 
 static int rpi_shape_valid(rp_shape s) {
     int64_t sizes[4], product = 1;
-    sizes[0] = s.steps, sizes[1] = s.channels, sizes[2] = s.height, sizes[3] = s.width;
+    sizes[0] = s.steps;
+    sizes[1] = s.channels;
+    sizes[2] = s.height;
+    sizes[3] = s.width;
     for (int i = 0; i < 4; i++) {
         if (sizes[i] < 1 || sizes[i] > RPI_LARGEST) return 0;
         product *= sizes[i];
@@ -2124,7 +2372,8 @@ static rp_status rpi_break(rp_net *net, rp_status status) { return net->broken =
 
 static rp_status rpi_may_describe(rp_net *net, const char *who) {
     if (!net) return RP_ERR_NULL;
-    if (net->built) return rpi_fail(net, RP_ERR_ORDER, "%s: the net is built already; describe it before rp_net_build", who);
+    if (net->built)
+        return rpi_fail(net, RP_ERR_ORDER, "%s: the net is built already; describe it before rp_net_build", who);
     return net->broken;
 }
 
@@ -2139,29 +2388,38 @@ RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config) {
     net = (rp_net *)memory.allocate(memory.user, sizeof *net);
     if (!net) return NULL;
     memset(net, 0, sizeof *net);
-    net->memory = memory, net->config = *config;
+    net->memory = memory;
+    net->config = *config;
     net->input = net->output = input;
     net->huber_delta = 1;
     if (!rpi_shape_valid(input))
-        rpi_break(net, rpi_fail(net, RP_ERR_VALUE,
-                                "rp_net_new: the input shape %dx%dx%dx%d (steps, channels, height, width) must come from rp_vector, "
-                                "rp_image or rp_sequence, with sizes of 1 or more, and at most %d in all",
-                                input.steps, input.channels, input.height, input.width, RPI_LARGEST));
+        rpi_break(
+            net,
+            rpi_fail(
+                net, RP_ERR_VALUE,
+                "rp_net_new: the input shape %dx%dx%dx%d (steps, channels, height, width) must come from rp_vector, "
+                "rp_image or rp_sequence, with sizes of 1 or more, and at most %d in all",
+                input.steps, input.channels, input.height, input.width, RPI_LARGEST));
     else if (!config->allocate != !config->release)
-        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.%s is NULL; set allocate and release both, or neither",
+        rpi_break(net, rpi_fail(net, RP_ERR_VALUE,
+                                "rp_net_new: config.%s is NULL; set allocate and release both, or neither",
                                 config->allocate ? "release" : "allocate"));
     else if ((int)config->isa < 0 || config->isa > RP_ISA_NEON)
-        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.isa is %d, which is no rp_isa_kind", (int)config->isa));
+        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.isa is %d, which is no rp_isa_kind",
+                                (int)config->isa));
     else if (!rpi_resolve_isa(&net->config.isa))
         rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED,
-                                "rp_net_new: the instruction set of config.isa (%s) or of the environment's RP_ISA is not known, not in "
+                                "rp_net_new: the instruction set of config.isa (%s) or of the environment's RP_ISA is "
+                                "not known, not in "
                                 "this build or not on this machine",
                                 rpi_isa_names[net->config.isa]));
     else if (config->threads < 0)
-        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.threads is %d; it may be 0 or more", config->threads));
+        rpi_break(
+            net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.threads is %d; it may be 0 or more", config->threads));
 #ifndef RP_THREADS
     else if (config->threads > 1)
-        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_net_new: config.threads is %d, but this build has none; define RP_THREADS",
+        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED,
+                                "rp_net_new: config.threads is %d, but this build has none; define RP_THREADS",
                                 config->threads));
 #endif
     return net;
@@ -2194,7 +2452,8 @@ static rpi_layer *rpi_append(rp_net *net, const char *who) {
             memcpy(layers, net->layers, (size_t)net->layer_count * sizeof *layers);
             net->memory.release(net->memory.user, net->layers);
         }
-        net->layers = layers, net->layer_capacity = capacity;
+        net->layers = layers;
+        net->layer_capacity = capacity;
     }
     layer = &net->layers[net->layer_count];
     memset(layer, 0, sizeof *layer);
@@ -2209,13 +2468,17 @@ static int rpi_appended(rp_net *net, const rpi_layer *layer) {
 
 /* An affine layer with [units][fan_in + fan_back] weights, drawn from +-1/sqrt(fan_back), or fan_in if that is 0. */
 static int rpi_appended_affine(rp_net *net, const char *who, rpi_layer *layer, int fan_in, int fan_back, int units) {
-    if ((int64_t)units * ((int64_t)fan_in + fan_back) > (int64_t)(SIZE_MAX / 64 < (size_t)INT64_MAX ? SIZE_MAX / 64 : INT64_MAX))
-        return rpi_break(net,
-                         rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: %d units with %d inputs have more weights than can be addressed",
-                                  who, net->layer_count, units, fan_in));
+    if ((int64_t)units * ((int64_t)fan_in + fan_back) >
+        (int64_t)(SIZE_MAX / 64 < INT64_MAX ? SIZE_MAX / 64 : INT64_MAX))
+        return rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW,
+                                       "%s: layer %d: %d units with %d inputs have more weights than can be addressed",
+                                       who, net->layer_count, units, fan_in));
     layer->affine = layer->bias = 1;
-    layer->units = units, layer->fan_in = fan_in + fan_back, layer->draw_fan_in = fan_back ? fan_back : fan_in;
-    layer->weight_count = (size_t)units * (size_t)layer->fan_in, layer->bias_count = (size_t)units;
+    layer->units = units;
+    layer->fan_in = fan_in + fan_back;
+    layer->draw_fan_in = fan_back ? fan_back : fan_in;
+    layer->weight_count = (ptrdiff_t)units * layer->fan_in;
+    layer->bias_count = units;
     return rpi_appended(net, layer);
 }
 
@@ -2224,8 +2487,8 @@ RP_API int rp_dense(rp_net *net, int units) {
     rpi_layer *layer;
     if (status) return status;
     if (units < 1 || units > RPI_LARGEST)
-        return rpi_break(
-            net, rpi_fail(net, RP_ERR_VALUE, "rp_dense: layer %d: units is %d; it may be 1 to %d", net->layer_count, units, RPI_LARGEST));
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_dense: layer %d: units is %d; it may be 1 to %d",
+                                       net->layer_count, units, RPI_LARGEST));
     layer = rpi_append(net, "rp_dense");
     if (!layer) return net->broken;
     layer->kind = RPI_DENSE;
@@ -2244,13 +2507,18 @@ static int rpi_image_geometry(rpi_geometry *g, rp_shape in) {
     int64_t height = (int64_t)in.height + 2 * (int64_t)g->padding_height - g->kernel_height;
     int64_t width = (int64_t)in.width + 2 * (int64_t)g->padding_width - g->kernel_width;
     if (height < 0 || width < 0) return 0;
-    height /= g->stride_height, width /= g->stride_width;
-    g->height = in.height, g->width = in.width;
-    g->out_height = (int)height + 1, g->out_width = (int)width + 1;
+    height /= g->stride_height;
+    width /= g->stride_width;
+    g->height = in.height;
+    g->width = in.width;
+    g->out_height = (int)height + 1;
+    g->out_width = (int)width + 1;
     if ((height + 1) * (width + 1) > RPI_LARGEST) return -1;
     g->in_x = g->out_x = 1;
-    g->in_y = in.width, g->out_y = g->out_width;
-    g->in_channel = in.width * in.height, g->out_filter = g->out_width * g->out_height;
+    g->in_y = in.width;
+    g->out_y = g->out_width;
+    g->in_channel = (ptrdiff_t)in.width * in.height;
+    g->out_filter = (ptrdiff_t)g->out_width * g->out_height;
     return 1;
 }
 
@@ -2272,18 +2540,19 @@ static rpi_layer *rpi_append_image(rp_net *net, const char *who, rpi_kind kind, 
                   {"groups", g.groups, 1}};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (fields[i].value < fields[i].least || fields[i].value > RPI_LARGEST) {
-            rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it may be %d to %d", who, net->layer_count, fields[i].name,
-                                    fields[i].value, fields[i].least, RPI_LARGEST));
+            rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it may be %d to %d", who,
+                                    net->layer_count, fields[i].name, fields[i].value, fields[i].least, RPI_LARGEST));
             return NULL;
         }
     if (in.kind != RP_SHAPE_IMAGE) {
         char text[64];
-        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs an image, but what comes before gives %s", who, net->layer_count,
-                                rpi_shape_text(in, text)));
+        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs an image, but what comes before gives %s",
+                                who, net->layer_count, rpi_shape_text(in, text)));
         return NULL;
     }
     if (g.groups > in.channels || in.channels % g.groups || g.filters % g.groups) {
-        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: groups is %d, which must divide the %d channels and the %d filters", who,
+        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE,
+                                "%s: layer %d: groups is %d, which must divide the %d channels and the %d filters", who,
                                 net->layer_count, g.groups, in.channels, g.filters));
         return NULL;
     }
@@ -2291,19 +2560,21 @@ static rpi_layer *rpi_append_image(rp_net *net, const char *who, rpi_kind kind, 
     fits = rpi_image_geometry(&g, in);
     if (!fits) {
         rpi_break(net,
-                  rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: a window of %dx%d does not fit into the image of %dx%dx%d with padding %dx%d",
-                           who, net->layer_count, g.kernel_height, g.kernel_width, in.channels, in.height, in.width, g.padding_height,
-                           g.padding_width));
+                  rpi_fail(net, RP_ERR_SHAPE,
+                           "%s: layer %d: a window of %dx%d does not fit into the image of %dx%dx%d with padding %dx%d",
+                           who, net->layer_count, g.kernel_height, g.kernel_width, in.channels, in.height, in.width,
+                           g.padding_height, g.padding_width));
         return NULL;
     }
     if (fits < 0 || !rpi_shape_valid(rp_image(g.filters, g.out_height, g.out_width))) {
-        rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: its output of %dx%dx%d is too large", who, net->layer_count, g.filters,
-                                g.out_height, g.out_width));
+        rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: its output of %dx%dx%d is too large", who,
+                                net->layer_count, g.filters, g.out_height, g.out_width));
         return NULL;
     }
     layer = rpi_append(net, who);
     if (!layer) return NULL;
-    layer->kind = kind, layer->geometry = g;
+    layer->kind = kind;
+    layer->geometry = g;
     layer->out = rp_image(g.filters, g.out_height, g.out_width);
     return layer;
 }
@@ -2316,16 +2587,20 @@ static int rpi_conv2d(rp_net *net, const char *who, const rp_conv2d_desc *desc) 
     if (!desc) return rpi_break(net, rpi_fail(net, RP_ERR_NULL, "%s: layer %d: desc is NULL", who, net->layer_count));
     memset(&g, 0, sizeof g);
     g.filters = desc->filters;
-    g.kernel_height = desc->kernel_height ? desc->kernel_height : 1, g.kernel_width = desc->kernel_width ? desc->kernel_width : 1;
-    g.stride_height = desc->stride_height ? desc->stride_height : 1, g.stride_width = desc->stride_width ? desc->stride_width : 1;
-    g.padding_height = desc->padding_height, g.padding_width = desc->padding_width;
+    g.kernel_height = desc->kernel_height ? desc->kernel_height : 1;
+    g.kernel_width = desc->kernel_width ? desc->kernel_width : 1;
+    g.stride_height = desc->stride_height ? desc->stride_height : 1;
+    g.stride_width = desc->stride_width ? desc->stride_width : 1;
+    g.padding_height = desc->padding_height;
+    g.padding_width = desc->padding_width;
     g.groups = desc->groups ? desc->groups : 1;
     layer = rpi_append_image(net, who, RPI_CONV2D, g);
     if (!layer) return net->broken;
     if ((int64_t)g.kernel_height * g.kernel_width > RPI_LARGEST / layer->geometry.channels)
-        return rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: a window of %dx%dx%d is too large", who, net->layer_count,
-                                       layer->geometry.channels, g.kernel_height, g.kernel_width));
-    return rpi_appended_affine(net, who, layer, layer->geometry.channels * g.kernel_height * g.kernel_width, 0, g.filters);
+        return rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: a window of %dx%dx%d is too large", who,
+                                       net->layer_count, layer->geometry.channels, g.kernel_height, g.kernel_width));
+    return rpi_appended_affine(net, who, layer, layer->geometry.channels * g.kernel_height * g.kernel_width, 0,
+                               g.filters);
 }
 
 RP_API int rp_conv2d_with(rp_net *net, const rp_conv2d_desc *desc) { return rpi_conv2d(net, "rp_conv2d_with", desc); }
@@ -2335,13 +2610,16 @@ RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride, int paddi
     rp_status status = rpi_may_describe(net, "rp_conv2d");
     if (status) return status;
     if (kernel < 1 || stride < 1)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: %s is %d; it must be 1 or more", net->layer_count,
-                                       kernel < 1 ? "kernel" : "stride", kernel < 1 ? kernel : stride));
+        return rpi_break(net,
+                         rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: %s is %d; it must be 1 or more",
+                                  net->layer_count, kernel < 1 ? "kernel" : "stride", kernel < 1 ? kernel : stride));
     if (padding < 0)
         return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: padding is %d; it must be 0 or more",
                                        net->layer_count, padding));
     memset(&desc, 0, sizeof desc);
-    desc.filters = filters, desc.kernel_height = desc.kernel_width = kernel, desc.stride_height = desc.stride_width = stride;
+    desc.filters = filters;
+    desc.kernel_height = desc.kernel_width = kernel;
+    desc.stride_height = desc.stride_width = stride;
     desc.padding_height = desc.padding_width = padding;
     return rpi_conv2d(net, "rp_conv2d", &desc);
 }
@@ -2352,11 +2630,14 @@ static int rpi_pool2d(rp_net *net, const char *who, rpi_kind kind, int height, i
     rpi_layer *layer;
     if (status) return status;
     if (height < 1 || stride < 1)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it must be 1 or more", who, net->layer_count,
-                                       height < 1 ? "window" : "stride", height < 1 ? height : stride));
+        return rpi_break(net,
+                         rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it must be 1 or more", who,
+                                  net->layer_count, height < 1 ? "window" : "stride", height < 1 ? height : stride));
     memset(&g, 0, sizeof g);
     g.filters = g.groups = net->output.channels;
-    g.kernel_height = height, g.kernel_width = width, g.stride_height = g.stride_width = stride;
+    g.kernel_height = height;
+    g.kernel_width = width;
+    g.stride_height = g.stride_width = stride;
     layer = rpi_append_image(net, who, kind, g);
     return layer ? rpi_appended(net, layer) : (int)net->broken;
 }
@@ -2367,12 +2648,14 @@ RP_API int rp_avg_pool2d(rp_net *net, int window, int stride) {
     return rpi_pool2d(net, "rp_avg_pool2d", RPI_AVG_POOL2D, window, window, stride);
 }
 RP_API int rp_global_avg_pool2d(rp_net *net) {
-    return rpi_pool2d(net, "rp_global_avg_pool2d", RPI_AVG_POOL2D, net ? net->output.height : 1, net ? net->output.width : 1, 1);
+    return rpi_pool2d(net, "rp_global_avg_pool2d", RPI_AVG_POOL2D, net ? net->output.height : 1,
+                      net ? net->output.width : 1, 1);
 }
 
 static int rpi_known_activation(rp_net *net, const char *who, rp_activation_kind activation) {
     if ((int)activation >= 0 && (int)activation < RPI_ACTIVATIONS) return 1;
-    rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %d is no rp_activation_kind", who, net->layer_count, (int)activation));
+    rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %d is no rp_activation_kind", who, net->layer_count,
+                            (int)activation));
     return 0;
 }
 
@@ -2385,26 +2668,35 @@ static int rpi_recurrent(rp_net *net, const char *who, const rp_recurrent_desc *
     if (!desc) return rpi_break(net, rpi_fail(net, RP_ERR_NULL, "%s: layer %d: desc is NULL", who, net->layer_count));
     in = net->output;
     if (in.kind != RP_SHAPE_SEQUENCE)
-        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs a sequence, but what comes before gives %s", who,
+        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE,
+                                       "%s: layer %d: it needs a sequence, but what comes before gives %s", who,
                                        net->layer_count, rpi_shape_text(in, text)));
     out = rp_sequence(in.steps, desc->units);
     if (!rpi_shape_valid(out))
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: units is %d; it must be 1 or more, and at most %d in all %d steps",
-                                       who, net->layer_count, desc->units, RPI_LARGEST, in.steps));
+        return rpi_break(net,
+                         rpi_fail(net, RP_ERR_VALUE,
+                                  "%s: layer %d: units is %d; it must be 1 or more, and at most %d in all %d steps",
+                                  who, net->layer_count, desc->units, RPI_LARGEST, in.steps));
     if (!rpi_known_activation(net, who, desc->activation)) return net->broken;
     layer = rpi_append(net, who);
     if (!layer) return net->broken;
-    layer->kind = RPI_RECURRENT, layer->steps = in.steps, layer->all_states = desc->all_states != 0;
+    layer->kind = RPI_RECURRENT;
+    layer->steps = in.steps;
+    layer->all_states = desc->all_states != 0;
     rpi_set_activation(layer, desc->activation);
     layer->out = desc->all_states ? out : rp_vector(desc->units);
     return rpi_appended_affine(net, who, layer, in.channels, desc->units, desc->units);
 }
 
-RP_API int rp_recurrent_with(rp_net *net, const rp_recurrent_desc *desc) { return rpi_recurrent(net, "rp_recurrent_with", desc); }
+RP_API int rp_recurrent_with(rp_net *net, const rp_recurrent_desc *desc) {
+    return rpi_recurrent(net, "rp_recurrent_with", desc);
+}
 
 RP_API int rp_recurrent(rp_net *net, int units, rp_activation_kind activation) {
     rp_recurrent_desc desc;
-    desc.units = units, desc.activation = activation, desc.all_states = 0;
+    desc.units = units;
+    desc.activation = activation;
+    desc.all_states = 0;
     return rpi_recurrent(net, "rp_recurrent", &desc);
 }
 
@@ -2416,13 +2708,15 @@ RP_API int rp_recursive(rp_net *net, int steps, rp_activation_kind activation) {
     if (status) return status;
     units = rpi_features(net->output);
     if (steps < 1 || steps >= RPI_LARGEST || (int64_t)units * (steps + 1) > RPI_LARGEST)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE,
-                                       "%s: layer %d: steps is %d; it must be 1 or more, and %d units in all steps at most %d", who,
-                                       net->layer_count, steps, units, RPI_LARGEST));
+        return rpi_break(
+            net, rpi_fail(net, RP_ERR_VALUE,
+                          "%s: layer %d: steps is %d; it must be 1 or more, and %d units in all steps at most %d", who,
+                          net->layer_count, steps, units, RPI_LARGEST));
     if (!rpi_known_activation(net, who, activation)) return net->broken;
     layer = rpi_append(net, who);
     if (!layer) return net->broken;
-    layer->kind = RPI_RECURSIVE, layer->steps = steps;
+    layer->kind = RPI_RECURSIVE;
+    layer->steps = steps;
     rpi_set_activation(layer, activation);
     layer->out = rp_vector(units);
     return rpi_appended_affine(net, who, layer, units, 0, units);
@@ -2434,20 +2728,24 @@ RP_API int rp_add(rp_net *net, int source) {
     rpi_layer *layer;
     if (status) return status;
     if (source < RP_INPUT || source >= net->layer_count)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_add: layer %d: the layer to add is %d; it may be RP_INPUT or 0 to %d",
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE,
+                                       "rp_add: layer %d: the layer to add is %d; it may be RP_INPUT or 0 to %d",
                                        net->layer_count, source, net->layer_count - 1));
-    in = net->output, other = source == RP_INPUT ? net->input : net->layers[source].out;
-    if (in.kind != other.kind || in.steps != other.steps || in.channels != other.channels || in.height != other.height ||
-        in.width != other.width) {
+    in = net->output;
+    other = source == RP_INPUT ? net->input : net->layers[source].out;
+    if (in.kind != other.kind || in.steps != other.steps || in.channels != other.channels ||
+        in.height != other.height || in.width != other.width) {
         char one[64], two[64], name[32] = "the input";
         if (source != RP_INPUT) rpi_format(name, sizeof name, "layer %d", source);
-        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE,
-                                       "rp_add: layer %d: what comes before gives %s, %s gives %s; they must be the same",
-                                       net->layer_count, rpi_shape_text(in, one), name, rpi_shape_text(other, two)));
+        return rpi_break(net,
+                         rpi_fail(net, RP_ERR_SHAPE,
+                                  "rp_add: layer %d: what comes before gives %s, %s gives %s; they must be the same",
+                                  net->layer_count, rpi_shape_text(in, one), name, rpi_shape_text(other, two)));
     }
     layer = rpi_append(net, "rp_add");
     if (!layer) return net->broken;
-    layer->kind = RPI_ADD, layer->source = source;
+    layer->kind = RPI_ADD;
+    layer->source = source;
     return rpi_appended(net, layer);
 }
 
@@ -2456,8 +2754,8 @@ RP_API int rp_activation(rp_net *net, rp_activation_kind activation) {
     rpi_layer *layer;
     if (status) return status;
     if ((int)activation < 0 || (int)activation >= RPI_ACTIVATIONS)
-        return rpi_break(
-            net, rpi_fail(net, RP_ERR_VALUE, "rp_activation: layer %d: %d is no rp_activation_kind", net->layer_count, (int)activation));
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_activation: layer %d: %d is no rp_activation_kind",
+                                       net->layer_count, (int)activation));
     layer = rpi_append(net, "rp_activation");
     if (!layer) return net->broken;
     rpi_set_activation(layer, activation);
@@ -2470,9 +2768,11 @@ RP_API rp_status rp_no_bias(rp_net *net) {
     if (status) return status;
     last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
     if (!last || !last->affine)
-        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER, "rp_no_bias: %s has no bias; call it right after the affine layer is added",
+        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER,
+                                       "rp_no_bias: %s has no bias; call it right after the affine layer is added",
                                        last ? rpi_layer_name(last) : "a net without a layer"));
-    last->bias = 0, last->bias_count = 0;
+    last->bias = 0;
+    last->bias_count = 0;
     return RP_OK;
 }
 
@@ -2482,11 +2782,13 @@ RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope) {
     if (status) return status;
     last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
     if (!last || (last->activation != RP_LEAKY_RELU && last->activation != RP_ELU))
-        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER,
-                                       "rp_negative_slope: %s has no such slope; call it right after a leaky_relu or elu is added",
-                                       last ? rpi_layer_name(last) : "a net without a layer"));
+        return rpi_break(
+            net, rpi_fail(net, RP_ERR_ORDER,
+                          "rp_negative_slope: %s has no such slope; call it right after a leaky_relu or elu is added",
+                          last ? rpi_layer_name(last) : "a net without a layer"));
     if (!rpi_finite(slope) || slope < 0)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_negative_slope: layer %d: the slope is %g; it must be finite and 0 or more",
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE,
+                                       "rp_negative_slope: layer %d: the slope is %g; it must be finite and 0 or more",
                                        net->layer_count - 1, (double)slope));
     last->alpha = slope;
     return RP_OK;
@@ -2505,18 +2807,20 @@ RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta) {
     rp_status status = rpi_may_describe(net, "rp_huber_delta");
     if (status) return status;
     if (!rpi_finite(delta) || delta <= 0)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_huber_delta: delta is %g; it must be finite and above 0", (double)delta));
+        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_huber_delta: delta is %g; it must be finite and above 0",
+                                       (double)delta));
     net->huber_delta = delta;
     return RP_OK;
 }
 
 /* Offsets of the parameters in the flat arrays. */
 static rp_status rpi_place_parameters(rp_net *net) {
-    size_t at = 0;
+    ptrdiff_t at = 0;
     for (int i = 0; i < net->layer_count; i++) {
         rpi_layer *layer = &net->layers[i];
-        if (layer->weight_count + layer->bias_count > SIZE_MAX / 16 / sizeof(rp_real) - at)
-            return rpi_fail(net, RP_ERR_OVERFLOW, "rp_net_build: layer %d (%s): its parameters are more than can be addressed", i,
+        if (layer->weight_count + layer->bias_count > PTRDIFF_MAX / 8 / (ptrdiff_t)sizeof(rp_real) - at)
+            return rpi_fail(net, RP_ERR_OVERFLOW,
+                            "rp_net_build: layer %d (%s): its parameters are more than can be addressed", i,
                             rpi_layer_name(layer));
         layer->weights = at;
         layer->biases = at += layer->weight_count;
@@ -2527,16 +2831,26 @@ static rp_status rpi_place_parameters(rp_net *net) {
 }
 
 /* A new step that writes `rows` rows: of a new slot, or of slot `out` from out_row on. The first lowering only counts. */
-static rpi_step *rpi_emit(rp_net *net, const rpi_map *map, int layer, int in, int rows, int out, int out_row, rpi_step *counted) {
+static rpi_step *rpi_emit(rp_net *net, const rpi_map *map, int layer, int in, int rows, int out, int out_row,
+                          rpi_step *counted) {
     rpi_step *step = net->steps ? &net->steps[net->step_count] : counted;
     const rpi_layer *l = &net->layers[layer];
     memset(step, 0, sizeof *step);
-    step->map = map, step->layer = layer, step->collects = 1;
-    step->in = in, step->out = out < 0 ? net->slot_count : out, step->out_row = out_row;
-    step->outputs = rows, step->inputs = net->slot_rows ? net->slot_rows[in] : 0;
-    step->bias = l->bias, step->fan_in = l->fan_in, step->weights = l->weights, step->biases = l->biases;
+    step->map = map;
+    step->layer = layer;
+    step->collects = 1;
+    step->in = in;
+    step->out = out < 0 ? net->slot_count : out;
+    step->out_row = out_row;
+    step->outputs = rows;
+    step->inputs = net->slot_rows ? net->slot_rows[in] : 0;
+    step->bias = l->bias;
+    step->fan_in = l->fan_in;
+    step->weights = l->weights;
+    step->biases = l->biases;
     step->geometry = l->geometry;
-    step->end = l->geometry.out_height * l->geometry.out_width, step->in_end = l->geometry.height * l->geometry.width;
+    step->end = l->geometry.out_height * l->geometry.out_width;
+    step->in_end = l->geometry.height * l->geometry.width;
     if (out < 0) {
         if (net->slot_rows) net->slot_rows[net->slot_count] = rows;
         net->slot_count++;
@@ -2549,32 +2863,46 @@ static rpi_step *rpi_emit(rp_net *net, const rpi_map *map, int layer, int in, in
 static rpi_geometry rpi_sequence_geometry(int steps, int features, int units, int shift) {
     rpi_geometry g;
     memset(&g, 0, sizeof g);
-    g.filters = units, g.channels = features, g.groups = 1;
+    g.filters = units;
+    g.channels = features;
+    g.groups = 1;
     g.kernel_height = g.kernel_width = g.stride_height = g.stride_width = 1;
-    g.padding_height = shift, g.first = shift;
-    g.height = g.out_height = steps, g.width = g.out_width = 1;
-    g.in_channel = g.out_filter = 1, g.in_y = features, g.out_y = units;
+    g.padding_height = shift;
+    g.first = shift;
+    g.height = g.out_height = steps;
+    g.width = g.out_width = 1;
+    g.in_channel = g.out_filter = 1;
+    g.in_y = features;
+    g.out_y = units;
     return g;
 }
 
 /* h_t = activation(... + U h_(t-1)), one step of the tape for each t from `first` on, in place in one slot of `states` states. */
-static void rpi_lower_states(rp_net *net, int index, int slot, int states, int first, int add, size_t weights, rpi_step *counted) {
+static void rpi_lower_states(rp_net *net, int index, int slot, int states, int first, int add, ptrdiff_t weights,
+                             rpi_step *counted) {
     const rpi_layer *layer = &net->layers[index];
     for (int t = first; t < states; t++) {
         rpi_step *step = rpi_emit(net, &rpi_shared_map, index, slot, layer->units, slot, t * layer->units, counted);
         step->geometry = rpi_sequence_geometry(states, layer->units, layer->units, 1);
-        step->from = t, step->end = t + 1, step->in_from = t ? t - 1 : 0, step->in_end = t;
+        step->from = t;
+        step->end = t + 1;
+        step->in_from = t ? t - 1 : 0;
+        step->in_end = t;
         step->inputs = layer->units;
-        step->weights = weights, step->add = add, step->bias = add ? 0 : layer->bias;
+        step->weights = weights;
+        step->add = add;
+        step->bias = add ? 0 : layer->bias;
         step->collects = t == states - 1;
-        step->activation = layer->activation, step->alpha = layer->alpha;
+        step->activation = layer->activation;
+        step->alpha = layer->alpha;
     }
 }
 
 /* A slot of its own for rows of another. */
 static int rpi_lower_copy(rp_net *net, int index, int in, int in_row, int rows, rpi_step *counted) {
     rpi_step *step = rpi_emit(net, &rpi_copy_map, index, in, rows, -1, 0, counted);
-    step->in_row = in_row, step->inputs = rows;
+    step->in_row = in_row;
+    step->inputs = rows;
     return step->out;
 }
 
@@ -2584,8 +2912,11 @@ static int rpi_lower_recurrent(rp_net *net, int index, int in, rpi_step *counted
     int slot = step->out;
     step->geometry = rpi_sequence_geometry(layer->steps, layer->in.channels, layer->units, 0);
     step->end = step->in_end = layer->steps;
-    rpi_lower_states(net, index, slot, layer->steps, 0, 1, layer->weights + (size_t)layer->units * (size_t)layer->in.channels, counted);
-    return layer->all_states ? slot : rpi_lower_copy(net, index, slot, (layer->steps - 1) * layer->units, layer->units, counted);
+    rpi_lower_states(net, index, slot, layer->steps, 0, 1,
+                     layer->weights + (ptrdiff_t)layer->units * layer->in.channels, counted);
+    return layer->all_states
+               ? slot
+               : rpi_lower_copy(net, index, slot, (layer->steps - 1) * layer->units, layer->units, counted);
 }
 
 static int rpi_lower_recursive(rp_net *net, int index, int in, rpi_step *counted) {
@@ -2620,13 +2951,16 @@ static int rpi_lower_layer(rp_net *net, int index, int in, rpi_step **open, rpi_
     case RPI_RECURSIVE: return rpi_lower_recursive(net, index, in, counted);
     case RPI_ADD: {
         int out = rpi_lower_copy(net, index, in, 0, rows, counted);
-        *open = rpi_emit(net, &rpi_copy_map, index, layer->source == RP_INPUT ? 0 : net->layers[layer->source].slot, rows, out, 0, counted);
+        *open = rpi_emit(net, &rpi_copy_map, index, layer->source == RP_INPUT ? 0 : net->layers[layer->source].slot,
+                         rows, out, 0, counted);
         (*open)->add = 1;
         return out;
     }
     default:
-        if (!last || rpi_added_later(net, index - 1)) last = rpi_emit(net, &rpi_copy_map, index, in, rows, -1, 0, counted);
-        last->activation = layer->activation, last->alpha = layer->alpha;
+        if (!last || rpi_added_later(net, index - 1))
+            last = rpi_emit(net, &rpi_copy_map, index, in, rows, -1, 0, counted);
+        last->activation = layer->activation;
+        last->alpha = layer->alpha;
         return last->out;
     }
     return (*open)->out;
@@ -2635,7 +2969,9 @@ static int rpi_lower_layer(rp_net *net, int index, int in, rpi_step **open, rpi_
 static void rpi_lower(rp_net *net) {
     rpi_step counted, *open = NULL;
     int slot = 0;
-    net->step_count = 0, net->slot_count = 1, net->vectors = 1;
+    net->step_count = 0;
+    net->slot_count = 1;
+    net->vectors = 1;
     if (net->slot_rows) net->slot_rows[0] = net->inputs;
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
@@ -2648,7 +2984,9 @@ static void rpi_lower(rp_net *net) {
         rpi_lower_copy(net, net->layer_count - 1, slot, 0, net->outputs, &counted);
 }
 
-static int rpi_trains(const rp_net *net, const rpi_step *step) { return step->map->outer && !net->layers[step->layer].frozen; }
+static int rpi_trains(const rp_net *net, const rpi_step *step) {
+    return step->map->outer && !net->layers[step->layer].frozen;
+}
 
 static void rpi_mark_live(rp_net *net) {
     memset(net->live, 0, (size_t)net->slot_count * sizeof *net->live);
@@ -2668,12 +3006,15 @@ static void rpi_mark_summed(rp_net *net) {
     for (int slot = 0; slot < net->slot_count; slot++) net->summed[slot] = net->summed[slot] > 1;
 }
 
-static size_t rpi_slot_rows(const rp_net *net, int slot) { return (size_t)net->slot_rows[slot]; }
+static ptrdiff_t rpi_slot_rows(const rp_net *net, int slot) { return net->slot_rows[slot]; }
 
 /* Slots that are never needed at the same time share a buffer when nothing is kept for a backward pass. first, last: scratch
    for the steps that first and last touch a slot. */
 static void rpi_share_slots(rp_net *net, int *first, int *last) {
-    for (int slot = 0; slot < net->slot_count; slot++) first[slot] = -1, last[slot] = net->step_count;
+    for (int slot = 0; slot < net->slot_count; slot++) {
+        first[slot] = -1;
+        last[slot] = net->step_count;
+    }
     for (int i = net->step_count - 1; i >= 0; i--) first[net->steps[i].out] = i;
     for (int i = 0; i < net->step_count; i++) last[net->steps[i].in] = i;
     net->pool_count = 0;
@@ -2681,48 +3022,60 @@ static void rpi_share_slots(rp_net *net, int *first, int *last) {
         int p = 0;
         while (p < net->pool_count && net->pool_until[p] >= first[slot]) p++;
         if (p == net->pool_count) net->pool_rows[net->pool_count++] = 0;
-        net->pool[slot] = p, net->pool_until[p] = last[slot];
+        net->pool[slot] = p;
+        net->pool_until[p] = last[slot];
         if (net->pool_rows[p] < rpi_slot_rows(net, slot)) net->pool_rows[p] = rpi_slot_rows(net, slot);
     }
 }
 
-static size_t rpi_leading(int batch) {
-    size_t lines = ((size_t)batch + (size_t)RPI_LINE_REALS - 1) / (size_t)RPI_LINE_REALS;
-    return (lines | 1) * (size_t)RPI_LINE_REALS;
+static ptrdiff_t rpi_leading(int batch) {
+    ptrdiff_t lines = (batch + RPI_LINE_REALS - 1) / RPI_LINE_REALS;
+    return (lines | 1) * RPI_LINE_REALS;
 }
 
-static rp_real *rpi_claim_rows(rpi_arena *arena, size_t rows, size_t ld) {
-    if (ld && rows > SIZE_MAX / 16 / ld) {
+static rp_real *rpi_claim_rows(rpi_arena *arena, ptrdiff_t rows, ptrdiff_t ld) {
+    if (ld && rows > PTRDIFF_MAX / 8 / ld) {
         arena->overflow = 1;
         return NULL;
     }
     return rpi_claim_reals(arena, rows * ld);
 }
 
-static size_t rpi_threads(const rp_net *net) { return (size_t)(net->config.threads > 1 ? net->config.threads : 1); }
+static ptrdiff_t rpi_threads(const rp_net *net) { return (net->config.threads > 1 ? net->config.threads : 1); }
 
-static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffers *b, size_t threads) {
-    size_t slots = (size_t)net->slot_count, steps = (size_t)net->step_count, all = 4 * slots + 3 * steps;
+static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffers *b, ptrdiff_t threads) {
+    ptrdiff_t slots = net->slot_count, steps = net->step_count, all = 4 * slots + 3 * steps;
     rp_real **pointers = (rp_real **)rpi_claim(arena, all, sizeof *pointers);
     b->a_packed = rpi_claim_rows(arena, RPI_M_BLOCK * threads, RPI_K_BLOCK);
-    b->at_size = 0, b->shared_size = 0, b->threads = threads;
+    b->at_size = 0;
+    b->shared_size = 0;
+    b->threads = threads;
     for (int i = 0; i < net->step_count; i++) rpi_scratch_of(&net->steps[i], &b->at_size, &b->shared_size);
-    b->at = (size_t *)rpi_claim(arena, 2 * threads * b->at_size, sizeof *b->at);
+    b->at = (ptrdiff_t *)rpi_claim(arena, 2 * threads * b->at_size, sizeof *b->at);
     b->shared = rpi_claim_rows(arena, 2, b->shared_size ? b->shared_size : 1);
     b->columns = rpi_claim_rows(arena, threads, b->ld);
     b->own = rpi_claim_rows(arena, threads * RPI_TAPS_MOST * 4, b->ld);
-    b->zeros = rpi_claim_reals(arena, b->ld), b->ones = rpi_claim_reals(arena, b->ld);
+    b->zeros = rpi_claim_reals(arena, b->ld);
+    b->ones = rpi_claim_reals(arena, b->ld);
     b->bad = (int *)rpi_claim(arena, steps * threads, sizeof *b->bad);
     b->column = rpi_claim_reals(arena, 2 * b->ld);
     if (!arena->base) return;
-    memset(pointers, 0, all * sizeof *pointers);
-    b->y = pointers, b->d = pointers + slots, b->v = pointers + 2 * slots, b->r = pointers + 3 * slots;
-    b->slope = pointers + 4 * slots, b->second = b->slope + steps, b->bend = b->second + steps;
-    for (size_t i = 0; i < b->ld; i++) b->zeros[i] = 0, b->ones[i] = 1;
+    memset(pointers, 0, (size_t)all * sizeof *pointers);
+    b->y = pointers;
+    b->d = pointers + slots;
+    b->v = pointers + 2 * slots;
+    b->r = pointers + 3 * slots;
+    b->slope = pointers + 4 * slots;
+    b->second = b->slope + steps;
+    b->bend = b->second + steps;
+    for (ptrdiff_t i = 0; i < b->ld; i++) {
+        b->zeros[i] = 0;
+        b->ones[i] = 1;
+    }
 }
 
 /* Values of slots that share buffers: for prediction. */
-static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buffers *b, size_t threads) {
+static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buffers *b, ptrdiff_t threads) {
     rpi_lay_out_pointers(net, arena, b, threads);
     for (int p = 0; p < net->pool_count; p++) {
         rp_real *rows = rpi_claim_rows(arena, net->pool_rows[p], b->ld);
@@ -2732,34 +3085,46 @@ static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buff
 }
 
 static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffers *b) {
-    size_t threads = rpi_threads(net);
+    ptrdiff_t threads = rpi_threads(net);
     rpi_lay_out_pointers(net, arena, b, threads);
     for (int slot = 0; slot < net->slot_count; slot++) {
-        rp_real *y = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld), *d = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
+        rp_real *y = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld),
+                *d = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
         rp_real *v = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
-        if (arena->base) b->y[slot] = y, b->d[slot] = d, b->v[slot] = v;
+        if (arena->base) {
+            b->y[slot] = y;
+            b->d[slot] = d;
+            b->v[slot] = v;
+        }
     }
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        rp_real *slope = step->activation ? rpi_claim_rows(arena, (size_t)step->outputs, b->ld) : NULL;
-        rp_real *second = rpi_activations[step->activation].curved ? rpi_claim_rows(arena, (size_t)step->outputs, b->ld) : NULL;
-        if (arena->base) b->slope[i] = slope, b->second[i] = second;
+        rp_real *slope = step->activation ? rpi_claim_rows(arena, step->outputs, b->ld) : NULL;
+        rp_real *second = rpi_activations[step->activation].curved ? rpi_claim_rows(arena, step->outputs, b->ld) : NULL;
+        if (arena->base) {
+            b->slope[i] = slope;
+            b->second[i] = second;
+        }
     }
-    b->panel = rpi_claim_rows(arena, 2 * RPI_PANEL * threads, (size_t)b->batch);
-    b->tile = rpi_claim_rows(arena, 2 * RPI_PANEL * threads, RPI_ROWS_MOST);
+    b->panel = rpi_claim_rows(arena, 2 * threads * RPI_PANEL, b->batch);
+    b->tile = rpi_claim_rows(arena, 2 * threads * RPI_PANEL, RPI_ROWS_MOST);
     b->total = rpi_claim_reals(arena, b->ld);
 }
 
 static void rpi_lay_out_tape(rp_net *net, rpi_arena *arena) {
-    size_t slots = (size_t)net->slot_count;
-    rpi_step *steps = (rpi_step *)rpi_claim(arena, (size_t)net->step_count, sizeof *steps);
+    ptrdiff_t slots = net->slot_count;
+    rpi_step *steps = (rpi_step *)rpi_claim(arena, net->step_count, sizeof *steps);
     int *numbers = (int *)rpi_claim(arena, 7 * slots, sizeof *numbers);
-    size_t *rows = (size_t *)rpi_claim(arena, slots, sizeof *rows);
+    ptrdiff_t *rows = (ptrdiff_t *)rpi_claim(arena, slots, sizeof *rows);
     if (!arena->base) return;
     memset(steps, 0, (size_t)net->step_count * sizeof *steps);
-    net->steps = steps, net->pool_rows = rows;
-    net->live = numbers, net->pool = numbers + slots, net->pool_until = numbers + 2 * slots;
-    net->slot_rows = numbers + 3 * slots, net->summed = numbers + 4 * slots;
+    net->steps = steps;
+    net->pool_rows = rows;
+    net->live = numbers;
+    net->pool = numbers + slots;
+    net->pool_until = numbers + 2 * slots;
+    net->slot_rows = numbers + 3 * slots;
+    net->summed = numbers + 4 * slots;
     rpi_lower(net);
     rpi_mark_live(net);
     rpi_mark_summed(net);
@@ -2768,7 +3133,7 @@ static void rpi_lay_out_tape(rp_net *net, rpi_arena *arena) {
 
 static void rpi_lay_out_arrays(rp_net *net, rpi_arena *arena) {
     rpi_buffers *b = &net->buffers;
-    size_t batch = (size_t)net->batch, inputs = (size_t)net->inputs, outputs = (size_t)net->outputs;
+    ptrdiff_t batch = net->batch, inputs = net->inputs, outputs = net->outputs;
     int training = !net->config.inference_only;
     net->parameters = rpi_claim_reals(arena, net->parameter_count);
     net->sample_loss = (double *)rpi_claim(arena, batch, sizeof *net->sample_loss);
@@ -2793,16 +3158,18 @@ static void rpi_lay_out_arrays(rp_net *net, rpi_arena *arena) {
 }
 
 /* Runs a layout twice: for its size, then on a block of that size. */
-static rp_status rpi_build_block(rp_net *net, const char *who, rpi_block *block, void (*lay_out)(rp_net *, rpi_arena *)) {
+static rp_status rpi_build_block(rp_net *net, const char *who, rpi_block *block,
+                                 void (*lay_out)(rp_net *, rpi_arena *)) {
     rpi_arena arena = {NULL, 0, 0};
     lay_out(net, &arena);
     if (arena.overflow)
-        return rpi_fail(net, RP_ERR_OVERFLOW, "%s: %z parameters and batch %d need more memory than can be addressed", who,
-                        net->parameter_count, net->batch);
+        return rpi_fail(net, RP_ERR_OVERFLOW, "%s: %z parameters and batch %d need more memory than can be addressed",
+                        who, net->parameter_count, net->batch);
     if (!rpi_block_new(&net->memory, block, arena.used))
-        return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes (%z parameters, batch %d)", who, arena.used, net->parameter_count,
-                        net->batch);
-    arena.base = block->base, arena.used = 0;
+        return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes (%z parameters, batch %d)", who, arena.used,
+                        net->parameter_count, net->batch);
+    arena.base = block->base;
+    arena.used = 0;
     lay_out(net, &arena);
     return RP_OK;
 }
@@ -2811,7 +3178,8 @@ static rp_status rpi_build_team(rp_net *net) {
 #ifdef RP_THREADS
     if (net->config.threads > 1) {
         net->buffers.team = rpi_team_new(&net->memory, net->config.threads);
-        if (!net->buffers.team) return rpi_fail(net, RP_ERR_MEMORY, "rp_net_build: no memory for %d threads", net->config.threads);
+        if (!net->buffers.team)
+            return rpi_fail(net, RP_ERR_MEMORY, "rp_net_build: no memory for %d threads", net->config.threads);
     }
 #endif
     (void)net;
@@ -2823,7 +3191,7 @@ static void rpi_draw_parameters(rp_net *net, uint64_t seed) {
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
         double bound = layer->affine ? 1 / sqrt((double)layer->draw_fan_in) : 0;
-        for (size_t at = 0; at < layer->weight_count + layer->bias_count; at++)
+        for (ptrdiff_t at = 0; at < layer->weight_count + layer->bias_count; at++)
             net->parameters[layer->weights + at] = (rp_real)(bound * (2 * rpi_uniform(&net->random) - 1));
     }
 }
@@ -2835,11 +3203,14 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
         return rpi_fail(net, RP_ERR_VALUE, "rp_net_build: batch is %d; it may be 1 to %d", batch, RPI_LARGEST);
     if (!net->layer_count) return rpi_fail(net, RP_ERR_SHAPE, "rp_net_build: the net has no layer");
     net->batch = batch;
-    net->inputs = rpi_features(net->input), net->outputs = rpi_features(net->output);
+    net->inputs = rpi_features(net->input);
+    net->outputs = rpi_features(net->output);
     net->buffers.kernels = rpi_kernels_of(net->config.isa);
-    net->buffers.batch = batch, net->buffers.ld = rpi_leading(batch);
+    net->buffers.batch = batch;
+    net->buffers.ld = rpi_leading(batch);
     status = rpi_place_parameters(net);
-    net->steps = NULL, net->slot_rows = NULL;
+    net->steps = NULL;
+    net->slot_rows = NULL;
     rpi_lower(net);
     if (!status) status = rpi_build_block(net, "rp_net_build", &net->tape, rpi_lay_out_tape);
     if (!status) status = rpi_build_block(net, "rp_net_build", &net->arrays, rpi_lay_out_arrays);
@@ -2858,10 +3229,13 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
 RP_API rp_status rp_freeze(rp_net *net, int layer, int frozen) {
     if (!net) return RP_ERR_NULL;
     if (layer < 0 || layer >= net->layer_count)
-        return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: layer is %d; the net has layers 0 to %d", layer, net->layer_count - 1);
+        return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: layer is %d; the net has layers 0 to %d", layer,
+                        net->layer_count - 1);
     if (!net->layers[layer].affine)
-        return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: layer %d (%s) has no parameters", layer, rpi_layer_name(&net->layers[layer]));
-    if (frozen != 0 && frozen != 1) return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: frozen is %d; it may be 0 or 1", frozen);
+        return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: layer %d (%s) has no parameters", layer,
+                        rpi_layer_name(&net->layers[layer]));
+    if (frozen != 0 && frozen != 1)
+        return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: frozen is %d; it may be 0 or 1", frozen);
     net->layers[layer].frozen = frozen;
     net->forward_count = 0;
     if (net->built) rpi_mark_live(net);
@@ -2884,27 +3258,29 @@ static rp_status rpi_built(rp_net *net, const char *who) {
 static rp_status rpi_trainable(rp_net *net, const char *who) {
     rp_status status = rpi_built(net, who);
     if (!status && net->config.inference_only)
-        status = rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the net was made with config.inference_only, so it has no memory for training",
-                          who);
+        status = rpi_fail(net, RP_ERR_UNSUPPORTED,
+                          "%s: the net was made with config.inference_only, so it has no memory for training", who);
     return status;
 }
 static rp_status rpi_needs(rp_net *net, const char *who, const char *what, const void *pointer) {
     return pointer ? RP_OK : rpi_fail(net, RP_ERR_NULL, "%s: %s is NULL", who, what);
 }
 
-RP_API size_t rp_parameter_count(const rp_net *net) { return net && net->built ? net->parameter_count : 0; }
+RP_API size_t rp_parameter_count(const rp_net *net) { return net && net->built ? (size_t)net->parameter_count : 0; }
 RP_API rp_real *rp_parameters(rp_net *net) { return net && net->built ? net->parameters : NULL; }
 
 /* The arrays are zeroed when they are first asked for: a net that only calls rp_train never touches their pages. */
 static rp_real *rpi_array(rp_net *net, rp_real *array, int *filled) {
     if (!net->built || !array) return NULL;
-    if (!*filled) memset(array, 0, net->parameter_count * sizeof *array);
+    if (!*filled) rpi_zero(array, net->parameter_count);
     *filled |= 2;
     return array;
 }
 RP_API rp_real *rp_gradient(rp_net *net) { return net ? rpi_array(net, net->gradient, &net->has_gradient) : NULL; }
 RP_API rp_real *rp_curvature(rp_net *net) { return net ? rpi_array(net, net->curvature, &net->has_curvature) : NULL; }
-RP_API rp_real *rp_direction_array(rp_net *net) { return net ? rpi_array(net, net->direction, &net->has_direction) : NULL; }
+RP_API rp_real *rp_direction_array(rp_net *net) {
+    return net ? rpi_array(net, net->direction, &net->has_direction) : NULL;
+}
 
 RP_API int rp_layer_count(const rp_net *net) { return net ? net->layer_count : 0; }
 
@@ -2913,23 +3289,27 @@ RP_API rp_status rp_layer_info(rp_net *net, int index, rp_layer *info) {
     if (!net) return RP_ERR_NULL;
     if (!info) return rpi_needs(net, "rp_layer_info", "info", info);
     if (index < 0 || index >= net->layer_count)
-        return rpi_fail(net, RP_ERR_VALUE, "rp_layer_info: layer is %d; the net has layers 0 to %d", index, net->layer_count - 1);
+        return rpi_fail(net, RP_ERR_VALUE, "rp_layer_info: layer is %d; the net has layers 0 to %d", index,
+                        net->layer_count - 1);
     layer = &net->layers[index];
     memset(info, 0, sizeof *info);
     info->kind = rpi_layer_name(layer);
-    info->in = layer->in, info->out = layer->out;
+    info->in = layer->in;
+    info->out = layer->out;
     info->frozen = layer->frozen;
     if (!net->built) return RP_OK;
-    info->weights = layer->weights, info->weight_count = layer->weight_count;
-    info->biases = layer->biases, info->bias_count = layer->bias_count;
+    info->weights = (size_t)layer->weights;
+    info->weight_count = (size_t)layer->weight_count;
+    info->biases = (size_t)layer->biases;
+    info->bias_count = (size_t)layer->bias_count;
     return RP_OK;
 }
 
 RP_API const char *rp_isa(const rp_net *net) { return net && net->built ? net->buffers.kernels->name : ""; }
 RP_API size_t rp_state_memory(const rp_net *net) { return net ? net->state.size : 0; }
 RP_API size_t rp_memory(const rp_net *net) {
-    return net ? sizeof *net + (size_t)net->layer_capacity * sizeof *net->layers + net->tape.size + net->arrays.size + net->state.size +
-                     net->tangents.size
+    return net ? sizeof *net + (size_t)net->layer_capacity * sizeof *net->layers + net->tape.size + net->arrays.size +
+                     net->state.size + net->tangents.size
                : 0;
 }
 
@@ -2945,23 +3325,25 @@ RP_API size_t rp_summary(const rp_net *net, char *out, size_t size) {
     rpi_put(&text, '\n');
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
-        size_t weights = layer->weight_count, biases = layer->bias_count, length;
-        length = rpi_format(line, sizeof line, "%d", i);
+        ptrdiff_t weights = layer->weight_count, biases = layer->bias_count, length;
+        length = (ptrdiff_t)rpi_format(line, sizeof line, "%d", i);
         for (; length < 5; length++) rpi_put(&text, ' ');
         rpi_put_string(&text, line);
         rpi_put_string(&text, "  ");
         rpi_put_string(&text, rpi_layer_name(layer));
-        for (length = strlen(rpi_layer_name(layer)); length < 12; length++) rpi_put(&text, ' ');
+        for (length = (ptrdiff_t)strlen(rpi_layer_name(layer)); length < 12; length++) rpi_put(&text, ' ');
         rpi_put_shape(&text, layer->out);
         if (weights)
-            rpi_format(line, sizeof line, "  %z%s%s\n", weights + biases, biases ? "" : "  no bias", layer->frozen ? "  frozen" : "");
+            rpi_format(line, sizeof line, "  %z%s%s\n", weights + biases, biases ? "" : "  no bias",
+                       layer->frozen ? "  frozen" : "");
         rpi_put_string(&text, weights ? line : "\n");
     }
     rpi_format(line, sizeof line, "loss   %s\n", rpi_losses[net->loss].name);
     rpi_put_string(&text, line);
     if (net->built)
-        rpi_format(line, sizeof line, "%z parameters, %z bytes, batch %d, %s kernels%s\n", net->parameter_count, rp_memory(net), net->batch,
-                   net->buffers.kernels->name, net->config.inference_only ? ", inference only" : "");
+        rpi_format(line, sizeof line, "%z parameters, %z bytes, batch %d, %s kernels%s\n", net->parameter_count,
+                   rp_memory(net), net->batch, net->buffers.kernels->name,
+                   net->config.inference_only ? ", inference only" : "");
     else rpi_format(line, sizeof line, "not built%s%s\n", net->broken ? ": " : "", net->broken ? net->error : "");
     rpi_put_string(&text, line);
     if (text.size) out[text.length < text.size ? text.length : text.size - 1] = 0;
@@ -2971,7 +3353,7 @@ RP_API size_t rp_summary(const rp_net *net, char *out, size_t size) {
 /* >>sweeps
    Each is written once, over the steps of the tape. n: columns in use, the batch rounded up to whole vectors. */
 static void rpi_load_rows(const rpi_buffers *b, const rp_real *rows, int count, int features, rp_real *out) {
-    b->kernels->transpose(rows, (size_t)features, count, features, out, b->ld, rpi_columns(b, count));
+    b->kernels->transpose(rows, features, count, features, out, b->ld, rpi_columns(b, count));
 }
 
 /* c of Theorem 2 as generalised by scales; 0 where nothing is trained. */
@@ -2985,11 +3367,19 @@ static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rp
     rpi_activate *a = &work.activate;
     memset(&work, 0, sizeof work);
     work.b = b;
-    a->kind = step->activation, a->alpha = step->alpha;
-    a->rows = step->outputs, a->n = n, a->ld = b->ld;
-    if (b->ld == 1) a->rows = 1, a->n = step->outputs; /* one sample: its units are contiguous */
-    a->bad = b->bad + (size_t)i * b->threads;
-    a->y = b->y[step->out] + (size_t)step->out_row * b->ld, a->slope = b->slope[i], a->second = b->second[i];
+    a->kind = step->activation;
+    a->alpha = step->alpha;
+    a->rows = step->outputs;
+    a->n = n;
+    a->ld = b->ld;
+    if (b->ld == 1) {
+        a->rows = 1;
+        a->n = step->outputs;
+    } /* one sample: its units are contiguous */
+    a->bad = b->bad + i * b->threads;
+    a->y = b->y[step->out] + step->out_row * b->ld;
+    a->slope = b->slope[i];
+    a->second = b->second[i];
     return work;
 }
 
@@ -2999,25 +3389,25 @@ typedef enum rpi_keep { RPI_KEEP_NOTHING, RPI_KEEP_SLOPES, RPI_KEEP_CURVES } rpi
 /* y of every slot from slot 0 on; with the paths rule u too (Equation 11), and sigma'' u in the place of sigma''. */
 static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep keep, const rp_rule *rule) {
     int twin = rule && rule->kind == RP_PATHS;
-    memset(b->bad, 0, (size_t)net->step_count * b->threads * sizeof *b->bad);
+    memset(b->bad, 0, (size_t)net->step_count * (size_t)b->threads * sizeof *b->bad);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         rp_real *u = twin ? b->v[step->out] : NULL;
         rpi_activate_work work = rpi_activate_step(b, i, step, n);
-        step->map->apply(b, step, net->parameters, n, b->y[step->in], b->y[step->out], twin && net->live[step->in] ? b->v[step->in] : NULL,
-                         u, twin ? rpi_scale(net, step, rule) : 0);
-        work.activate.u = u ? u + (size_t)step->out_row * b->ld : NULL;
+        step->map->apply(b, step, net->parameters, n, b->y[step->in], b->y[step->out],
+                         twin && net->live[step->in] ? b->v[step->in] : NULL, u, twin ? rpi_scale(net, step, rule) : 0);
+        work.activate.u = u ? u + step->out_row * b->ld : NULL;
         if (keep == RPI_KEEP_NOTHING) work.activate.slope = NULL;
         if (keep != RPI_KEEP_CURVES && !twin) work.activate.second = NULL;
-        if (b->ld == 1)
-            memset(work.activate.y + step->outputs, 0, (size_t)(rpi_columns(b, step->outputs) - step->outputs) * sizeof(rp_real));
+        if (b->ld == 1) rpi_zero(work.activate.y + step->outputs, (rpi_columns(b, step->outputs) - step->outputs));
         if (step->activation) rpi_activate_run(&work);
     }
 }
 
 /* From d and v of the last slot to those of every slot above trained parameters (Equation 9). with_d, with_v: which of them flow.
    g (RPI_BENT; may be NULL): v is the derivative of d along the direction g, and d is in place. */
-static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int with_d, int with_v, rpi_flow flow, const rp_real *g) {
+static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int with_d, int with_v, rpi_flow flow,
+                           const rp_real *g) {
     for (int slot = 0; slot < net->slot_count; slot++) {
         if (!net->summed[slot] || !net->live[slot]) continue;
         if (with_d) rpi_fill_rows(net->slot_rows[slot], n, b->ld, NULL, b->d[slot]);
@@ -3025,23 +3415,28 @@ static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int w
     }
     for (int i = net->step_count - 1; i >= 0; i--) {
         const rpi_step *step = &net->steps[i];
-        size_t row = (size_t)step->out_row * b->ld;
+        ptrdiff_t row = step->out_row * b->ld;
         rp_real *d = with_d ? b->d[step->out] : NULL, *v = with_v ? b->v[step->out] : NULL;
         rpi_activate_work work = rpi_activate_step(b, i, step, n);
-        work.way = RPI_BACKWARD, work.flow = flow, work.d = d ? d + row : NULL, work.v = v ? v + row : NULL;
+        work.way = RPI_BACKWARD;
+        work.flow = flow;
+        work.d = d ? d + row : NULL;
+        work.v = v ? v + row : NULL;
         if (flow == RPI_BENT) work.activate.second = b->bend[i];
         if (!net->live[step->out]) continue;
         if (step->activation) rpi_activate_run(&work);
         if (!net->live[step->in]) continue;
-        step->map->transposed(b, step, net->parameters, n, d, b->d[step->in], v, b->v[step->in], flow != RPI_BOUND, net->summed[step->in]);
-        if (g && rpi_trains(net, step)) step->map->transposed(b, step, g, n, NULL, NULL, b->d[step->out], b->v[step->in], 1, 1);
+        step->map->transposed(b, step, net->parameters, n, d, b->d[step->in], v, b->v[step->in], flow != RPI_BOUND,
+                              net->summed[step->in]);
+        if (g && rpi_trains(net, step))
+            step->map->transposed(b, step, g, n, NULL, NULL, b->d[step->out], b->v[step->in], 1, 1);
     }
 }
 
 static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, const rpi_step *step) {
     if (!step) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: an input is not finite; nothing was changed", who);
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); nothing was changed", who, what,
-                    step->layer, rpi_layer_name(&net->layers[step->layer]));
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); nothing was changed",
+                    who, what, step->layer, rpi_layer_name(&net->layers[step->layer]));
 }
 
 /* Fails with the first layer at which the forward pass left what is finite, if it did. */
@@ -3050,27 +3445,28 @@ static rp_status rpi_check_forward(rp_net *net, const char *who, int n) {
     if (b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT) return rpi_not_finite(net, who, NULL, NULL);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        for (size_t part = 0; part < b->threads; part++)
-            if (b->bad[(size_t)i * b->threads + part]) return rpi_not_finite(net, who, "a value before the activation", step);
-        if (b->kernels->peak(step->outputs, n, b->y[step->out] + (size_t)step->out_row * b->ld, b->ld) >= RPI_EXPONENT)
+        for (ptrdiff_t part = 0; part < b->threads; part++)
+            if (b->bad[i * b->threads + part]) return rpi_not_finite(net, who, "a value before the activation", step);
+        if (b->kernels->peak(step->outputs, n, b->y[step->out] + step->out_row * b->ld, b->ld) >= RPI_EXPONENT)
             return rpi_not_finite(net, who, "a value", step);
     }
     return RP_OK;
 }
 
-static int rpi_all_finite(const rp_real *x, size_t count) {
-    for (size_t i = 0; i < count; i++)
+static int rpi_all_finite(const rp_real *x, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i++)
         if (!rpi_finite(x[i])) return 0;
     return 1;
 }
 
 /* Before anything is changed: values are finite, and S max|d| max|y|, times the positions that share a weight, which bounds
    every sum of a gradient, is too; the same for v, whose sums may be divided by c and multiplied by weight[s]. */
-static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int with_d, int with_v, const rp_real *weight) {
+static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int with_d, int with_v,
+                                  const rp_real *weight) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count);
     int bad = b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT;
-    for (size_t i = 0; i < (size_t)net->step_count * b->threads; i++) bad |= b->bad[i];
+    for (ptrdiff_t i = 0; i < net->step_count * b->threads; i++) bad |= b->bad[i];
     if (bad) return rpi_check_forward(net, who, n);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
@@ -3085,7 +3481,8 @@ static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int w
         most = (rp_real)count * (sizes[0] > 1 ? sizes[0] : 1); /* 1: the bias's input */
         if (step->geometry.filters) most *= (rp_real)step->geometry.out_height * (rp_real)step->geometry.out_width;
         if (peaks[0] >= RPI_EXPONENT) return rpi_not_finite(net, who, "a value", step);
-        if (peaks[1] >= RPI_EXPONENT || !rpi_finite(sizes[1] * most)) return rpi_not_finite(net, who, "the gradient", step);
+        if (peaks[1] >= RPI_EXPONENT || !rpi_finite(sizes[1] * most))
+            return rpi_not_finite(net, who, "the gradient", step);
         most *= (rp_real)sqrt((double)step->fan_in + 1); /* at least 1/c */
         if (weight) most *= sizes[3] > 1 ? sizes[3] : 1;
         if (peaks[2] >= RPI_EXPONENT || peaks[3] >= RPI_EXPONENT || !rpi_finite(sizes[2] * most))
@@ -3101,7 +3498,8 @@ static void rpi_collect(const rp_net *net, const rpi_buffers *b, int count, int 
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         if (!rpi_trains(net, step) || !step->collects) continue;
-        step->map->outer(b, step, count, b->y[step->in], with_d ? b->d[step->out] : NULL, with_v ? b->v[step->out] : NULL, weight, 0, mean,
+        step->map->outer(b, step, count, b->y[step->in], with_d ? b->d[step->out] : NULL,
+                         with_v ? b->v[step->out] : NULL, weight, 0, mean,
                          with_v ? mean / rpi_scale(net, step, rule) : mean, sink);
     }
 }
@@ -3112,7 +3510,7 @@ static void rpi_collect(const rp_net *net, const rpi_buffers *b, int count, int 
 /* v = bound's Hessian times u at the output, in place, for each sample (Equations 44 to 46). */
 static void rpi_flow_at_output(const rp_net *net, const rp_rule *rule, int separable, int count, rp_real *u) {
     const rpi_buffers *b = &net->buffers;
-    size_t ld = b->ld, end = (size_t)net->outputs * ld;
+    ptrdiff_t ld = b->ld, end = net->outputs * ld;
     if (separable || rule->bound == RP_BOUND_TIGHT) {
         b->kernels->weigh(net->outputs, rpi_columns(b, count), u, ld, net->h, ld, 0);
         return;
@@ -3120,28 +3518,29 @@ static void rpi_flow_at_output(const rp_net *net, const rp_rule *rule, int separ
     for (int s = 0; s < count; s++) {
         const rp_real *h = net->h + s;
         rp_real *v = u + s, total = 0, sum = 0;
-        for (size_t i = 0; i < end; i += ld) total += h[i];
-        for (size_t i = 0; i < end; i += ld) {
-            rp_real left = total - h[i], root = left > 0 ? RPI_MATH(sqrt)(h[i] * (left / total)) : 0; /* sqrt(sum(t) p (1 - p)) */
+        for (ptrdiff_t i = 0; i < end; i += ld) total += h[i];
+        for (ptrdiff_t i = 0; i < end; i += ld) {
+            rp_real left = total - h[i],
+                    root = left > 0 ? RPI_MATH(sqrt)(h[i] * (left / total)) : 0; /* sqrt(sum(t) p (1 - p)) */
             sum += root * v[i];
             v[i] = root;
         }
-        for (size_t i = 0; i < end; i += ld) v[i] *= sum;
+        for (ptrdiff_t i = 0; i < end; i += ld) v[i] *= sum;
     }
 }
 
 /* r with E[r r'] = H_f for every sample (the sampled rule): for softmax, sqrt(sum(t)) (p - onehot(k)) with k drawn from p. */
 static void rpi_draw_classes(rp_net *net, int count, rp_real *e) {
-    size_t ld = net->buffers.ld, end = (size_t)net->outputs * ld;
+    ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
     for (int s = 0; s < count; s++) {
         const rp_real *h = net->h + s;
         rp_real total = 0, root, at;
-        for (size_t i = 0; i < end; i += ld) total += h[i];
+        for (ptrdiff_t i = 0; i < end; i += ld) total += h[i];
         root = total > 0 ? 1 / RPI_MATH(sqrt)(total) : 0;
         at = (rp_real)rpi_uniform(&net->random) * total;
-        for (size_t i = 0; i < end; i += ld) {
+        for (ptrdiff_t i = 0; i < end; i += ld) {
             int chosen = at >= 0 && (at < h[i] || i + ld == end);
-            e[i + (size_t)s] = root * (chosen ? h[i] - total : h[i]);
+            e[i + s] = root * (chosen ? h[i] - total : h[i]);
             at = chosen ? -1 : at - h[i];
         }
     }
@@ -3150,7 +3549,7 @@ static void rpi_draw_classes(rp_net *net, int count, rp_real *e) {
 /* total[s] = T_s = sum_l c_l |e_l|_1 (|y_{l-1}|_1 + 1), from the e in v of every slot. */
 static void rpi_reach(const rp_net *net, const rp_rule *rule, int n) {
     const rpi_buffers *b = &net->buffers;
-    memset(b->total, 0, (size_t)n * sizeof *b->total);
+    rpi_zero(b->total, n);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         if (rpi_trains(net, step) && step->collects)
@@ -3164,7 +3563,7 @@ static void rpi_sweep_output(const rp_net *net, const rp_rule *rule, int count, 
     int n = rpi_columns(b, count);
     rp_real *e = b->v[net->slot_count - 1];
     rpi_fill_rows(net->outputs, n, b->ld, NULL, e);
-    for (int s = 0; s < count; s++) e[(size_t)k * b->ld + (size_t)s] = 1;
+    for (int s = 0; s < count; s++) e[k * b->ld + s] = 1;
     rpi_sweep_back(net, b, n, 0, 1, RPI_PLAIN, NULL);
     rpi_reach(net, rule, n);
 }
@@ -3177,25 +3576,27 @@ static rp_status rpi_jacobian(rp_net *net, const char *who, const rp_rule *rule,
     rp_real *flow = net->row_output;
     rpi_sink sink;
     memset(&sink, 0, sizeof sink);
-    sink.take = b->kernels->take_sum, sink.curvature = net->sums;
-    memset(net->sums, 0, net->parameter_count * sizeof *net->sums);
+    sink.take = b->kernels->take_sum;
+    sink.curvature = net->sums;
+    rpi_zero(net->sums, net->parameter_count);
     for (int k = 0; mixes && k < net->outputs; k++) {
         rpi_sweep_output(net, rule, count, k);
-        memcpy(flow + (size_t)k * b->ld, b->total, (size_t)n * sizeof *flow);
+        rpi_copy(flow + k * b->ld, b->total, n);
     }
     if (mixes) rpi_flow_at_output(net, rule, separable, count, flow);
     for (int k = 0; k < net->outputs; k++) {
-        rp_real *row = flow + (size_t)k * b->ld;
+        rp_real *row = flow + k * b->ld;
         rp_status status;
         rpi_sweep_output(net, rule, count, k);
-        memset(row + (mixes ? count : 0), 0, (size_t)(mixes ? n - count : n) * sizeof *row);
-        for (int s = 0; !mixes && s < count; s++) row[s] = net->h[(size_t)k * b->ld + (size_t)s] * b->total[s];
+        rpi_zero(row + (mixes ? count : 0), (mixes ? n - count : n));
+        for (int s = 0; !mixes && s < count; s++) row[s] = net->h[k * b->ld + s] * b->total[s];
         status = rpi_check_finite(net, who, count, 0, 1, row);
         if (status) return status;
         rpi_collect(net, b, count, 0, 1, rule, row, &sink);
     }
     if (!rpi_all_finite(net->sums, net->parameter_count))
-        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the curvature is not finite, or too large; nothing was changed", who);
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the curvature is not finite, or too large; nothing was changed",
+                        who);
     return RP_OK;
 }
 
@@ -3211,20 +3612,21 @@ static rp_status rpi_check_weights(rp_net *net, const char *who, const rp_data *
 static rp_status rpi_check_labels(rp_net *net, const char *who, const rp_data *data) {
     int classes = net->loss == RP_BINARY_CROSS_ENTROPY ? 2 : net->outputs;
     if (net->loss != RP_SOFTMAX_CROSS_ENTROPY && !(net->loss == RP_BINARY_CROSS_ENTROPY && net->outputs == 1))
-        return rpi_fail(net, RP_ERR_LABEL, "%s: labels do not fit the %s of %d outputs; give targets", who, rpi_losses[net->loss].name,
-                        net->outputs);
+        return rpi_fail(net, RP_ERR_LABEL, "%s: labels do not fit the %s of %d outputs; give targets", who,
+                        rpi_losses[net->loss].name, net->outputs);
     for (int s = 0; s < data->count; s++)
         if (data->labels[s] < 0 || data->labels[s] >= classes)
-            return rpi_fail(net, RP_ERR_LABEL, "%s: labels[%d] is %d; it may be 0 to %d", who, s, data->labels[s], classes - 1);
+            return rpi_fail(net, RP_ERR_LABEL, "%s: labels[%d] is %d; it may be 0 to %d", who, s, data->labels[s],
+                            classes - 1);
     return RP_OK;
 }
 
 /* What is not a number passes here, and is found in the loss. */
 static rp_status rpi_check_targets(rp_net *net, const char *who, const rp_data *data) {
-    size_t count = (size_t)data->count * (size_t)net->outputs;
+    ptrdiff_t count = (ptrdiff_t)data->count * net->outputs;
     rp_real most = net->loss == RP_BINARY_CROSS_ENTROPY ? 1 : RPI_REAL_MAX;
     if (net->loss == RP_SQUARED_ERROR || net->loss == RP_HUBER) return RP_OK;
-    for (size_t i = 0; i < count; i++)
+    for (ptrdiff_t i = 0; i < count; i++)
         if (rpi_finite(data->targets[i]) && (data->targets[i] < 0 || data->targets[i] > most))
             return rpi_fail(net, RP_ERR_VALUE, "%s: targets[%z] is %g; with the %s it must be 0 or more%s", who, i,
                             (double)data->targets[i], rpi_losses[net->loss].name, most > 1 ? "" : ", and at most 1");
@@ -3234,26 +3636,30 @@ static rp_status rpi_check_targets(rp_net *net, const char *who, const rp_data *
 static rp_status rpi_check_data(rp_net *net, const char *who, const rp_data *data, int most) {
     rp_status status = rpi_needs(net, who, "data", data);
     if (!status && data->fill)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: data.fill is given; streams are for rp_fit and rp_evaluate, a batch is in memory",
-                        who);
+        return rpi_fail(net, RP_ERR_VALUE,
+                        "%s: data.fill is given; streams are for rp_fit and rp_evaluate, a batch is in memory", who);
     if (!status) status = rpi_needs(net, who, "data.inputs", data->inputs);
     if (status) return status;
     if (data->count < 1 || data->count > most)
         return rpi_fail(net, RP_ERR_VALUE, "%s: data.count is %d; it may be 1 to %d", who, data->count, most);
-    if (!data->targets && !data->labels) return rpi_fail(net, RP_ERR_NULL, "%s: data.targets and data.labels are both NULL", who);
+    if (!data->targets && !data->labels)
+        return rpi_fail(net, RP_ERR_NULL, "%s: data.targets and data.labels are both NULL", who);
     if (data->targets && data->labels)
         return rpi_fail(net, RP_ERR_VALUE, "%s: data.targets and data.labels are both given; one must be NULL", who);
     status = data->labels ? rpi_check_labels(net, who, data) : rpi_check_targets(net, who, data);
     return status ? status : rpi_check_weights(net, who, data);
 }
 
-static rp_status rpi_check_rule(rp_net *net, const char *who, const char *of, const rp_rule *rule) { /* of: "optimizer.", ... */
+static rp_status rpi_check_rule(rp_net *net, const char *who, const char *of,
+                                const rp_rule *rule) { /* of: "optimizer.", ... */
     if ((int)rule->kind < 0 || rule->kind > RP_SAMPLED)
         return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.kind is %d, which is no rp_rule_kind", who, of, (int)rule->kind);
     if ((int)rule->bound < 0 || rule->bound > RP_BOUND_JENSEN)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.bound is %d, which is no rp_bound_kind", who, of, (int)rule->bound);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.bound is %d, which is no rp_bound_kind", who, of,
+                        (int)rule->bound);
     if ((int)rule->scale < 0 || rule->scale > RP_SCALE_FAN_IN)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.scale is %d, which is no rp_scale_kind", who, of, (int)rule->scale);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.scale is %d, which is no rp_scale_kind", who, of,
+                        (int)rule->scale);
     return RP_OK;
 }
 
@@ -3266,8 +3672,9 @@ static void rpi_load_targets(const rp_net *net, const rpi_buffers *b, const rp_d
     }
     for (int i = 0; i < net->outputs; i++)
         for (int s = 0; s < data->count; s++)
-            t[(size_t)i * b->ld + (size_t)s] = net->outputs == 1 && net->loss == RP_BINARY_CROSS_ENTROPY ? (rp_real)data->labels[s]
-                                                                                                         : (rp_real)(data->labels[s] == i);
+            t[i * b->ld + s] = net->outputs == 1 && net->loss == RP_BINARY_CROSS_ENTROPY
+                                   ? (rp_real)data->labels[s]
+                                   : (rp_real)(data->labels[s] == i);
 }
 
 /* Sum over samples of weight times loss; d of the last slot becomes the derivative, h (may be NULL) the second derivative (see
@@ -3276,8 +3683,15 @@ static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const r
     rpi_loss_call call;
     double sum = 0;
     rpi_load_targets(net, b, data);
-    call.outputs = net->outputs, call.count = data->count, call.ld = b->ld, call.delta = net->huber_delta, call.exact = exact;
-    call.y = b->y[net->slot_count - 1], call.d = b->d[net->slot_count - 1], call.h = h, call.loss = net->sample_loss;
+    call.outputs = net->outputs;
+    call.count = data->count;
+    call.ld = b->ld;
+    call.delta = net->huber_delta;
+    call.exact = exact;
+    call.y = b->y[net->slot_count - 1];
+    call.d = b->d[net->slot_count - 1];
+    call.h = h;
+    call.loss = net->sample_loss;
     b->kernels->loss(net->loss, &call);
     for (int s = 0; s < data->count; s++) sum += (data->weights ? (double)data->weights[s] : 1) * net->sample_loss[s];
     return sum;
@@ -3287,7 +3701,7 @@ static void rpi_weigh_rows(const rp_net *net, int count, const rp_real *weights,
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count);
     for (int i = 0; i < net->outputs; i++) {
-        rp_real *row = x + (size_t)i * b->ld;
+        rp_real *row = x + i * b->ld;
         for (int s = 0; weights && s < count; s++) row[s] *= weights[s];
         for (int s = count; s < n; s++) row[s] = 0;
     }
@@ -3300,7 +3714,8 @@ static const rp_real *rpi_weight_of(const rpi_buffers *b, const rp_rule *rule) {
 
 /* With d and h of the output in place: everything from there to finite gradient and curvature, which then wait in d and v of
    every slot (Jacobian: the curvature in net->sums). Changes nothing but scratch. */
-static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, const rp_real *weights, const rp_rule *rule, int separable) {
+static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, const rp_real *weights, const rp_rule *rule,
+                                   int separable) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count), second = rule && rule->kind != RP_JACOBIAN;
     rp_real *v = b->v[net->slot_count - 1];
@@ -3321,8 +3736,8 @@ static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, cons
 }
 
 /* Forward over a batch, to its loss; its second derivative in net->h for a rule, or (exact) for products. */
-static rp_status rpi_value(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep, int exact, const rp_rule *rule,
-                           double *loss) {
+static rp_status rpi_value(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep, int exact,
+                           const rp_rule *rule, double *loss) {
     const rpi_buffers *b = &net->buffers;
     rp_status status = rpi_check_data(net, who, batch, net->batch);
     if (!status && rule) status = rpi_check_rule(net, who, "", rule);
@@ -3337,9 +3752,11 @@ static rp_status rpi_value(rp_net *net, const char *who, const rp_data *batch, r
 }
 
 /* Forward, loss and backward over a batch. */
-static rp_status rpi_differentiate(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep, const rp_rule *rule, double *loss) {
+static rp_status rpi_differentiate(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep,
+                                   const rp_rule *rule, double *loss) {
     rp_status status = rpi_value(net, who, batch, keep, 0, rule, loss);
-    return status ? status : rpi_backward_pass(net, who, batch->count, batch->weights, rule, rpi_losses[net->loss].separable);
+    return status ? status
+                  : rpi_backward_pass(net, who, batch->count, batch->weights, rule, rpi_losses[net->loss].separable);
 }
 
 /* From a successful backward pass into the flat arrays. */
@@ -3347,16 +3764,18 @@ static void rpi_fill_arrays(rp_net *net, int count, const rp_rule *rule) {
     int second = rule && rule->kind != RP_JACOBIAN;
     rpi_sink sink;
     memset(&sink, 0, sizeof sink);
-    sink.take = net->buffers.kernels->take_arrays, sink.gradient = net->gradient, sink.curvature = net->curvature;
+    sink.take = net->buffers.kernels->take_arrays;
+    sink.gradient = net->gradient;
+    sink.curvature = net->curvature;
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
-        size_t size = layer->weight_count + layer->bias_count;
+        ptrdiff_t size = layer->weight_count + layer->bias_count;
         if (!layer->frozen) continue;
-        memset(net->gradient + layer->weights, 0, size * sizeof(rp_real));
-        if (rule) memset(net->curvature + layer->weights, 0, size * sizeof(rp_real));
+        rpi_zero(net->gradient + layer->weights, size);
+        if (rule) rpi_zero(net->curvature + layer->weights, size);
     }
     rpi_collect(net, &net->buffers, count, 1, second, rule, rpi_weight_of(&net->buffers, rule), &sink);
-    if (rule && !second) memcpy(net->curvature, net->sums, net->parameter_count * sizeof(rp_real));
+    if (rule && !second) rpi_copy(net->curvature, net->sums, net->parameter_count);
     net->has_gradient |= 1;
     if (rule) net->has_curvature |= 1;
 }
@@ -3390,14 +3809,16 @@ RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count) {
     b = &net->buffers;
     rpi_load_rows(b, x, count, net->inputs, b->y[0]);
     rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_SLOPES, NULL);
-    b->kernels->transpose(b->y[net->slot_count - 1], b->ld, net->outputs, count, net->row_output, (size_t)net->outputs, net->outputs);
+    b->kernels->transpose(b->y[net->slot_count - 1], b->ld, net->outputs, count, net->row_output, net->outputs,
+                          net->outputs);
     net->forward_count = count;
     return RP_OK;
 }
 
 RP_API const rp_real *rp_output(const rp_net *net) { return net && net->forward_count > 0 ? net->row_output : NULL; }
 
-RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature, const rp_rule *rule) {
+RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature,
+                                       const rp_rule *rule) {
     static const char who[] = "rp_backward_from";
     rp_rule chosen = rule ? *rule : rp_rule_default();
     rp_status status = rpi_trainable(net, who);
@@ -3408,15 +3829,18 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
     if (!status) status = rpi_check_rule(net, who, "", &chosen);
     if (status) return status;
     count = net->forward_count;
-    if (count < 1) return rpi_fail(net, RP_ERR_ORDER, "%s: no rp_forward came before, or another call has used the net since", who);
-    for (size_t i = 0; output_curvature && i < (size_t)count * (size_t)net->outputs; i++)
+    if (count < 1)
+        return rpi_fail(net, RP_ERR_ORDER, "%s: no rp_forward came before, or another call has used the net since",
+                        who);
+    for (ptrdiff_t i = 0; output_curvature && i < (ptrdiff_t)count * net->outputs; i++)
         if (!rpi_finite(output_curvature[i]) || output_curvature[i] < 0)
-            return rpi_fail(net, RP_ERR_VALUE, "%s: output_curvature[%z] is %g; it must be finite and 0 or more", who, i,
-                            (double)output_curvature[i]);
+            return rpi_fail(net, RP_ERR_VALUE, "%s: output_curvature[%z] is %g; it must be finite and 0 or more", who,
+                            i, (double)output_curvature[i]);
     b = &net->buffers;
     net->forward_count = 0;
     rule = output_curvature ? &chosen : NULL;
-    if (rule && rule->kind == RP_PATHS) rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_SLOPES, rule); /* now with u */
+    if (rule && rule->kind == RP_PATHS)
+        rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_SLOPES, rule); /* now with u */
     rpi_load_rows(b, output_gradient, count, net->outputs, b->d[net->slot_count - 1]);
     if (rule) rpi_load_rows(b, output_curvature, count, net->outputs, net->h);
     random = net->random;
@@ -3442,7 +3866,7 @@ static void rpi_lay_out_tangents(rp_net *net, rpi_arena *arena) {
         if (arena->base) b->r[slot] = rows;
     }
     for (int i = 0; i < net->step_count; i++) {
-        rp_real *rows = b->second[i] ? rpi_claim_rows(arena, (size_t)net->steps[i].outputs, b->ld) : NULL;
+        rp_real *rows = b->second[i] ? rpi_claim_rows(arena, net->steps[i].outputs, b->ld) : NULL;
         if (arena->base) b->bend[i] = rows;
     }
     net->spare = rpi_claim_reals(arena, net->parameter_count);
@@ -3467,7 +3891,7 @@ static void rpi_apply_along(const rp_net *net, const rpi_buffers *b, const rpi_s
         step->map->apply(b, &term, net->parameters, n, t[step->in], t[step->out], NULL, NULL, 0);
         term.add = 1;
     }
-    if (!term.add) rpi_fill_rows(step->outputs, n, b->ld, NULL, t[step->out] + (size_t)step->out_row * b->ld);
+    if (!term.add) rpi_fill_rows(step->outputs, n, b->ld, NULL, t[step->out] + step->out_row * b->ld);
 }
 
 /* t, and t2 or bend (each may be NULL), of every slot above trained parameters. sigma' and sigma'' (bend: sigma'' d) are in place. */
@@ -3475,15 +3899,17 @@ static void rpi_sweep_tangents(const rp_net *net, const rpi_buffers *b, int n, c
                                rp_real *const *t2, rp_real *const *bend) {
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        size_t row = (size_t)step->out_row * b->ld;
+        ptrdiff_t row = step->out_row * b->ld;
         rpi_activate_work work;
         if (!net->live[step->out]) continue;
         rpi_apply_along(net, b, step, n, g, b->y, 1, t);
         if (t2) rpi_apply_along(net, b, step, n, g, t, 0, t2);
         if (!step->activation) continue;
         work = rpi_activate_step(b, i, step, n);
-        work.way = RPI_TANGENT, work.v = t[step->out] + row;
-        work.d = t2 ? t2[step->out] + row : NULL, work.bend = bend ? bend[i] : NULL;
+        work.way = RPI_TANGENT;
+        work.v = t[step->out] + row;
+        work.d = t2 ? t2[step->out] + row : NULL;
+        work.bend = bend ? bend[i] : NULL;
         rpi_activate_run(&work);
     }
 }
@@ -3491,7 +3917,7 @@ static void rpi_sweep_tangents(const rp_net *net, const rpi_buffers *b, int n, c
 /* x = H_f x for each sample, H_f the loss's Hessian by the outputs: diag(h), for softmax diag(h) - h h' / sum(h). */
 static void rpi_loss_hessian(const rp_net *net, int n, rp_real *x) {
     const rpi_buffers *b = &net->buffers;
-    size_t ld = b->ld, end = (size_t)net->outputs * ld;
+    ptrdiff_t ld = b->ld, end = net->outputs * ld;
     if (rpi_losses[net->loss].separable) {
         b->kernels->weigh(net->outputs, n, x, ld, net->h, ld, 0);
         return;
@@ -3499,16 +3925,19 @@ static void rpi_loss_hessian(const rp_net *net, int n, rp_real *x) {
     for (int s = 0; s < n; s++) {
         const rp_real *h = net->h + s;
         rp_real total = 0, mean = 0;
-        for (size_t i = 0; i < end; i += ld) total += h[i], mean += h[i] * x[i + (size_t)s];
+        for (ptrdiff_t i = 0; i < end; i += ld) {
+            total += h[i];
+            mean += h[i] * x[i + s];
+        }
         mean = total > 0 ? mean / total : 0;
-        for (size_t i = 0; i < end; i += ld) x[i + (size_t)s] = h[i] * (x[i + (size_t)s] - mean);
+        for (ptrdiff_t i = 0; i < end; i += ld) x[i + s] = h[i] * (x[i + s] - mean);
     }
 }
 
 static double rpi_dot_outputs(const rp_net *net, int count, const rp_real *x, const rp_real *y) {
     double sum = 0;
     for (int i = 0; i < net->outputs; i++, x += net->buffers.ld, y += net->buffers.ld)
-        sum += net->buffers.kernels->dot((size_t)count, x, y);
+        sum += net->buffers.kernels->dot(count, x, y);
     return sum;
 }
 
@@ -3516,8 +3945,9 @@ static double rpi_dot_outputs(const rp_net *net, int count, const rp_real *x, co
 static rp_status rpi_check_vector(rp_net *net, const char *who, const char *what, const rp_real *x) {
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
-        for (size_t at = layer->weights; !layer->frozen && at < layer->biases + layer->bias_count; at++)
-            if (!rpi_finite(x[at])) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s[%z] is %g", who, what, at, (double)x[at]);
+        for (ptrdiff_t at = layer->weights; !layer->frozen && at < layer->biases + layer->bias_count; at++)
+            if (!rpi_finite(x[at]))
+                return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s[%z] is %g", who, what, at, (double)x[at]);
     }
     return RP_OK;
 }
@@ -3525,7 +3955,7 @@ static rp_status rpi_check_vector(rp_net *net, const char *who, const char *what
 static void rpi_zero_frozen(const rp_net *net, rp_real *x) {
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
-        if (layer->frozen) memset(x + layer->weights, 0, (layer->weight_count + layer->bias_count) * sizeof *x);
+        if (layer->frozen) rpi_zero(x + layer->weights, (layer->weight_count + layer->bias_count));
     }
 }
 
@@ -3540,28 +3970,30 @@ static rp_status rpi_tool(rp_net *net, const char *who, const rp_data *batch, co
 }
 
 /* g'grad f and g'Hg, with y, sigma', sigma'' and the loss's d and h in place: forward only. */
-static rp_status rpi_directional(rp_net *net, const char *who, int count, const rp_real *weights, const rp_real *g, double *first,
-                                 double *second) {
+static rp_status rpi_directional(rp_net *net, const char *who, int count, const rp_real *weights, const rp_real *g,
+                                 double *first, double *second) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count), last = net->slot_count - 1;
     rp_real *d = net->row_output, *t = b->v[last];
-    size_t size = (size_t)net->outputs * b->ld * sizeof *d;
+    ptrdiff_t size = net->outputs * b->ld;
     *first = *second = 0;
     if (!net->live[last]) return RP_OK;
     rpi_weigh_rows(net, count, weights, b->d[last]);
     rpi_weigh_rows(net, count, weights, net->h);
-    memcpy(d, b->d[last], size);
+    rpi_copy(d, b->d[last], size);
     rpi_sweep_tangents(net, b, n, g, b->v, b->d, NULL);
     *first = rpi_dot_outputs(net, count, d, t) / count;
     *second = 2 * rpi_dot_outputs(net, count, d, b->d[last]);
-    memcpy(d, t, size);
+    rpi_copy(d, t, size);
     rpi_loss_hessian(net, n, t);
     *second = (*second + rpi_dot_outputs(net, count, d, t)) / count;
     if (rpi_finite_double(*first) && rpi_finite_double(*second)) return RP_OK;
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the derivatives along the direction are %g and %g", who, *first, *second);
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the derivatives along the direction are %g and %g", who, *first,
+                    *second);
 }
 
-RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first, rp_real *second) {
+RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first,
+                                rp_real *second) {
     static const char who[] = "rp_directional";
     double loss, a, b;
     rp_status status = rpi_tool(net, who, batch, "direction", direction, NULL, NULL);
@@ -3569,7 +4001,8 @@ RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real
     if (!status) status = rpi_directional(net, who, batch->count, batch->weights, direction, &a, &b);
     if (status) return status;
     if (!rpi_finite((rp_real)a) || !rpi_finite((rp_real)b))
-        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the derivatives along the direction are %g and %g: too large", who, a, b);
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the derivatives along the direction are %g and %g: too large", who,
+                        a, b);
     if (first) *first = (rp_real)a;
     if (second) *second = (rp_real)b;
     return RP_OK;
@@ -3604,7 +4037,8 @@ static void rpi_collect_product(const rp_net *net, int count, int gauss_newton, 
         sink.take = b->kernels->take_arrays;
         step.map->outer(b, &step, count, b->y[step.in], b->v[step.out], NULL, NULL, 0, mean, mean, &sink);
         if (gauss_newton || !net->live[step.in]) continue;
-        sink.take = b->kernels->take_sum, step.bias = 0; /* its input is 1 whatever the direction */
+        sink.take = b->kernels->take_sum;
+        step.bias = 0; /* its input is 1 whatever the direction */
         step.map->outer(b, &step, count, b->r[step.in], b->d[step.out], NULL, NULL, 0, mean, mean, &sink);
     }
 }
@@ -3615,7 +4049,7 @@ static rp_status rpi_multiply(rp_net *net, const char *who, int count, int gauss
     int n = rpi_columns(b, count), last = net->slot_count - 1;
     if (net->live[last]) {
         rpi_sweep_tangents(net, b, n, g, b->r, NULL, gauss_newton ? NULL : b->bend);
-        memcpy(b->v[last], b->r[last], (size_t)net->outputs * b->ld * sizeof(rp_real));
+        rpi_copy(b->v[last], b->r[last], net->outputs * b->ld);
         rpi_loss_hessian(net, n, b->v[last]);
         if (gauss_newton) rpi_sweep_back(net, b, n, 0, 1, RPI_PLAIN, NULL);
         else rpi_sweep_back(net, b, n, 0, 1, RPI_BENT, g);
@@ -3626,12 +4060,12 @@ static rp_status rpi_multiply(rp_net *net, const char *who, int count, int gauss
                     gauss_newton ? "Gauss-Newton matrix" : "Hessian");
 }
 
-static rp_status rpi_product_with(rp_net *net, const char *who, const rp_data *batch, int gauss_newton, const rp_real *v,
-                                  rp_real *out) {
+static rp_status rpi_product_with(rp_net *net, const char *who, const rp_data *batch, int gauss_newton,
+                                  const rp_real *v, rp_real *out) {
     rp_status status = rpi_tool(net, who, batch, "v", v, "out", out);
     if (!status) status = rpi_expand(net, who, batch, gauss_newton);
     if (!status) status = rpi_multiply(net, who, batch->count, gauss_newton, v);
-    if (!status) memcpy(out, net->sums, net->parameter_count * sizeof *out);
+    if (!status) rpi_copy(out, net->sums, net->parameter_count);
     return status;
 }
 RP_API rp_status rp_hessian_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out) {
@@ -3654,7 +4088,7 @@ static int rpi_stack(const rp_net *net) {
 }
 
 /* net->sums = column i of H or G, after rpi_expand; net->spare is 0 before and after. */
-static rp_status rpi_multiply_unit(rp_net *net, const char *who, int count, int gauss_newton, size_t i) {
+static rp_status rpi_multiply_unit(rp_net *net, const char *who, int count, int gauss_newton, ptrdiff_t i) {
     rp_status status;
     net->spare[i] = 1;
     status = rpi_multiply(net, who, count, gauss_newton, net->spare);
@@ -3663,14 +4097,15 @@ static rp_status rpi_multiply_unit(rp_net *net, const char *who, int count, int 
 }
 
 /* H or G as a matrix with rows ld apart, by a product for each parameter, after rpi_expand. Exactly symmetric. */
-static rp_status rpi_form_matrix(rp_net *net, const char *who, int count, int gauss_newton, rp_real *out, size_t ld) {
-    size_t n = net->parameter_count;
-    memset(net->spare, 0, n * sizeof *net->spare);
-    for (size_t i = 0; i < n; i++) {
+static rp_status rpi_form_matrix(rp_net *net, const char *who, int count, int gauss_newton, rp_real *out,
+                                 ptrdiff_t ld) {
+    ptrdiff_t n = net->parameter_count;
+    rpi_zero(net->spare, n);
+    for (ptrdiff_t i = 0; i < n; i++) {
         rp_status status = rpi_multiply_unit(net, who, count, gauss_newton, i);
         if (status) return status;
-        memcpy(out + i * ld, net->sums, n * sizeof *out);
-        for (size_t j = 0; j < i; j++) out[i * ld + j] = out[j * ld + i] = (out[i * ld + j] + out[j * ld + i]) / 2;
+        rpi_copy(out + i * ld, net->sums, n);
+        for (ptrdiff_t j = 0; j < i; j++) out[i * ld + j] = out[j * ld + i] = (out[i * ld + j] + out[j * ld + i]) / 2;
     }
     return RP_OK;
 }
@@ -3678,8 +4113,9 @@ static rp_status rpi_form_matrix(rp_net *net, const char *who, int count, int ga
 RP_API rp_status rp_hessian_matrix(rp_net *net, const rp_data *batch, size_t most, rp_real *out) {
     static const char who[] = "rp_hessian_matrix";
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, "out", out);
-    if (!status && net->parameter_count > most)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: the net has %z parameters, but most is %z", who, net->parameter_count, most);
+    if (!status && (size_t)net->parameter_count > most)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: the net has %z parameters, but most is %z", who, net->parameter_count,
+                        most);
     if (!status) status = rpi_expand(net, who, batch, 0);
     return status ? status : rpi_form_matrix(net, who, batch->count, 0, out, net->parameter_count);
 }
@@ -3693,8 +4129,9 @@ static void rpi_lay_out_recursion(const rp_net *net, rpi_arena *arena, rpi_recur
     for (int slot = 1; slot < net->slot_count; slot++)
         if (net->slot_rows[slot] > widest) widest = net->slot_rows[slot];
     r->ld = rpi_leading(widest);
-    r->s = rpi_claim_rows(arena, (size_t)widest, r->ld), r->left = rpi_claim_rows(arena, (size_t)widest, r->ld);
-    r->turned = rpi_claim_rows(arena, (size_t)widest, r->ld);
+    r->s = rpi_claim_rows(arena, widest, r->ld);
+    r->left = rpi_claim_rows(arena, widest, r->ld);
+    r->turned = rpi_claim_rows(arena, widest, r->ld);
     if (arena->base) rpi_fill_rows(widest, (int)r->ld, r->ld, NULL, r->s);
 }
 
@@ -3703,23 +4140,32 @@ static void rpi_recursion_below(const rp_net *net, const rpi_step *step, rpi_rec
     const rpi_buffers *b = &net->buffers;
     rpi_product q;
     memset(&q, 0, sizeof q);
-    q.m = step->inputs, q.k = step->outputs, q.a = net->parameters + step->weights, q.a_row = 1, q.a_column = (size_t)step->inputs;
-    q.ldb = q.ldc = r->ld, q.a_packed = b->a_packed;
-    q.n = rpi_columns(b, step->outputs), q.b = r->s, q.c = r->left;
+    q.m = step->inputs;
+    q.k = step->outputs;
+    q.a = net->parameters + step->weights;
+    q.a_row = 1;
+    q.a_column = step->inputs;
+    q.ldb = q.ldc = r->ld;
+    q.a_packed = b->a_packed;
+    q.n = rpi_columns(b, step->outputs);
+    q.b = r->s;
+    q.c = r->left;
     b->kernels->product(&q);
-    q.n = rpi_columns(b, step->inputs), q.b = r->turned, q.c = r->s;
+    q.n = rpi_columns(b, step->inputs);
+    q.b = r->turned;
+    q.c = r->s;
     b->kernels->transpose(r->left, r->ld, step->inputs, step->outputs, r->turned, r->ld, q.n);
     b->kernels->product(&q);
 }
 
 /* out = H_f of sample s, rows ld_out apart */
-static void rpi_sample_hessian(const rp_net *net, size_t s, rp_real *out, size_t ld_out) {
-    size_t ld = net->buffers.ld, outputs = (size_t)net->outputs;
+static void rpi_sample_hessian(const rp_net *net, ptrdiff_t s, rp_real *out, ptrdiff_t ld_out) {
+    ptrdiff_t ld = net->buffers.ld, outputs = net->outputs;
     const rp_real *h = net->h + s;
     rp_real total = 0;
-    for (size_t i = 0; i < outputs; i++) total += h[i * ld];
-    for (size_t i = 0; i < outputs; i++)
-        for (size_t k = 0; k < outputs; k++) {
+    for (ptrdiff_t i = 0; i < outputs; i++) total += h[i * ld];
+    for (ptrdiff_t i = 0; i < outputs; i++)
+        for (ptrdiff_t k = 0; k < outputs; k++) {
             rp_real mixed = rpi_losses[net->loss].separable || !(total > 0) ? 0 : h[i * ld] * (h[k * ld] / total);
             out[i * ld_out + k] = (i == k ? h[i * ld] : 0) - mixed;
         }
@@ -3727,19 +4173,19 @@ static void rpi_sample_hessian(const rp_net *net, size_t s, rp_real *out, size_t
 
 /* S, the Hessian of sample s by the values before a step's activation: from the step above S = diag(sigma') W' S W diag(sigma') +
    diag(sigma'' d). The second derivative by W_ij is S_ii y_j^2: v = the diagonal of S. */
-static void rpi_recur(const rp_net *net, size_t s, rpi_recursion *r) {
+static void rpi_recur(const rp_net *net, ptrdiff_t s, rpi_recursion *r) {
     const rpi_buffers *b = &net->buffers;
     rpi_sample_hessian(net, s, r->s, r->ld);
     for (int i = net->step_count - 1; i >= 0 && net->live[i + 1]; i--) {
         const rpi_step *step = &net->steps[i];
-        size_t n = (size_t)step->outputs, ld = r->ld;
+        ptrdiff_t n = step->outputs, ld = r->ld;
         const rp_real *slope = b->slope[i], *second = b->second[i];
-        for (size_t a = 0; slope && a < n; a++) {
-            for (size_t c = 0; c < n; c++) r->s[a * ld + c] *= slope[a * b->ld + s] * slope[c * b->ld + s];
+        for (ptrdiff_t a = 0; slope && a < n; a++) {
+            for (ptrdiff_t c = 0; c < n; c++) r->s[a * ld + c] *= slope[a * b->ld + s] * slope[c * b->ld + s];
             if (second) r->s[a * ld + a] += second[a * b->ld + s];
         }
         if (rpi_trains(net, step))
-            for (size_t a = 0; a < n; a++) b->v[i + 1][a * b->ld + s] = r->s[a * ld + a];
+            for (ptrdiff_t a = 0; a < n; a++) b->v[i + 1][a * b->ld + s] = r->s[a * ld + a];
         if (net->live[i] && step->map == &rpi_dense_map) rpi_recursion_below(net, step, r);
     }
 }
@@ -3751,12 +4197,13 @@ static void rpi_collect_squares(const rp_net *net, int count) {
     int n = rpi_columns(b, count);
     rpi_sink sink;
     memset(&sink, 0, sizeof sink);
-    sink.take = b->kernels->take_arrays, sink.gradient = net->sums;
+    sink.take = b->kernels->take_arrays;
+    sink.gradient = net->sums;
     rpi_zero_frozen(net, net->sums);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         if (!rpi_trains(net, step)) continue;
-        memcpy(b->r[i], b->y[i], rpi_slot_rows(net, i) * b->ld * sizeof(rp_real));
+        rpi_copy(b->r[i], b->y[i], rpi_slot_rows(net, i) * b->ld);
         b->kernels->weigh(net->slot_rows[i], n, b->r[i], b->ld, b->r[i], b->ld, 0);
         step->map->outer(b, step, count, b->r[i], b->v[i + 1], NULL, NULL, 0, mean, mean, &sink);
     }
@@ -3769,23 +4216,25 @@ static rp_status rpi_check_sums(rp_net *net, const char *who, const char *what) 
 
 /* Memory for one call: a layout runs for its size, then on this block. */
 static rp_status rpi_temporary(rp_net *net, const char *who, rpi_block *block, rpi_arena *arena) {
-    if (arena->overflow) return rpi_fail(net, RP_ERR_OVERFLOW, "%s: its matrices need more memory than can be addressed", who);
+    if (arena->overflow)
+        return rpi_fail(net, RP_ERR_OVERFLOW, "%s: its matrices need more memory than can be addressed", who);
     if (!rpi_block_new(&net->memory, block, arena->used))
         return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes", who, arena->used);
-    arena->base = block->base, arena->used = 0;
+    arena->base = block->base;
+    arena->used = 0;
     return RP_OK;
 }
 
 /* By a product for each parameter. */
 static rp_status rpi_product_diagonal(rp_net *net, const char *who, int count, rp_real *diagonal) {
-    size_t n = net->parameter_count;
+    ptrdiff_t n = net->parameter_count;
     rp_status status = RP_OK;
-    memset(net->spare, 0, n * sizeof *net->spare);
-    for (size_t i = 0; !status && i < n; i++) {
+    rpi_zero(net->spare, n);
+    for (ptrdiff_t i = 0; !status && i < n; i++) {
         status = rpi_multiply_unit(net, who, count, 0, i);
         diagonal[i] = net->sums[i];
     }
-    memcpy(net->sums, diagonal, n * sizeof *diagonal);
+    rpi_copy(net->sums, diagonal, n);
     return status;
 }
 
@@ -3795,7 +4244,7 @@ static rp_status rpi_hessian_diagonal(rp_net *net, const char *who, const rp_dat
     int stack = rpi_stack(net);
     if (!status && !stack) status = rpi_product_diagonal(net, who, batch->count, r->diagonal);
     if (status) return status;
-    for (int s = 0; s < batch->count && stack; s++) rpi_recur(net, (size_t)s, r);
+    for (int s = 0; s < batch->count && stack; s++) rpi_recur(net, s, r);
     if (stack) rpi_collect_squares(net, batch->count);
     return rpi_check_sums(net, who, "the diagonal");
 }
@@ -3813,7 +4262,7 @@ RP_API rp_status rp_hessian_diagonal(rp_net *net, const rp_data *batch, rp_real 
     if (status) return status;
     rpi_lay_out_recursion(net, &arena, &r);
     status = rpi_hessian_diagonal(net, who, batch, &r);
-    if (!status) memcpy(out, net->sums, net->parameter_count * sizeof *out);
+    if (!status) rpi_copy(out, net->sums, net->parameter_count);
     rpi_block_free(&net->memory, &block);
     return status;
 }
@@ -3823,23 +4272,25 @@ static void rpi_collect_own_squares(const rp_net *net, int count, rp_real *const
     const rpi_buffers *b = &net->buffers;
     rpi_sink sink;
     memset(&sink, 0, sizeof sink);
-    sink.take = b->kernels->take_sum, sink.curvature = net->sums;
+    sink.take = b->kernels->take_sum;
+    sink.curvature = net->sums;
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         if (rpi_trains(net, step) && step->collects)
-            step->map->outer(b, step, count, b->y[step->in], NULL, v[step->out], b->ones, 1, 1, 1 / (rp_real)count, &sink);
+            step->map->outer(b, step, count, b->y[step->in], NULL, v[step->out], b->ones, 1, 1, 1 / (rp_real)count,
+                             &sink);
     }
 }
 
 /* Column k of a factor C of the loss's Hessian, C C' = H_f: sqrt(h_k) e_k, for softmax sqrt(h_k) (e_k - h / sum(h)). */
 static void rpi_factor_column(const rp_net *net, int count, int k, rp_real *e) {
     const rpi_buffers *b = &net->buffers;
-    size_t ld = b->ld, end = (size_t)net->outputs * ld, at = (size_t)k * ld;
+    ptrdiff_t ld = b->ld, end = net->outputs * ld, at = k * ld;
     rpi_fill_rows(net->outputs, rpi_columns(b, count), ld, NULL, e);
-    for (size_t s = 0; s < (size_t)count; s++) {
+    for (ptrdiff_t s = 0; s < count; s++) {
         rp_real root = RPI_MATH(sqrt)(net->h[at + s]), total = 0;
-        for (size_t i = s; i < end && !rpi_losses[net->loss].separable; i += ld) total += net->h[i];
-        for (size_t i = s; i < end && total > 0; i += ld) e[i] = -root * (net->h[i] / total);
+        for (ptrdiff_t i = s; i < end && !rpi_losses[net->loss].separable; i += ld) total += net->h[i];
+        for (ptrdiff_t i = s; i < end && total > 0; i += ld) e[i] = -root * (net->h[i] / total);
         e[at + s] += root;
     }
 }
@@ -3850,14 +4301,14 @@ RP_API rp_status rp_gauss_newton_diagonal(rp_net *net, const rp_data *batch, rp_
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, "out", out);
     if (!status) status = rpi_expand(net, who, batch, 1);
     if (status) return status;
-    memset(net->sums, 0, net->parameter_count * sizeof *net->sums);
+    rpi_zero(net->sums, net->parameter_count);
     for (int k = 0; k < net->outputs && net->live[net->slot_count - 1]; k++) {
         rpi_factor_column(net, batch->count, k, b->v[net->slot_count - 1]);
         rpi_sweep_back(net, b, rpi_columns(b, batch->count), 0, 1, RPI_PLAIN, NULL);
         rpi_collect_own_squares(net, batch->count, b->v);
     }
     status = rpi_check_sums(net, who, "the diagonal");
-    if (!status) memcpy(out, net->sums, net->parameter_count * sizeof *out);
+    if (!status) rpi_copy(out, net->sums, net->parameter_count);
     return status;
 }
 
@@ -3871,10 +4322,11 @@ static rp_status rpi_square_norms(rp_net *net, const char *who, const rp_data *b
     rp_status status = rpi_differentiate(net, who, batch, RPI_KEEP_SLOPES, NULL, &loss);
     if (status) return status;
     n = rpi_columns(b, batch->count);
-    memset(b->total, 0, (size_t)n * sizeof *b->total);
+    rpi_zero(b->total, n);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        if (rpi_trains(net, step) && step->collects) step->map->reach(b, step, n, b->y[step->in], b->d[step->out], 1, 1, b->total);
+        if (rpi_trains(net, step) && step->collects)
+            step->map->reach(b, step, n, b->y[step->in], b->d[step->out], 1, 1, b->total);
     }
     for (int s = 0; s < batch->count; s++)
         if (!rpi_finite(b->total[s]))
@@ -3892,12 +4344,12 @@ RP_API rp_status rp_sample_gradient_norms(rp_net *net, const rp_data *batch, rp_
 
 /* variance = sum_s (g_s - g)^2 / (S - 1) = (sum_s g_s^2 - S g^2) / (S - 1), where sums holds g and then the mean of the squares */
 static rp_status rpi_sample_variance(rp_net *net, const char *who, int count) {
-    size_t n = net->parameter_count;
+    ptrdiff_t n = net->parameter_count;
     rp_real scale = (rp_real)count / (rp_real)(count - 1);
-    memcpy(net->spare, net->sums, n * sizeof *net->spare);
-    memset(net->sums, 0, n * sizeof *net->sums);
+    rpi_copy(net->spare, net->sums, n);
+    rpi_zero(net->sums, n);
     rpi_collect_own_squares(net, count, net->buffers.d);
-    for (size_t i = 0; i < n; i++) {
+    for (ptrdiff_t i = 0; i < n; i++) {
         rp_real rest = net->sums[i] - net->spare[i] * net->spare[i];
         net->sums[i] = rest < 0 ? 0 : scale * rest; /* rounding can leave a little less than 0 */
     }
@@ -3917,7 +4369,8 @@ RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *
     if (count < 2) return rpi_fail(net, RP_ERR_VALUE, "%s: data.count is 1; noise needs 2 samples or more", who);
     for (int s = 0; s < count; s++) squares += (double)net->buffers.total[s];
     memset(&sink, 0, sizeof sink);
-    sink.take = net->buffers.kernels->take_arrays, sink.gradient = net->sums;
+    sink.take = net->buffers.kernels->take_arrays;
+    sink.gradient = net->sums;
     rpi_zero_frozen(net, net->sums);
     rpi_collect(net, &net->buffers, count, 1, 0, NULL, NULL, &sink);
     mean = net->buffers.kernels->dot(net->parameter_count, net->sums, net->sums);
@@ -3927,8 +4380,9 @@ RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *
         return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the squares %g and %g are too large", who, mean, spread);
     if (variance) status = rpi_sample_variance(net, who, count);
     if (status) return status;
-    if (variance) memcpy(variance, net->sums, net->parameter_count * sizeof *variance);
-    noise->gradient = (rp_real)mean, noise->variance = (rp_real)spread;
+    if (variance) rpi_copy(variance, net->sums, net->parameter_count);
+    noise->gradient = (rp_real)mean;
+    noise->variance = (rp_real)spread;
     noise->signal = (rp_real)(mean - spread / count);
     noise->scale = noise->signal > 0 ? noise->variance / noise->signal : 0;
     if (!rpi_finite(noise->scale)) noise->scale = 0;
@@ -3941,23 +4395,27 @@ typedef struct rpi_factors {
 } rpi_factors;
 
 static void rpi_lay_out_factors(const rp_net *net, rpi_arena *arena, rpi_factors *rows) {
-    size_t most = 0;
+    ptrdiff_t most = 0;
     for (int slot = 0; slot < net->slot_count; slot++)
         if (rpi_slot_rows(net, slot) > most) most = rpi_slot_rows(net, slot);
-    rows->d = rpi_claim_reals(arena, most), rows->y = rpi_claim_reals(arena, most), rows->states = rpi_claim_reals(arena, most);
+    rows->d = rpi_claim_reals(arena, most);
+    rows->y = rpi_claim_reals(arena, most);
+    rows->states = rpi_claim_reals(arena, most);
 }
 
 /* Sample s of a slot, rows from `from` on, as one row. */
 static void rpi_gather_sample(const rpi_buffers *b, const rp_real *slot, int from, int rows, int s, rp_real *out) {
-    for (int i = 0; i < rows; i++) out[i] = slot[(size_t)(from + i) * b->ld + (size_t)s];
+    for (int i = 0; i < rows; i++) out[i] = slot[(from + i) * b->ld + s];
 }
 
 /* The factors of one layer, from its steps: the one that reads its input, and the last of those that read its own states. */
 static void rpi_gather_factors(const rp_net *net, int layer, int s, rpi_factors *rows, rp_sample_factors *factors) {
     const rpi_buffers *b = &net->buffers;
     const rpi_layer *l = &net->layers[layer];
-    factors->sample = s, factors->layer = layer;
-    factors->d = rows->d, factors->y = factors->states = NULL;
+    factors->sample = s;
+    factors->layer = layer;
+    factors->d = rows->d;
+    factors->y = factors->states = NULL;
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         int size = net->slot_rows[step->out], first = l->kind == RPI_RECURSIVE ? l->units : 0;
@@ -4017,13 +4475,15 @@ static rp_status rpi_system_times(rpi_system *system, const rp_real *x, rp_real 
     rp_status status = rpi_multiply(net, system->who, system->count, system->gauss_newton, x);
     system->products++;
     if (status) return status;
-    memcpy(out, net->sums, net->parameter_count * sizeof *out);
+    rpi_copy(out, net->sums, net->parameter_count);
     net->buffers.kernels->blend(net->parameter_count, system->damping, x, NULL, 1, out);
     rpi_zero_frozen(net, out);
     return RP_OK;
 }
 
-static double rpi_norm(const rp_net *net, const rp_real *x) { return sqrt(net->buffers.kernels->dot(net->parameter_count, x, x)); }
+static double rpi_norm(const rp_net *net, const rp_real *x) {
+    return sqrt(net->buffers.kernels->dot(net->parameter_count, x, x));
+}
 
 /* inverse = 1 / (curvature + damping), kept away from 0. Where the curvature cannot be had (it overflows): 1. */
 static void rpi_precondition(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, rp_real damping,
@@ -4034,16 +4494,18 @@ static void rpi_precondition(rp_net *net, const char *who, const rp_data *batch,
     double loss;
     rpi_sink sink;
     memset(&sink, 0, sizeof sink);
-    memset(inverse, 0, net->parameter_count * sizeof *inverse);
-    sink.take = b->kernels->take_arrays, sink.curvature = inverse;
+    rpi_zero(inverse, net->parameter_count);
+    sink.take = b->kernels->take_arrays;
+    sink.curvature = inverse;
     if (!rpi_differentiate(net, who, batch, RPI_KEEP_SLOPES, rule, &loss)) {
-        if (rule->kind == RP_JACOBIAN) memcpy(inverse, net->sums, net->parameter_count * sizeof *inverse);
+        if (rule->kind == RP_JACOBIAN) rpi_copy(inverse, net->sums, net->parameter_count);
         else rpi_collect(net, b, batch->count, 0, 1, rule, rpi_weight_of(b, rule), &sink);
     }
-    net->random = random, net->error[0] = 0;
-    for (size_t i = 0; i < net->parameter_count; i++) most = inverse[i] > most ? inverse[i] : most;
+    net->random = random;
+    net->error[0] = 0;
+    for (ptrdiff_t i = 0; i < net->parameter_count; i++) most = inverse[i] > most ? inverse[i] : most;
     most = most > 0 ? most * (rp_real)1e-6 : 1;
-    for (size_t i = 0; i < net->parameter_count; i++) inverse[i] = 1 / (inverse[i] + damping + most);
+    for (ptrdiff_t i = 0; i < net->parameter_count; i++) inverse[i] = 1 / (inverse[i] + damping + most);
 }
 
 /* Gaussian elimination with row pivoting: the first `pivots` columns of A, [rows][width], become L and U, and what follows in the
@@ -4051,41 +4513,47 @@ static void rpi_precondition(rp_net *net, const char *who, const rp_data *batch,
 #define RPI_LU_BLOCK 32
 typedef struct rpi_lu {
     int rows, pivots, width;
-    size_t ld;
+    ptrdiff_t ld;
     rp_real *a, *packed; /* packed: scratch [rows][RPI_LU_BLOCK] */
     int *pivot;          /* row that was swapped with row i */
 } rpi_lu;
 
 static void rpi_lay_out_lu(rpi_arena *arena, rpi_lu *lu, int rows, int pivots, int width) {
-    lu->rows = rows, lu->pivots = pivots, lu->width = width;
+    lu->rows = rows;
+    lu->pivots = pivots;
+    lu->width = width;
     lu->ld = rpi_leading(width + RPI_LINE_REALS); /* whole vectors from any column on */
-    lu->a = rpi_claim_rows(arena, (size_t)rows, lu->ld);
-    lu->packed = rpi_claim_rows(arena, (size_t)rows, RPI_LU_BLOCK);
-    lu->pivot = (int *)rpi_claim(arena, (size_t)pivots, sizeof *lu->pivot);
+    lu->a = rpi_claim_rows(arena, rows, lu->ld);
+    lu->packed = rpi_claim_rows(arena, rows, RPI_LU_BLOCK);
+    lu->pivot = (int *)rpi_claim(arena, pivots, sizeof *lu->pivot);
 }
 
-static void rpi_lu_swap(rp_real *a, rp_real *b, size_t n) {
-    for (size_t i = 0; a != b && i < n; i++) {
+static void rpi_lu_swap(rp_real *a, rp_real *b, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; a != b && i < n; i++) {
         rp_real c = a[i];
-        a[i] = b[i], b[i] = c;
+        a[i] = b[i];
+        b[i] = c;
     }
 }
 
 /* Columns k..end - 1 over all rows below; 0: the matrix is singular to working precision. */
 static int rpi_lu_panel(const rpi_buffers *b, rpi_lu *lu, int k, int end) {
     for (int j = k; j < end; j++) {
-        rp_real *top = lu->a + (size_t)j * lu->ld, most = 0;
+        rp_real *top = lu->a + j * lu->ld, most = 0;
         lu->pivot[j] = j;
         for (int i = j; i < lu->rows; i++) {
-            rp_real size = RPI_MATH(fabs)(lu->a[(size_t)i * lu->ld + (size_t)j]);
-            if (size > most) most = size, lu->pivot[j] = i;
+            rp_real size = RPI_MATH(fabs)(lu->a[i * lu->ld + j]);
+            if (size > most) {
+                most = size;
+                lu->pivot[j] = i;
+            }
         }
         if (!(most > 0) || !rpi_finite(most)) return 0;
-        rpi_lu_swap(top, lu->a + (size_t)lu->pivot[j] * lu->ld, lu->ld);
+        rpi_lu_swap(top, lu->a + lu->pivot[j] * lu->ld, lu->ld);
         for (int i = j + 1; i < lu->rows; i++) {
-            rp_real *row = lu->a + (size_t)i * lu->ld;
+            rp_real *row = lu->a + i * lu->ld;
             row[j] /= top[j];
-            b->kernels->blend((size_t)(end - j - 1), -row[j], top + j + 1, NULL, 1, row + j + 1);
+            b->kernels->blend((end - j - 1), -row[j], top + j + 1, NULL, 1, row + j + 1);
         }
     }
     return 1;
@@ -4098,15 +4566,23 @@ static int rpi_lu_factor(const rpi_buffers *b, rpi_lu *lu) {
         if (!rpi_lu_panel(b, lu, k, end)) return 0;
         for (int i = k + 1; i < end; i++)
             for (int p = k; p < i; p++)
-                b->kernels->blend((size_t)(lu->width - end), -lu->a[(size_t)i * lu->ld + (size_t)p],
-                                  lu->a + (size_t)p * lu->ld + end, NULL, 1, lu->a + (size_t)i * lu->ld + end);
+                b->kernels->blend((lu->width - end), -lu->a[i * lu->ld + p], lu->a + p * lu->ld + end, NULL, 1,
+                                  lu->a + i * lu->ld + end);
         memset(&q, 0, sizeof q);
-        q.m = lu->rows - end, q.n = rpi_columns(b, lu->width - end), q.k = end - k, q.add = 1;
+        q.m = lu->rows - end;
+        q.n = rpi_columns(b, lu->width - end);
+        q.k = end - k;
+        q.add = 1;
         if (!q.m || !q.n) continue;
         for (int i = end; i < lu->rows; i++)
-            b->kernels->blend((size_t)q.k, -1, lu->a + (size_t)i * lu->ld + k, NULL, 0, lu->packed + (size_t)i * RPI_LU_BLOCK);
-        q.a = lu->packed + (size_t)end * RPI_LU_BLOCK, q.a_row = RPI_LU_BLOCK, q.a_column = 1, q.a_packed = b->a_packed;
-        q.b = lu->a + (size_t)k * lu->ld + end, q.c = lu->a + (size_t)end * lu->ld + end, q.ldb = q.ldc = lu->ld;
+            b->kernels->blend(q.k, -1, lu->a + i * lu->ld + k, NULL, 0, lu->packed + (ptrdiff_t)i * RPI_LU_BLOCK);
+        q.a = lu->packed + (ptrdiff_t)end * RPI_LU_BLOCK;
+        q.a_row = RPI_LU_BLOCK;
+        q.a_column = 1;
+        q.a_packed = b->a_packed;
+        q.b = lu->a + k * lu->ld + end;
+        q.c = lu->a + end * lu->ld + end;
+        q.ldb = q.ldc = lu->ld;
         rpi_product_run(b, &q);
     }
     return 1;
@@ -4116,14 +4592,14 @@ static int rpi_lu_factor(const rpi_buffers *b, rpi_lu *lu) {
 static void rpi_lu_forward(const rpi_buffers *b, const rpi_lu *lu, rp_real *x) {
     for (int i = 0; i < lu->pivots; i++) rpi_lu_swap(x + i, x + lu->pivot[i], 1);
     for (int i = 1; i < lu->rows; i++)
-        x[i] -= (rp_real)b->kernels->dot((size_t)(i < lu->pivots ? i : lu->pivots), lu->a + (size_t)i * lu->ld, x);
+        x[i] -= (rp_real)b->kernels->dot((i < lu->pivots ? i : lu->pivots), lu->a + i * lu->ld, x);
 }
 
 /* x, [width], of which what lies behind the pivots is known: their right-hand sides become the solution. */
 static void rpi_lu_backward(const rpi_buffers *b, const rpi_lu *lu, rp_real *x) {
     for (int i = lu->pivots - 1; i >= 0; i--) {
-        const rp_real *row = lu->a + (size_t)i * lu->ld;
-        x[i] = (x[i] - (rp_real)b->kernels->dot((size_t)(lu->width - i - 1), row + i + 1, x + i + 1)) / row[i];
+        const rp_real *row = lu->a + i * lu->ld;
+        x[i] = (x[i] - (rp_real)b->kernels->dot((lu->width - i - 1), row + i + 1, x + i + 1)) / row[i];
     }
 }
 
@@ -4144,7 +4620,7 @@ typedef struct rpi_direct_step {
     int m; /* unknowns: units times samples */
     rpi_lu lu;
     const rp_real *equations; /* [m][2 m]: A, B; rows ld apart */
-    size_t ld;
+    ptrdiff_t ld;
     rp_real *g; /* for each unit [S][S], at the top for each sample [units][units] */
     rp_real *x; /* a right-hand side, then the solution, of lu */
     rp_real *z, *r, *f, *e, *c;
@@ -4154,12 +4630,12 @@ typedef struct rpi_direct {
     rpi_direct_step *steps;
     rp_real *first;                /* equations of the first step */
     rp_real *x, *y, *q, *minus_kd; /* scratch: two matrices of the widest step, [S S][ld], [widest][batch ld] */
-    size_t ld;
+    ptrdiff_t ld;
 } rpi_direct;
 
 static void rpi_lay_out_direct(const rpi_system *system, rpi_arena *arena, rpi_direct *direct) {
     const rp_net *net = system->net;
-    size_t steps = (size_t)net->step_count, count = (size_t)system->count;
+    ptrdiff_t steps = net->step_count, count = system->count;
     int most = 0, widest = 0;
     direct->steps = (rpi_direct_step *)rpi_claim(arena, steps, sizeof *direct->steps);
     for (int i = 0; i < net->step_count; i++) {
@@ -4170,31 +4646,37 @@ static void rpi_lay_out_direct(const rpi_system *system, rpi_arena *arena, rpi_d
         memset(&here, 0, sizeof here);
         here.m = units * system->count;
         rpi_lay_out_lu(arena, &here.lu, here.m + above, here.m, here.m + 2 * above);
-        here.g = rpi_claim_rows(arena, (size_t)here.m, top ? (size_t)units : count);
+        here.g = rpi_claim_rows(arena, here.m, top ? units : count);
         vectors = rpi_claim_rows(arena, 6, here.lu.ld);
         if (units > widest) widest = units;
         if (here.m > most) most = here.m;
         if (!arena->base) continue;
-        here.x = vectors, here.z = here.x + here.lu.ld, here.r = here.z + here.lu.ld;
-        here.f = here.r + here.lu.ld, here.e = here.f + here.lu.ld, here.c = here.e + here.lu.ld;
+        here.x = vectors;
+        here.z = here.x + here.lu.ld;
+        here.r = here.z + here.lu.ld;
+        here.f = here.r + here.lu.ld;
+        here.e = here.f + here.lu.ld;
+        here.c = here.e + here.lu.ld;
         direct->steps[i] = here;
     }
     direct->ld = rpi_leading(most);
-    direct->first = rpi_claim_rows(arena, (size_t)net->steps[0].outputs * count, 2 * direct->ld);
-    direct->x = rpi_claim_rows(arena, (size_t)most, direct->ld), direct->y = rpi_claim_rows(arena, (size_t)most, direct->ld);
+    direct->first = rpi_claim_rows(arena, net->steps[0].outputs * count, 2 * direct->ld);
+    direct->x = rpi_claim_rows(arena, most, direct->ld);
+    direct->y = rpi_claim_rows(arena, most, direct->ld);
     direct->q = rpi_claim_rows(arena, count * count, direct->ld);
-    direct->minus_kd = rpi_claim_rows(arena, (size_t)widest, net->buffers.ld);
+    direct->minus_kd = rpi_claim_rows(arena, widest, net->buffers.ld);
 }
 
 /* out = x'x for the columns of x [rows][ld]: [count][count], times scale, added to `start` */
-static void rpi_gram(const rpi_buffers *b, int rows, int count, const rp_real *x, rp_real start, rp_real scale, rp_real *out) {
-    size_t n = (size_t)count;
-    for (size_t i = 0; i < n * n; i++) out[i] = start * scale;
+static void rpi_gram(const rpi_buffers *b, int rows, int count, const rp_real *x, rp_real start, rp_real scale,
+                     rp_real *out) {
+    ptrdiff_t n = count;
+    for (ptrdiff_t i = 0; i < n * n; i++) out[i] = start * scale;
     for (int j = 0; j < rows; j++, x += b->ld)
-        for (size_t r = 0; r < n; r++) b->kernels->blend(n, scale * x[r], x, NULL, 1, out + r * n);
+        for (ptrdiff_t r = 0; r < n; r++) b->kernels->blend(n, scale * x[r], x, NULL, 1, out + r * n);
 }
 
-static const rp_real *rpi_row_or_one(const rpi_buffers *b, rp_real *const *rows, int i, size_t unit) {
+static const rp_real *rpi_row_or_one(const rpi_buffers *b, rp_real *const *rows, int i, ptrdiff_t unit) {
     return rows[i] ? rows[i] + unit * b->ld : b->ones;
 }
 
@@ -4209,95 +4691,124 @@ static void rpi_direct_g(const rpi_direct *direct, int i) {
     const rp_net *net = direct->system->net;
     const rpi_buffers *b = &net->buffers;
     const rpi_step *step = &net->steps[i];
-    size_t count = (size_t)direct->system->count, units = (size_t)step->outputs;
+    ptrdiff_t count = direct->system->count, units = step->outputs;
     rp_real *g = direct->steps[i].g, scale = 1 / (direct->system->damping * (rp_real)count), *gram = direct->q;
     int top = i == net->step_count - 1, couples = rpi_direct_couples(direct, i + 1);
     if (couples) rpi_gram(b, net->steps[i + 1].outputs, (int)count, b->d[i + 2], 0, scale, gram);
-    for (size_t s = 0; top && s < count; s++) {
+    for (ptrdiff_t s = 0; top && s < count; s++) {
         rpi_sample_hessian(net, s, direct->x, direct->ld);
-        for (size_t a = 0; a < units; a++)
-            for (size_t k = 0; k < units; k++)
-                g[(s * units + a) * units + k] =
-                    -direct->x[a * direct->ld + k] * rpi_row_or_one(b, b->slope, i, a)[s] * rpi_row_or_one(b, b->slope, i, k)[s];
+        for (ptrdiff_t a = 0; a < units; a++)
+            for (ptrdiff_t k = 0; k < units; k++)
+                g[(s * units + a) * units + k] = -direct->x[a * direct->ld + k] * rpi_row_or_one(b, b->slope, i, a)[s] *
+                                                 rpi_row_or_one(b, b->slope, i, k)[s];
     }
-    for (size_t a = 0; a < units; a++) {
+    for (ptrdiff_t a = 0; a < units; a++) {
         const rp_real *slope = rpi_row_or_one(b, b->slope, i, a),
                       *second = b->second[i] && !direct->system->gauss_newton ? b->second[i] + a * b->ld : NULL;
-        for (size_t s = 0; !top && s < count; s++)
-            for (size_t r = 0; r < count; r++)
+        for (ptrdiff_t s = 0; !top && s < count; s++)
+            for (ptrdiff_t r = 0; r < count; r++)
                 g[(a * count + s) * count + r] = couples ? gram[s * count + r] * slope[s] * slope[r] : 0;
-        for (size_t s = 0; second && s < count; s++)
+        for (ptrdiff_t s = 0; second && s < count; s++)
             g[top ? (s * units + a) * units + a : (a * count + s) * count + s] -= second[s];
     }
 }
 
 /* out = G x, for `columns` columns */
-static void rpi_direct_times_g(const rpi_direct *direct, int i, const rp_real *x, size_t ldx, rp_real *out, size_t ldo,
-                               int columns) {
+static void rpi_direct_times_g(const rpi_direct *direct, int i, const rp_real *x, ptrdiff_t ldx, rp_real *out,
+                               ptrdiff_t ldo, int columns) {
     const rp_net *net = direct->system->net;
     const rpi_buffers *b = &net->buffers;
-    size_t count = (size_t)direct->system->count, units = (size_t)net->steps[i].outputs;
+    ptrdiff_t count = direct->system->count, units = net->steps[i].outputs;
     int top = i == net->step_count - 1;
     rpi_product q;
     memset(&q, 0, sizeof q);
-    q.m = q.k = (int)(top ? units : count), q.n = rpi_columns(b, columns), q.a_row = (size_t)q.m, q.a_column = 1,
+    q.m = q.k = (int)(top ? units : count);
+    q.n = rpi_columns(b, columns);
+    q.a_row = q.m;
+    q.a_column = 1;
     q.a_packed = b->a_packed;
-    q.ldb = (top ? count : 1) * ldx, q.ldc = (top ? count : 1) * ldo;
-    for (size_t k = 0; k < (top ? count : units); k++) {
-        q.a = direct->steps[i].g + k * (size_t)q.m * (size_t)q.m;
-        q.b = x + (top ? k : k * count) * ldx, q.c = out + (top ? k : k * count) * ldo;
+    q.ldb = (top ? count : 1) * ldx;
+    q.ldc = (top ? count : 1) * ldo;
+    for (ptrdiff_t k = 0; k < (top ? count : units); k++) {
+        q.a = direct->steps[i].g + k * q.m * q.m;
+        q.b = x + (top ? k : k * count) * ldx;
+        q.c = out + (top ? k : k * count) * ldo;
         rpi_product_run(b, &q);
     }
 }
 
 /* out = C_i x (m rows from those of step i - 1), for `columns` columns; x is overwritten. */
-static void rpi_direct_times_c(const rpi_direct *direct, int i, rp_real *x, size_t ldx, rp_real *out, size_t ldo, int columns) {
+static void rpi_direct_times_c(const rpi_direct *direct, int i, rp_real *x, ptrdiff_t ldx, rp_real *out, ptrdiff_t ldo,
+                               int columns) {
     const rp_net *net = direct->system->net;
     const rpi_buffers *b = &net->buffers;
     const rpi_step *step = &net->steps[i];
-    size_t count = (size_t)direct->system->count, inputs = (size_t)step->inputs, outputs = (size_t)step->outputs, ldq = direct->ld;
+    ptrdiff_t count = direct->system->count, inputs = step->inputs, outputs = step->outputs, ldq = direct->ld;
     rp_real k = 1 / (direct->system->damping * (rp_real)count);
     rpi_product q;
     memset(&q, 0, sizeof q);
-    q.n = rpi_columns(b, columns), q.a_packed = b->a_packed;
-    for (size_t j = 0; j < inputs; j++)
-        for (size_t s = 0; s < count && b->slope[i - 1]; s++) {
+    q.n = rpi_columns(b, columns);
+    q.a_packed = b->a_packed;
+    for (ptrdiff_t j = 0; j < inputs; j++)
+        for (ptrdiff_t s = 0; s < count && b->slope[i - 1]; s++) {
             rp_real *row = x + (j * count + s) * ldx;
-            b->kernels->blend((size_t)columns, b->slope[i - 1][j * b->ld + s], row, NULL, 0, row);
+            b->kernels->blend(columns, b->slope[i - 1][j * b->ld + s], row, NULL, 0, row);
         }
-    for (size_t s = 0; s < count; s++) {
+    for (ptrdiff_t s = 0; s < count; s++) {
         if (step->map != &rpi_dense_map) {
-            for (size_t j = 0; j < inputs; j++)
-                memcpy(out + (j * count + s) * ldo, x + (j * count + s) * ldx, (size_t)q.n * sizeof *x);
+            for (ptrdiff_t j = 0; j < inputs; j++)
+                rpi_copy(out + (j * count + s) * ldo, x + (j * count + s) * ldx, q.n);
             continue;
         }
-        q.m = step->outputs, q.k = step->inputs, q.a = net->parameters + step->weights, q.a_row = inputs, q.a_column = 1;
-        q.b = x + s * ldx, q.ldb = count * ldx, q.c = out + s * ldo, q.ldc = count * ldo;
+        q.m = step->outputs;
+        q.k = step->inputs;
+        q.a = net->parameters + step->weights;
+        q.a_row = inputs;
+        q.a_column = 1;
+        q.b = x + s * ldx;
+        q.ldb = count * ldx;
+        q.c = out + s * ldo;
+        q.ldc = count * ldo;
         rpi_product_run(b, &q);
     }
     if (!rpi_direct_couples(direct, i)) return;
-    for (size_t r = 0; r < count; r++) { /* q_(s,r) = sum_j y_js sigma'_jr x_jr */
-        q.m = (int)count, q.k = step->inputs, q.a = b->y[i], q.a_row = 1, q.a_column = b->ld;
-        q.b = x + r * ldx, q.ldb = count * ldx, q.c = direct->q + r * ldq, q.ldc = count * ldq;
+    for (ptrdiff_t r = 0; r < count; r++) { /* q_(s,r) = sum_j y_js sigma'_jr x_jr */
+        q.m = (int)count;
+        q.k = step->inputs;
+        q.a = b->y[i];
+        q.a_row = 1;
+        q.a_column = b->ld;
+        q.b = x + r * ldx;
+        q.ldb = count * ldx;
+        q.c = direct->q + r * ldq;
+        q.ldc = count * ldq;
         rpi_product_run(b, &q);
     }
     b->kernels->blend(outputs * b->ld, -k, b->d[i + 1], NULL, 0, direct->minus_kd);
-    for (size_t s = 0; s < count; s++) {
-        q.m = step->outputs, q.k = (int)count, q.a = direct->minus_kd, q.a_row = b->ld, q.a_column = 1, q.add = 1;
-        q.b = direct->q + s * count * ldq, q.ldb = ldq, q.c = out + s * ldo, q.ldc = count * ldo;
+    for (ptrdiff_t s = 0; s < count; s++) {
+        q.m = step->outputs;
+        q.k = (int)count;
+        q.a = direct->minus_kd;
+        q.a_row = b->ld;
+        q.a_column = 1;
+        q.add = 1;
+        q.b = direct->q + s * count * ldq;
+        q.ldb = ldq;
+        q.c = out + s * ldo;
+        q.ldc = count * ldo;
         rpi_product_run(b, &q);
     }
 }
 
 /* N of step i to [m][ld], which is 0. */
-static void rpi_direct_n(const rpi_direct *direct, int i, rp_real *out, size_t ld) {
+static void rpi_direct_n(const rpi_direct *direct, int i, rp_real *out, ptrdiff_t ld) {
     const rp_net *net = direct->system->net;
     const rpi_step *step = &net->steps[i];
-    size_t count = (size_t)direct->system->count, m = (size_t)direct->steps[i].m;
+    ptrdiff_t count = direct->system->count, m = direct->steps[i].m;
     if (!rpi_trains(net, step)) return;
     rpi_gram(&net->buffers, step->inputs, (int)count, net->buffers.y[i], (rp_real)step->bias,
              1 / (direct->system->damping * (rp_real)count), direct->q);
-    for (size_t a = 0; a < m; a++) memcpy(out + a * ld + a / count * count, direct->q + a % count * count, count * sizeof *out);
+    for (ptrdiff_t a = 0; a < m; a++) rpi_copy(out + a * ld + a / count * count, direct->q + a % count * count, count);
 }
 
 /* The upper rows of step i's matrix: A - B G and, below the top, B C'. */
@@ -4311,8 +4822,7 @@ static void rpi_direct_upper(const rpi_direct *direct, int i) {
     k->transpose(here->equations + m, here->ld, m, m, direct->x, direct->ld, rpi_columns(b, m));
     rpi_direct_times_g(direct, i, direct->x, direct->ld, direct->y, direct->ld, m);
     k->transpose(direct->y, direct->ld, m, m, a, here->lu.ld, m);
-    for (int row = 0; row < m; row++)
-        k->blend((size_t)m, 1, here->equations + (size_t)row * here->ld, NULL, -1, a + (size_t)row * here->lu.ld);
+    for (int row = 0; row < m; row++) k->blend(m, 1, here->equations + row * here->ld, NULL, -1, a + row * here->lu.ld);
     if (!above) return;
     rpi_direct_times_c(direct, i + 1, direct->x, direct->ld, direct->y, direct->ld, m);
     k->transpose(direct->y, direct->ld, above, m, a + m + above, here->lu.ld, above);
@@ -4322,12 +4832,12 @@ static void rpi_direct_upper(const rpi_direct *direct, int i) {
 static void rpi_direct_lower(const rpi_direct *direct, int i) {
     const rpi_buffers *b = &direct->system->net->buffers;
     const rpi_direct_step *here = &direct->steps[i];
-    size_t m = (size_t)here->m, ld = here->lu.ld, above = ((size_t)here->lu.width - m) / 2;
+    ptrdiff_t m = here->m, ld = here->lu.ld, above = (here->lu.width - m) / 2;
     rp_real *a = here->lu.a + m * ld;
     rpi_fill_rows(here->m, (int)direct->ld, direct->ld, NULL, direct->x);
-    for (size_t j = 0; j < m; j++) direct->x[j * direct->ld + j] = 1;
+    for (ptrdiff_t j = 0; j < m; j++) direct->x[j * direct->ld + j] = 1;
     rpi_direct_times_c(direct, i + 1, direct->x, direct->ld, direct->y, direct->ld, here->m);
-    for (size_t row = 0; row < above; row++) {
+    for (ptrdiff_t row = 0; row < above; row++) {
         b->kernels->blend(m, -1, direct->y + row * direct->ld, NULL, 0, a + row * ld);
         a[row * ld + m + row] = 1;
     }
@@ -4337,19 +4847,23 @@ static void rpi_direct_lower(const rpi_direct *direct, int i) {
 static int rpi_direct_factor(rpi_direct *direct) {
     const rp_net *net = direct->system->net;
     rpi_direct_step *first = &direct->steps[0];
-    first->equations = direct->first, first->ld = 2 * direct->ld;
+    first->equations = direct->first;
+    first->ld = 2 * direct->ld;
     rpi_fill_rows(first->m, (int)first->ld, first->ld, NULL, direct->first);
-    for (size_t j = 0; j < (size_t)first->m; j++) direct->first[j * first->ld + j] = 1;
+    for (ptrdiff_t j = 0; j < first->m; j++) direct->first[j * first->ld + j] = 1;
     rpi_direct_n(direct, 0, direct->first + first->m, first->ld);
     for (int i = 0; i < net->step_count; i++) {
         rpi_direct_step *here = &direct->steps[i];
-        size_t m = (size_t)here->m;
+        ptrdiff_t m = here->m;
         rpi_direct_g(direct, i);
         rpi_fill_rows(here->lu.rows, (int)here->lu.ld, here->lu.ld, NULL, here->lu.a);
         rpi_direct_upper(direct, i);
         if (i < net->step_count - 1) rpi_direct_lower(direct, i);
         if (!rpi_lu_factor(&net->buffers, &here->lu)) return 0;
-        if (i < net->step_count - 1) here[1].equations = here->lu.a + m * here->lu.ld + m, here[1].ld = here->lu.ld;
+        if (i < net->step_count - 1) {
+            here[1].equations = here->lu.a + m * here->lu.ld + m;
+            here[1].ld = here->lu.ld;
+        }
     }
     return 1;
 }
@@ -4366,26 +4880,28 @@ static void rpi_spread(const rp_real *x, int m, rp_real *out) {
 static void rpi_direct_forward(const rpi_direct *direct, int i) {
     const rpi_buffers *b = &direct->system->net->buffers;
     const rpi_direct_step *here = &direct->steps[i];
-    size_t m = (size_t)here->m, above = (size_t)here->lu.rows - m;
-    for (size_t a = 0; a < m; a++)
+    ptrdiff_t m = here->m, above = here->lu.rows - m;
+    for (ptrdiff_t a = 0; a < m; a++)
         here->x[a] = here->c[a] - (rp_real)b->kernels->dot(m, here->equations + a * here->ld + m, here->e);
-    if (above) memcpy(here->x + m, here[1].f, above * sizeof *here->x);
+    if (above) rpi_copy(here->x + m, here[1].f, above);
     rpi_lu_forward(b, &here->lu, here->x);
-    if (above) memcpy(here[1].c, here->x + m, above * sizeof *here->x);
+    if (above) rpi_copy(here[1].c, here->x + m, above);
 }
 
 /* z, then r = e - G z, from those of the step above. */
 static void rpi_direct_backward(const rpi_direct *direct, int i) {
     const rpi_buffers *b = &direct->system->net->buffers;
     const rpi_direct_step *here = &direct->steps[i];
-    size_t m = (size_t)here->m, above = (size_t)here->lu.rows - m;
-    if (above)
-        memcpy(here->x + m, here[1].z, above * sizeof *here->x), memcpy(here->x + m + above, here[1].r, above * sizeof *here->x);
+    ptrdiff_t m = here->m, above = here->lu.rows - m;
+    if (above) {
+        rpi_copy(here->x + m, here[1].z, above);
+        rpi_copy(here->x + m + above, here[1].r, above);
+    }
     rpi_lu_backward(b, &here->lu, here->x);
-    memcpy(here->z, here->x, m * sizeof *here->x);
+    rpi_copy(here->z, here->x, m);
     rpi_spread(here->z, here->m, direct->x);
     rpi_direct_times_g(direct, i, direct->x, RPI_LINE_REALS, direct->y, RPI_LINE_REALS, 1);
-    for (size_t a = 0; a < m; a++) here->r[a] = here->e[a] - direct->y[a * RPI_LINE_REALS];
+    for (ptrdiff_t a = 0; a < m; a++) here->r[a] = here->e[a] - direct->y[a * RPI_LINE_REALS];
 }
 
 /* e_i += C_(i+1)' r_(i+1) */
@@ -4393,23 +4909,23 @@ static void rpi_direct_from_above(const rpi_direct *direct, int i) {
     const rp_net *net = direct->system->net;
     const rpi_buffers *b = &net->buffers;
     const rpi_step *above = &net->steps[i + 1];
-    size_t count = (size_t)direct->system->count, outputs = (size_t)above->outputs;
+    ptrdiff_t count = direct->system->count, outputs = above->outputs;
     int couples = rpi_direct_couples(direct, i + 1), n = rpi_columns(b, (int)count);
     const rp_real *r = direct->steps[i + 1].r, *slope;
     rp_real k = 1 / (direct->system->damping * (rp_real)count), *dr = direct->q;
     rpi_fill_rows(above->outputs, n, b->ld, NULL, b->v[i + 2]);
-    for (size_t a = 0; a < outputs; a++) memcpy(b->v[i + 2] + a * b->ld, r + a * count, count * sizeof *r);
+    for (ptrdiff_t a = 0; a < outputs; a++) rpi_copy(b->v[i + 2] + a * b->ld, r + a * count, count);
     above->map->transposed(b, above, net->parameters, n, NULL, NULL, b->v[i + 2], b->v[i + 1], 1, 0);
-    if (couples) memset(dr, 0, count * count * sizeof *dr); /* sum_a d_(a,r) r_(a,s) at [s][r] */
-    for (size_t a = 0; couples && a < outputs; a++)
-        for (size_t s = 0; s < count; s++)
+    if (couples) rpi_zero(dr, count * count); /* sum_a d_(a,r) r_(a,s) at [s][r] */
+    for (ptrdiff_t a = 0; couples && a < outputs; a++)
+        for (ptrdiff_t s = 0; s < count; s++)
             b->kernels->blend(count, r[a * count + s], b->d[i + 2] + a * b->ld, NULL, 1, dr + s * count);
-    for (size_t j = 0; j < (size_t)above->inputs; j++) {
+    for (ptrdiff_t j = 0; j < above->inputs; j++) {
         rp_real *sum = b->v[i + 1] + j * b->ld, *e = direct->steps[i].e + j * count;
-        for (size_t s = 0; couples && s < count; s++)
+        for (ptrdiff_t s = 0; couples && s < count; s++)
             b->kernels->blend(count, -k * b->y[i + 1][j * b->ld + s], dr + s * count, NULL, 1, sum);
         slope = rpi_row_or_one(b, b->slope, i, j);
-        for (size_t s = 0; s < count; s++) e[s] += slope[s] * sum[s];
+        for (ptrdiff_t s = 0; s < count; s++) e[s] += slope[s] * sum[s];
     }
 }
 
@@ -4419,13 +4935,13 @@ static void rpi_direct_right(const rpi_direct *direct, int i, const rp_real *x) 
     const rpi_buffers *b = &net->buffers;
     const rpi_direct_step *here = &direct->steps[i];
     const rpi_step *step = &net->steps[i];
-    size_t count = (size_t)direct->system->count;
+    ptrdiff_t count = direct->system->count;
     rp_real scale = 1 / direct->system->damping;
     int trained = rpi_trains(net, step), couples = rpi_direct_couples(direct, i + 1), n = rpi_columns(b, (int)count);
     if (trained) step->map->apply(b, step, x, n, b->y[i], b->r[i + 1], NULL, NULL, 0);
     if (couples) step[1].map->transposed(b, step + 1, x, n, NULL, NULL, b->d[i + 2], b->v[i + 1], 1, 0);
-    for (size_t a = 0; a < (size_t)here->m; a++) {
-        size_t unit = a / count, s = a % count, at = unit * b->ld + s;
+    for (ptrdiff_t a = 0; a < here->m; a++) {
+        ptrdiff_t unit = a / count, s = a % count, at = unit * b->ld + s;
         here->f[a] = trained ? scale * b->r[i + 1][at] : 0;
         here->e[a] = couples ? scale * rpi_row_or_one(b, b->slope, i, unit)[s] * b->v[i + 1][at] : 0;
     }
@@ -4435,18 +4951,18 @@ static void rpi_direct_right(const rpi_direct *direct, int i, const rp_real *x) 
 static void rpi_direct_solve(const rpi_direct *direct, const rp_real *right, rp_real *x) {
     rp_net *net = direct->system->net;
     const rpi_buffers *b = &net->buffers;
-    size_t count = (size_t)direct->system->count;
+    ptrdiff_t count = direct->system->count;
     rp_real scale = 1 / direct->system->damping;
     for (int i = 0; i < net->step_count; i++) rpi_direct_right(direct, i, right);
-    memcpy(direct->steps[0].c, direct->steps[0].f, (size_t)direct->steps[0].m * sizeof *x);
+    rpi_copy(direct->steps[0].c, direct->steps[0].f, direct->steps[0].m);
     for (int i = 0; i < net->step_count; i++) rpi_direct_forward(direct, i);
     for (int i = net->step_count - 1; i >= 0; i--) {
         if (i < net->step_count - 1) rpi_direct_from_above(direct, i);
         rpi_direct_backward(direct, i);
     }
     for (int i = 0; i < net->step_count; i++)
-        for (size_t a = 0; a < (size_t)direct->steps[i].m; a++) {
-            size_t unit = a / count, s = a % count, at = unit * b->ld + s;
+        for (ptrdiff_t a = 0; a < direct->steps[i].m; a++) {
+            ptrdiff_t unit = a / count, s = a % count, at = unit * b->ld + s;
             b->v[i + 1][at] = direct->steps[i].r[a];
             b->r[i + 1][at] = rpi_row_or_one(b, b->slope, i, unit)[s] * direct->steps[i].z[a];
         }
@@ -4479,19 +4995,24 @@ typedef struct rpi_minres {
 
 static void rpi_swap(rp_real **a, rp_real **b) {
     rp_real *c = *a;
-    *a = *b, *b = c;
+    *a = *b;
+    *b = c;
 }
 
 static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real *b, rp_real *x) {
     const rpi_kernels *k = system->net->buffers.kernels;
-    size_t n = system->net->parameter_count;
+    ptrdiff_t n = system->net->parameter_count;
     rp_real **v = &m->vectors[RPI_MINRES_V], **y = &m->vectors[RPI_MINRES_Y], **r1 = &m->vectors[RPI_MINRES_R1],
             **r2 = &m->vectors[RPI_MINRES_R2], **w = &m->vectors[RPI_MINRES_W], **w1 = &m->vectors[RPI_MINRES_W1];
     double beta, before = 0, first, left, c = -1, s = 0, delta_bar = 0, epsilon = 0, gamma1 = 1, gamma2 = 1;
-    memset(x, 0, n * sizeof *x), memset(*w, 0, n * sizeof *x), memset(*w1, 0, n * sizeof *x), memset(*r1, 0, n * sizeof *x);
-    memcpy(*r2, b, n * sizeof *b);
+    rpi_zero(x, n);
+    rpi_zero(*w, n);
+    rpi_zero(*w1, n);
+    rpi_zero(*r1, n);
+    rpi_copy(*r2, b, n);
     k->blend(n, 1, b, m->vectors[RPI_MINRES_INVERSE], 0, *y);
-    beta = k->dot(n, b, *y), first = left = beta = beta > 0 ? sqrt(beta) : 0;
+    beta = k->dot(n, b, *y);
+    first = left = beta = beta > 0 ? sqrt(beta) : 0;
     while (m->iterations < m->limit && left > m->tolerance * first && beta > 0) {
         double alpha, epsilon1 = epsilon, delta, gamma_bar, gamma;
         rp_status status;
@@ -4502,21 +5023,29 @@ static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real
         if (before > 0) k->blend(n, (rp_real)(-beta / before), *r1, NULL, 1, *y);
         alpha = k->dot(n, *v, *y);
         k->blend(n, (rp_real)(-alpha / beta), *r2, NULL, 1, *y);
-        rpi_swap(r1, r2), rpi_swap(r2, y); /* y is free now */
+        rpi_swap(r1, r2);
+        rpi_swap(r2, y); /* y is free now */
         k->blend(n, 1, *r2, m->vectors[RPI_MINRES_INVERSE], 0, *y);
-        before = beta, beta = k->dot(n, *r2, *y), beta = beta > 0 ? sqrt(beta) : 0;
-        delta = c * delta_bar + s * alpha, gamma_bar = s * delta_bar - c * alpha;
+        before = beta;
+        beta = k->dot(n, *r2, *y);
+        beta = beta > 0 ? sqrt(beta) : 0;
+        delta = c * delta_bar + s * alpha;
+        gamma_bar = s * delta_bar - c * alpha;
         /* then the residual r has r'(A + damping I) r <= 0 (Liu and Roosta, MINRES: From Negative Curvature Detection) */
         if (c * gamma_bar >= 0) m->negative = 1;
         if (m->negative && m->stop_at_negative) break;
-        epsilon = s * beta, delta_bar = -c * beta;
+        epsilon = s * beta;
+        delta_bar = -c * beta;
         gamma = sqrt(gamma_bar * gamma_bar + beta * beta);
         if (!(gamma > 0)) break; /* x is the least-squares solution of a singular system */
-        c = gamma_bar / gamma, s = beta / gamma;
-        k->blend(n, 1, *v, NULL, (rp_real)(-epsilon1 / gamma2), *w1); /* two directions old, it becomes the new one, times gamma */
+        c = gamma_bar / gamma;
+        s = beta / gamma;
+        k->blend(n, 1, *v, NULL, (rp_real)(-epsilon1 / gamma2),
+                 *w1); /* two directions old, it becomes the new one, times gamma */
         k->blend(n, (rp_real)(-delta / gamma1), *w, NULL, 1, *w1);
         rpi_swap(w, w1);
-        gamma2 = gamma1, gamma1 = gamma;
+        gamma2 = gamma1;
+        gamma1 = gamma;
         k->blend(n, (rp_real)(c * left / gamma), *w, NULL, 1, x);
         left *= s;
         if (!m->progress) continue;
@@ -4537,14 +5066,17 @@ typedef struct rpi_solve {
     rpi_minres minres;
     rpi_direct direct;
     rpi_lu dense;
-    rp_real scale; /* of the right-hand side, by which it and the solution are divided, so that no square over- or underflows */
+    rp_real
+        scale; /* of the right-hand side, by which it and the solution are divided, so that no square over- or underflows */
     rp_real *x, *residual, *next, *next_residual;
 } rpi_solve;
 
 static void rpi_lay_out_solve(const rp_net *net, rpi_arena *arena, rpi_solve *solve) {
-    size_t n = net->parameter_count;
-    solve->x = rpi_claim_reals(arena, n), solve->residual = rpi_claim_reals(arena, n);
-    solve->next = rpi_claim_reals(arena, n), solve->next_residual = rpi_claim_reals(arena, n);
+    ptrdiff_t n = net->parameter_count;
+    solve->x = rpi_claim_reals(arena, n);
+    solve->residual = rpi_claim_reals(arena, n);
+    solve->next = rpi_claim_reals(arena, n);
+    solve->next_residual = rpi_claim_reals(arena, n);
     switch (solve->report.method) {
     case RP_SOLVE_DIRECT: rpi_lay_out_direct(&solve->system, arena, &solve->direct); break;
     case RP_SOLVE_DENSE: rpi_lay_out_lu(arena, &solve->dense, (int)n, (int)n, (int)n); break;
@@ -4574,9 +5106,13 @@ static rp_solve_method rpi_choose_method(const rpi_solve *solve, int failed) {
     rp_solve_method method = RP_SOLVE_ITERATIVE;
     for (int i = 0; i < net->step_count; i++) {
         double m = (double)net->steps[i].outputs * count;
-        direct += 4 * m * m * m, size += 6 * m * m;
+        direct += 4 * m * m * m;
+        size += 6 * m * m;
     }
-    if (dense < limit && n * n <= most) method = RP_SOLVE_DENSE, limit = dense;
+    if (dense < limit && n * n <= most) {
+        method = RP_SOLVE_DENSE;
+        limit = dense;
+    }
     if (direct < limit && size <= most && solve->system.damping > 0 && rpi_stack(net)) method = RP_SOLVE_DIRECT;
     return method;
 }
@@ -4587,24 +5123,27 @@ static rp_status rpi_check_solve(rp_net *net, const char *who, const rp_solve_op
         rp_real value;
     } fields[] = {{"damping", options->damping}, {"tolerance", options->tolerance}};
     if ((int)options->method < 0 || options->method > RP_SOLVE_DENSE)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: options.method is %d, which is no rp_solve_method", who, (int)options->method);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: options.method is %d, which is no rp_solve_method", who,
+                        (int)options->method);
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (!rpi_finite(fields[i].value) || fields[i].value < 0)
-            return rpi_fail(net, RP_ERR_VALUE, "%s: options.%s is %g; it must be finite and 0 or more", who, fields[i].name,
-                            (double)fields[i].value);
+            return rpi_fail(net, RP_ERR_VALUE, "%s: options.%s is %g; it must be finite and 0 or more", who,
+                            fields[i].name, (double)fields[i].value);
     if (options->iterations < 0)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: options.iterations is %d; it must be 0 or more", who, options->iterations);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: options.iterations is %d; it must be 0 or more", who,
+                        options->iterations);
     if (options->method == RP_SOLVE_DIRECT && !(options->damping > 0))
         return rpi_fail(net, RP_ERR_VALUE, "%s: options.damping is 0; the direct method needs it above 0", who);
     if (options->method == RP_SOLVE_DIRECT && !rpi_stack(net))
-        return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the direct method is for stacks of dense layers and activations", who);
+        return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the direct method is for stacks of dense layers and activations",
+                        who);
     if (options->method == RP_SOLVE_DENSE && net->parameter_count > RPI_LARGEST)
         return rpi_fail(net, RP_ERR_OVERFLOW, "%s: a matrix of %z rows is too large for the dense method", who,
                         net->parameter_count);
     for (int i = 0; i < net->step_count && options->method == RP_SOLVE_DIRECT; i++)
         if (net->steps[i].outputs > RPI_LARGEST / 4 / count)
-            return rpi_fail(net, RP_ERR_OVERFLOW, "%s: %d samples of %d units are too many for the direct method", who, count,
-                            net->steps[i].outputs);
+            return rpi_fail(net, RP_ERR_OVERFLOW, "%s: %d samples of %d units are too many for the direct method", who,
+                            count, net->steps[i].outputs);
     return rpi_check_rule(net, who, "options.", &options->rule);
 }
 
@@ -4620,12 +5159,14 @@ static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, const r
     if (status) return status;
     rpi_lay_out_solve(net, &arena, solve);
     if (solve->report.method == RP_SOLVE_ITERATIVE && solve->options.precondition)
-        rpi_precondition(net, who, batch, &solve->options.rule, solve->system.damping, solve->minres.vectors[RPI_MINRES_INVERSE]);
+        rpi_precondition(net, who, batch, &solve->options.rule, solve->system.damping,
+                         solve->minres.vectors[RPI_MINRES_INVERSE]);
     else solve->minres.vectors[RPI_MINRES_INVERSE] = NULL;
-    memset(solve->x, 0, net->parameter_count * sizeof *b), memcpy(solve->residual, b, net->parameter_count * sizeof *b);
+    rpi_zero(solve->x, net->parameter_count);
+    rpi_copy(solve->residual, b, net->parameter_count);
     rpi_zero_frozen(net, solve->residual);
     solve->scale = 4 * RPI_REAL_MIN;
-    for (size_t i = 0; i < net->parameter_count; i++) {
+    for (ptrdiff_t i = 0; i < net->parameter_count; i++) {
         rp_real size = RPI_MATH(fabs)(solve->residual[i]);
         solve->scale = size > solve->scale ? size : solve->scale;
     }
@@ -4636,9 +5177,9 @@ static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, const r
     if (status || solve->report.method != RP_SOLVE_DENSE) return status;
     rpi_fill_rows(solve->dense.rows, (int)solve->dense.ld, solve->dense.ld, NULL, solve->dense.a);
     status = rpi_form_matrix(net, who, batch->count, solve->system.gauss_newton, solve->dense.a, solve->dense.ld);
-    for (size_t i = 0; i < net->parameter_count; i++) net->sums[i] = 1;
+    for (ptrdiff_t i = 0; i < net->parameter_count; i++) net->sums[i] = 1;
     rpi_zero_frozen(net, net->sums);
-    for (size_t i = 0; i < net->parameter_count; i++)
+    for (ptrdiff_t i = 0; i < net->parameter_count; i++)
         solve->dense.a[i * solve->dense.ld + i] += net->sums[i] > 0 ? solve->system.damping : 1;
     solve->report.products += solve->dense.rows;
     if (!status) *good = rpi_lu_factor(&net->buffers, &solve->dense);
@@ -4650,14 +5191,15 @@ static rp_status rpi_solve_once(rpi_solve *solve, double residual) {
     rp_net *net = solve->system.net;
     if (solve->report.method == RP_SOLVE_ITERATIVE) { /* preconditioned, its norm is another than the one that counts */
         solve->minres.begin = residual;
-        solve->minres.tolerance = (double)solve->options.tolerance * (solve->options.precondition ? 0.5 : 0.95) / residual;
+        solve->minres.tolerance =
+            (double)solve->options.tolerance * (solve->options.precondition ? 0.5 : 0.95) / residual;
         return rpi_run_minres(&solve->system, &solve->minres, solve->residual, solve->next);
     }
     if (solve->report.method == RP_SOLVE_DIRECT) {
         rpi_direct_solve(&solve->direct, solve->residual, solve->next);
         return RP_OK;
     }
-    memcpy(solve->next, solve->residual, net->parameter_count * sizeof *solve->next);
+    rpi_copy(solve->next, solve->residual, net->parameter_count);
     rpi_lu_forward(&net->buffers, &solve->dense, solve->next);
     rpi_lu_backward(&net->buffers, &solve->dense, solve->next);
     return RP_OK;
@@ -4667,19 +5209,21 @@ static rp_status rpi_solve_once(rpi_solve *solve, double residual) {
 static rp_status rpi_refine(rpi_solve *solve, const rp_real *b) {
     rp_net *net = solve->system.net;
     const rpi_kernels *k = net->buffers.kernels;
-    size_t n = net->parameter_count;
+    ptrdiff_t n = net->parameter_count;
     double size = rpi_norm(net, solve->residual), residual = size > 0;
     for (int more = size > 0; more; solve->report.refinements += more) {
         double next, before = residual;
         rp_status status = rpi_solve_once(solve, residual);
         if (status) return status;
         k->blend(n, 1, solve->x, NULL, 1, solve->next);
-        if (!rpi_all_finite(solve->next, n) || rpi_system_times(&solve->system, solve->next, solve->next_residual)) break;
+        if (!rpi_all_finite(solve->next, n) || rpi_system_times(&solve->system, solve->next, solve->next_residual))
+            break;
         k->blend(n, 1 / solve->scale, b, NULL, -1, solve->next_residual);
         rpi_zero_frozen(net, solve->next_residual);
         next = rpi_norm(net, solve->next_residual) / size;
         if (!(next < residual)) break;
-        rpi_swap(&solve->x, &solve->next), rpi_swap(&solve->residual, &solve->next_residual);
+        rpi_swap(&solve->x, &solve->next);
+        rpi_swap(&solve->residual, &solve->next_residual);
         residual = next;
         more = residual > (double)solve->options.tolerance && residual < 0.9 * before && !solve->minres.stopped &&
                solve->minres.iterations < solve->minres.limit;
@@ -4714,12 +5258,13 @@ static rp_status rpi_solve_otherwise(rpi_solve *solve, const rpi_solve *start, c
         rpi_block_free(memory, &solve->block);
         *solve = other;
     } else rpi_block_free(memory, &other.block);
-    solve->system.products = products, solve->report.products = 0;
+    solve->system.products = products;
+    solve->report.products = 0;
     return status == RP_ERR_NOT_FINITE ? RP_OK : status; /* then the iterations' solution is the better one */
 }
 
-RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_real *b, rp_real *x, const rp_solve_options *options,
-                                  rp_solve_report *report) {
+RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_real *b, rp_real *x,
+                                  const rp_solve_options *options, rp_solve_report *report) {
     static const char who[] = "rp_hessian_solve";
     rpi_solve solve, start;
     int good = 1;
@@ -4732,9 +5277,13 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     if (status) return status;
     if (!solve.options.iterations) solve.options.iterations = 1000;
     if (!(solve.options.tolerance > 0)) solve.options.tolerance = (rp_real)(sizeof(rp_real) == 8 ? 1e-9 : 1e-4);
-    solve.system.net = net, solve.system.who = who, solve.system.count = batch->count;
-    solve.system.gauss_newton = solve.options.gauss_newton, solve.system.damping = solve.options.damping;
-    solve.minres.limit = solve.options.iterations, solve.minres.progress = solve.options.progress,
+    solve.system.net = net;
+    solve.system.who = who;
+    solve.system.count = batch->count;
+    solve.system.gauss_newton = solve.options.gauss_newton;
+    solve.system.damping = solve.options.damping;
+    solve.minres.limit = solve.options.iterations;
+    solve.minres.progress = solve.options.progress;
     solve.minres.user = solve.options.user;
     solve.report.method = solve.options.method ? solve.options.method : rpi_choose_method(&solve, 0);
     start = solve;
@@ -4742,7 +5291,7 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     if (!status && !solve.options.method && solve.report.method == RP_SOLVE_ITERATIVE && !solve.minres.stopped &&
         solve.report.residual > solve.options.tolerance)
         status = rpi_solve_otherwise(&solve, &start, batch, b);
-    if (!status) memcpy(x, solve.x, net->parameter_count * sizeof *x);
+    if (!status) rpi_copy(x, solve.x, net->parameter_count);
     rpi_block_free(&net->memory, &solve.block);
     if (status) return status;
     solve.report.products += solve.system.products;
@@ -4752,10 +5301,11 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
         return rpi_fail(net, RP_ERR_STOPPED, "%s: options.progress asked to stop, at a residual of %g", who,
                         (double)solve.report.residual);
     if (!good)
-        return rpi_fail(net, RP_ERR_NOT_CONVERGED, "%s: the matrix is singular to working precision; a larger damping may help",
-                        who);
+        return rpi_fail(net, RP_ERR_NOT_CONVERGED,
+                        "%s: the matrix is singular to working precision; a larger damping may help", who);
     if (solve.report.residual <= solve.options.tolerance) return RP_OK;
-    return rpi_fail(net, RP_ERR_NOT_CONVERGED, "%s: the residual is %g of the right-hand side, above the tolerance of %g: %s", who,
+    return rpi_fail(net, RP_ERR_NOT_CONVERGED,
+                    "%s: the residual is %g of the right-hand side, above the tolerance of %g: %s", who,
                     (double)solve.report.residual, (double)solve.options.tolerance,
                     solve.report.method == RP_SOLVE_ITERATIVE && solve.minres.iterations >= solve.minres.limit
                         ? "more iterations, a larger damping or another method may help"
@@ -4766,7 +5316,9 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
    alpha = -2 a / (b + sqrt(b^2 + q^2)) = (sqrt(b^2 + q^2) - b) / k. k itself, which may overflow, is never formed. */
 RP_API double rp_cubic_length(double first, double second, double norm, double sigma) {
     double q, root, alpha;
-    if (!rpi_finite_double(first) || !rpi_finite_double(second) || !rpi_finite_double(norm) || !rpi_finite_double(sigma)) return 0;
+    if (!rpi_finite_double(first) || !rpi_finite_double(second) || !rpi_finite_double(norm) ||
+        !rpi_finite_double(sigma))
+        return 0;
     if (first >= 0 || norm < 0 || sigma < 0) return 0;
     q = sqrt(-first) * sqrt(2 * sigma) * norm * sqrt(norm);
     root = hypot(second, q);
@@ -4779,7 +5331,8 @@ RP_API double rp_cubic_length(double first, double second, double norm, double s
 static rp_optimizer rpi_optimizer(rp_method method, rp_real rate) {
     rp_optimizer o;
     memset(&o, 0, sizeof o);
-    o.method = method, o.rate = rate;
+    o.method = method;
+    o.rate = rate;
     return o;
 }
 
@@ -4792,19 +5345,26 @@ static rp_optimizer rpi_optimizer(rp_method method, rp_real rate) {
    No setting wins everywhere: on autoencoders the paths rule at a rate of 100 is better. */
 RP_API rp_optimizer rp_partitioning(void) {
     rp_optimizer o = rp_partitioning_rate(5);
-    o.rule.kind = RP_SAMPLED, o.rule.bound = RP_BOUND_TIGHT, o.rule.scale = RP_SCALE_FAN_IN;
-    o.momentum = (rp_real)0.9, o.curvature_average = (rp_real)0.999, o.damping = 1;
+    o.rule.kind = RP_SAMPLED;
+    o.rule.bound = RP_BOUND_TIGHT;
+    o.rule.scale = RP_SCALE_FAN_IN;
+    o.momentum = (rp_real)0.9;
+    o.curvature_average = (rp_real)0.999;
+    o.damping = 1;
     return o;
 }
 RP_API rp_optimizer rp_partitioning_rate(rp_real rate) {
     rp_optimizer o = rpi_optimizer(RP_PARTITIONING, rate);
-    o.damping = (rp_real)1e-8, o.rule.bound = RP_BOUND_JENSEN;
+    o.damping = (rp_real)1e-8;
+    o.rule.bound = RP_BOUND_JENSEN;
     return o;
 }
 RP_API rp_optimizer rp_sgd(rp_real rate) { return rpi_optimizer(RP_SGD, rate); }
 RP_API rp_optimizer rp_adam(rp_real rate) {
     rp_optimizer o = rpi_optimizer(RP_ADAM, rate);
-    o.beta1 = (rp_real)0.9, o.beta2 = (rp_real)0.999, o.epsilon = (rp_real)1e-8;
+    o.beta1 = (rp_real)0.9;
+    o.beta2 = (rp_real)0.999;
+    o.epsilon = (rp_real)1e-8;
     return o;
 }
 RP_API rp_optimizer rp_adagrad(rp_real rate) {
@@ -4814,7 +5374,8 @@ RP_API rp_optimizer rp_adagrad(rp_real rate) {
 }
 RP_API rp_optimizer rp_adadelta(rp_real rate) {
     rp_optimizer o = rpi_optimizer(RP_ADADELTA, rate);
-    o.rho = (rp_real)0.9, o.epsilon = (rp_real)1e-6;
+    o.rho = (rp_real)0.9;
+    o.epsilon = (rp_real)1e-6;
     return o;
 }
 
@@ -4825,8 +5386,12 @@ RP_API rp_optimizer rp_per_variable(rp_real sigma) {
 }
 RP_API rp_optimizer rp_newton(void) {
     rp_optimizer o = rp_partitioning();
-    o.method = RP_NEWTON, o.rate = 1, o.momentum = o.curvature_average = 0;
-    o.damping = 1, o.iterations = 50, o.tolerance = (rp_real)0.01;
+    o.method = RP_NEWTON;
+    o.rate = 1;
+    o.momentum = o.curvature_average = 0;
+    o.damping = 1;
+    o.iterations = 50;
+    o.tolerance = (rp_real)0.01;
     return o;
 }
 
@@ -4861,9 +5426,11 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
                                                : "%s: optimizer.%s is %g; it must be 0 or more and %s 1",
                             who, fields[i].name, (double)fields[i].value, fields[i].below ? "below" : "at most");
     if (o->decay_steps < 0)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.decay_steps is %d; it must be 0 or more", who, o->decay_steps);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.decay_steps is %d; it must be 0 or more", who,
+                        o->decay_steps);
     if (o->nesterov && (o->method != RP_SGD || !(o->momentum > 0)))
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.nesterov is %d; it needs SGD with a momentum above 0", who, o->nesterov);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.nesterov is %d; it needs SGD with a momentum above 0", who,
+                        o->nesterov);
     if (o->method == RP_PER_VARIABLE && !(o->sigma > 0))
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.sigma is %g; with per-variable rates it must be above 0", who,
                         (double)o->sigma);
@@ -4871,13 +5438,14 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.damping is %g; with Newton's method it must be above 0", who,
                         (double)o->damping);
     if (o->method == RP_NEWTON && o->iterations < 1)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.iterations is %d; with Newton's method it must be 1 or more", who,
-                        o->iterations);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.iterations is %d; with Newton's method it must be 1 or more",
+                        who, o->iterations);
     if (o->method == RP_NEWTON && o->tolerance >= 1)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.tolerance is %g; with Newton's method it must be below 1", who,
-                        (double)o->tolerance);
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.tolerance is %g; with Newton's method it must be below 1",
+                        who, (double)o->tolerance);
     if (o->method == RP_NEWTON && o->cubic_adaptive)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.cubic_adaptive is %d; with Newton's method lambda adapts instead", who,
+        return rpi_fail(net, RP_ERR_VALUE,
+                        "%s: optimizer.cubic_adaptive is %d; with Newton's method lambda adapts instead", who,
                         o->cubic_adaptive);
     if (o->cubic_adaptive && !(o->cubic > 0))
         return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.cubic_adaptive is %d; it needs optimizer.cubic above 0", who,
@@ -4887,7 +5455,8 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
 
 static void rpi_state_of(const rp_optimizer *o, int *first, int *second) {
     *first = o->method == RP_PARTITIONING || o->method == RP_SGD ? o->momentum > 0 : o->method <= RP_ADADELTA;
-    *second = o->method == RP_PARTITIONING ? o->curvature_average > 0 : o->method == RP_ADAM || o->method == RP_ADADELTA;
+    *second =
+        o->method == RP_PARTITIONING ? o->curvature_average > 0 : o->method == RP_ADAM || o->method == RP_ADADELTA;
 }
 
 typedef struct rpi_state {
@@ -4896,7 +5465,7 @@ typedef struct rpi_state {
 } rpi_state;
 
 static rpi_state rpi_lay_out_state(const rp_net *net, rpi_arena *arena, const rp_optimizer *o) {
-    size_t n = net->parameter_count;
+    ptrdiff_t n = net->parameter_count;
     rpi_state state;
     int first, second;
     rpi_state_of(o, &first, &second);
@@ -4928,13 +5497,20 @@ static rp_status rpi_prepare(rp_net *net, const char *who, const rp_optimizer *o
         rpi_lay_out_state(net, &arena, o);
         if (arena.overflow || (arena.used && !rpi_block_new(&net->memory, &block, arena.used)))
             return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes of optimizer state", who, arena.used);
-        arena.base = block.base, arena.used = 0;
+        arena.base = block.base;
+        arena.used = 0;
         state = rpi_lay_out_state(net, &arena, o);
-        if (first) memset(state.first, 0, net->parameter_count * sizeof *state.first);
-        if (second) memset(state.second, 0, net->parameter_count * sizeof *state.second);
+        if (first) rpi_zero(state.first, net->parameter_count);
+        if (second) rpi_zero(state.second, net->parameter_count);
         rpi_block_free(&net->memory, &net->state);
-        net->first = state.first, net->second = state.second, net->krylov = state.krylov, net->recursion = state.recursion;
-        net->state = block, net->method = o->method, net->time = 0, net->sigma_from = 0;
+        net->first = state.first;
+        net->second = state.second;
+        net->krylov = state.krylov;
+        net->recursion = state.recursion;
+        net->state = block;
+        net->method = o->method;
+        net->time = 0;
+        net->sigma_from = 0;
     }
     rpi_prepare_sigma(net, o);
     return RP_OK;
@@ -4957,12 +5533,21 @@ static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
     double mean1 = (double)(o->method == RP_ADAM ? o->beta1 : o->momentum),
            mean2 = (double)(o->method == RP_ADAM ? o->beta2 : o->curvature_average);
     memset(&u, 0, sizeof u);
-    u.method = o->method, u.rate = (rp_real)rate;
+    u.method = o->method;
+    u.rate = (rp_real)rate;
     u.weight_decay = o->decoupled ? 0 : o->weight_decay;
     u.shrink = o->decoupled && !(o->cubic > 0) ? (rp_real)(rate * (double)o->weight_decay) : 0;
-    u.momentum = o->momentum, u.average = o->curvature_average, u.damping = o->damping;
-    u.beta1 = o->beta1, u.beta2 = o->beta2, u.rho = o->rho, u.epsilon = o->epsilon, u.sigma = o->sigma, u.nesterov = o->nesterov;
-    u.correct1 = (rp_real)(1 / (1 - pow(mean1, t))), u.correct2 = (rp_real)(1 / (1 - pow(mean2, t)));
+    u.momentum = o->momentum;
+    u.average = o->curvature_average;
+    u.damping = o->damping;
+    u.beta1 = o->beta1;
+    u.beta2 = o->beta2;
+    u.rho = o->rho;
+    u.epsilon = o->epsilon;
+    u.sigma = o->sigma;
+    u.nesterov = o->nesterov;
+    u.correct1 = (rp_real)(1 / (1 - pow(mean1, t)));
+    u.correct2 = (rp_real)(1 / (1 - pow(mean2, t)));
     net->time++;
     return u;
 }
@@ -4973,8 +5558,8 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o, const rp_real *cur
     rpi_update update = rpi_next_update(net, o);
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
-        size_t at = layer->weights, end = layer->biases + layer->bias_count;
-        if (layer->frozen) memset(net->direction + at, 0, (end - at) * sizeof(rp_real));
+        ptrdiff_t at = layer->weights, end = layer->biases + layer->bias_count;
+        if (layer->frozen) rpi_zero(net->direction + at, (end - at));
         for (; !layer->frozen && at < end; at += RPI_LARGEST) {
             int n = end - at < RPI_LARGEST ? (int)(end - at) : RPI_LARGEST;
             net->buffers.kernels->update(&update, n, net->gradient + at, 1, curvature ? curvature + at : NULL, 1,
@@ -4986,9 +5571,10 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o, const rp_real *cur
 }
 
 static void rpi_move(rp_net *net, rp_real alpha) {
-    for (size_t at = 0; at < net->parameter_count; at += RPI_LARGEST) {
-        size_t left = net->parameter_count - at;
-        net->buffers.kernels->move(left < RPI_LARGEST ? (int)left : RPI_LARGEST, alpha, net->direction + at, net->parameters + at);
+    for (ptrdiff_t at = 0; at < net->parameter_count; at += RPI_LARGEST) {
+        ptrdiff_t left = net->parameter_count - at;
+        net->buffers.kernels->move(left < RPI_LARGEST ? (int)left : RPI_LARGEST, alpha, net->direction + at,
+                                   net->parameters + at);
     }
 }
 
@@ -5006,14 +5592,17 @@ static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_op
                         "rp_direction, rp_directional, rp_cubic_length and rp_move",
                         who, (double)o->cubic);
     if (o->method == RP_NEWTON)
-        return rpi_fail(net, RP_ERR_UNSUPPORTED,
-                        "%s: Newton's step needs a batch, not only arrays; use rp_train, or rp_hessian_solve and rp_move", who);
+        return rpi_fail(
+            net, RP_ERR_UNSUPPORTED,
+            "%s: Newton's step needs a batch, not only arrays; use rp_train, or rp_hessian_solve and rp_move", who);
     if (!net->has_gradient || (partitioning && !net->has_curvature))
         return rpi_fail(net, RP_ERR_ORDER, "%s: the %s array was never filled; call rp_backward%s first", who,
-                        net->has_gradient ? "curvature" : "gradient", o->method == RP_PARTITIONING ? " with a rule" : "");
+                        net->has_gradient ? "curvature" : "gradient",
+                        o->method == RP_PARTITIONING ? " with a rule" : "");
     if (!rpi_all_finite(net->gradient, net->parameter_count) ||
         (partitioning && !rpi_all_finite(net->curvature, net->parameter_count)))
-        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the gradient or curvature array is not finite; nothing was changed", who);
+        return rpi_fail(net, RP_ERR_NOT_FINITE,
+                        "%s: the gradient or curvature array is not finite; nothing was changed", who);
     status = rpi_prepare(net, who, o);
     if (!status) rpi_direction(net, o, partitioning ? net->curvature : NULL);
     return status;
@@ -5026,7 +5615,8 @@ RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer) {
 RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
     rp_status status = rpi_trainable(net, "rp_move");
     if (status) return status;
-    if (!rpi_finite(alpha)) return rpi_fail(net, RP_ERR_VALUE, "rp_move: alpha is %g; it must be finite", (double)alpha);
+    if (!rpi_finite(alpha))
+        return rpi_fail(net, RP_ERR_VALUE, "rp_move: alpha is %g; it must be finite", (double)alpha);
     if (!net->has_direction)
         return rpi_fail(net, RP_ERR_ORDER, "rp_move: the direction array was never filled; call rp_direction first");
     rpi_move(net, alpha);
@@ -5036,7 +5626,10 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
 
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer) {
     rp_status status = rpi_checked_direction(net, "rp_update", optimizer, 1);
-    if (!status) rpi_move(net, 1), net->forward_count = 0;
+    if (!status) {
+        rpi_move(net, 1);
+        net->forward_count = 0;
+    }
     return status;
 }
 
@@ -5060,7 +5653,8 @@ static double rpi_decay_of(const rpi_trial *trial) {
 static double rpi_decay_loss(const rpi_trial *trial) {
     const rp_net *net = trial->net;
     double decay = rpi_decay_of(trial);
-    return decay > 0 ? decay / 2 * net->buffers.kernels->dot(net->parameter_count, net->parameters, net->parameters) : 0;
+    return decay > 0 ? decay / 2 * net->buffers.kernels->dot(net->parameter_count, net->parameters, net->parameters)
+                     : 0;
 }
 
 /* F, or infinity where it is not finite. */
@@ -5068,7 +5662,10 @@ static rp_status rpi_trial_value(const rpi_trial *trial, double *value) {
     rp_net *net = trial->net;
     rp_status status = rpi_value(net, trial->who, trial->batch, RPI_KEEP_NOTHING, 0, NULL, value);
     *value += rpi_decay_loss(trial);
-    if (status == RP_ERR_NOT_FINITE) *value = DBL_MAX, status = RP_OK;
+    if (status == RP_ERR_NOT_FINITE) {
+        *value = DBL_MAX;
+        status = RP_OK;
+    }
     return status;
 }
 
@@ -5082,11 +5679,13 @@ static rp_status rpi_trial_derivatives(rpi_trial *trial) {
     if (trial->kept) rpi_evaluate_loss(net, &net->buffers, batch, net->h, 1); /* the backward pass has used it up */
     else status = rpi_value(net, trial->who, batch, RPI_KEEP_CURVES, 1, NULL, &loss);
     if (!status)
-        status = rpi_directional(net, trial->who, batch->count, batch->weights, net->direction, &trial->slope, &trial->curvature);
+        status = rpi_directional(net, trial->who, batch->count, batch->weights, net->direction, &trial->slope,
+                                 &trial->curvature);
     if (decay > 0) trial->slope += decay * k->dot(net->parameter_count, net->direction, net->parameters);
     trial->curvature += decay * trial->size * trial->size;
     if (status && status != RP_ERR_NOT_FINITE) return status;
-    if (status || !rpi_finite((rp_real)trial->slope) || !rpi_finite((rp_real)trial->curvature)) trial->slope = trial->curvature = 0;
+    if (status || !rpi_finite((rp_real)trial->slope) || !rpi_finite((rp_real)trial->curvature))
+        trial->slope = trial->curvature = 0;
     return RP_OK;
 }
 
@@ -5096,13 +5695,14 @@ static rp_status rpi_trial_move(rpi_trial *trial, double alpha, double model) {
     rp_net *net = trial->net;
     double after, rounding = 8 * (sizeof(rp_real) == 8 ? DBL_EPSILON : FLT_EPSILON) * (1 + fabs(trial->before));
     rp_status status;
-    memcpy(net->sums, net->parameters, net->parameter_count * sizeof *net->sums);
+    rpi_copy(net->sums, net->parameters, net->parameter_count);
     rpi_move(net, (rp_real)alpha);
     status = rpi_trial_value(trial, &after);
     trial->step.taken = !status && after <= trial->before;
-    trial->step.ratio = (rp_real)(model >= 0 && after < DBL_MAX ? (trial->before - after + rounding) / (model + rounding) : 0);
+    trial->step.ratio =
+        (rp_real)(model >= 0 && after < DBL_MAX ? (trial->before - after + rounding) / (model + rounding) : 0);
     trial->step.alpha = (rp_real)alpha;
-    if (!trial->step.taken) memcpy(net->parameters, net->sums, net->parameter_count * sizeof *net->sums);
+    if (!trial->step.taken) rpi_copy(net->parameters, net->sums, net->parameter_count);
     return status;
 }
 
@@ -5126,10 +5726,12 @@ static rp_status rpi_trial_cubic(rpi_trial *trial) {
     double sigma = (double)(o->cubic_adaptive ? net->sigma : o->cubic);
     double alpha = rpi_trial_length(trial, sigma), length = alpha * trial->size;
     rp_status status = RP_OK;
-    trial->step.alpha = (rp_real)alpha, trial->step.taken = alpha > 0;
+    trial->step.alpha = (rp_real)alpha;
+    trial->step.taken = alpha > 0;
     if (alpha > 0 && o->cubic_adaptive) {
         status = rpi_trial_move(trial, alpha,
-                                -alpha * (trial->slope + alpha / 2 * trial->curvature) - sigma / 6 * length * length * length);
+                                -alpha * (trial->slope + alpha / 2 * trial->curvature) -
+                                    sigma / 6 * length * length * length);
         rpi_adapt(net, trial->step.ratio > (rp_real)0.9 ? 0.5 : trial->step.ratio < (rp_real)0.1 ? 2 : 1);
     } else if (alpha > 0) rpi_move(net, (rp_real)alpha);
     trial->step.sigma = o->cubic_adaptive ? net->sigma : o->cubic;
@@ -5140,11 +5742,12 @@ static rp_status rpi_trial_cubic(rpi_trial *trial) {
 static rp_status rpi_newton_fallback(rpi_trial *trial, rp_real decay) {
     rp_net *net = trial->net;
     double alpha, loss;
-    rp_status status = rpi_differentiate(net, trial->who, trial->batch, RPI_KEEP_SLOPES, &trial->optimizer->rule, &loss);
+    rp_status status =
+        rpi_differentiate(net, trial->who, trial->batch, RPI_KEEP_SLOPES, &trial->optimizer->rule, &loss);
     if (status == RP_ERR_NOT_FINITE) return RP_OK; /* no curvature to be had: no step */
     if (status) return status;
     rpi_fill_arrays(net, trial->batch->count, &trial->optimizer->rule);
-    for (size_t i = 0; i < net->parameter_count; i++)
+    for (ptrdiff_t i = 0; i < net->parameter_count; i++)
         net->direction[i] = -(net->gradient[i] + decay * net->parameters[i]) / (net->curvature[i] + decay + net->sigma);
     rpi_zero_frozen(net, net->direction);
     trial->size = rpi_norm(net, net->direction);
@@ -5160,17 +5763,21 @@ static rp_status rpi_newton_fallback(rpi_trial *trial, rp_real decay) {
 static rp_status rpi_newton_direction(rpi_trial *trial, rp_real decay) {
     rp_net *net = trial->net;
     const rpi_kernels *k = net->buffers.kernels;
-    size_t n = net->parameter_count;
+    ptrdiff_t n = net->parameter_count;
     rpi_system system;
     rpi_minres minres;
     rp_status status = rpi_expand(net, trial->who, trial->batch, !trial->optimizer->full_hessian);
     memset(&minres, 0, sizeof minres);
-    for (size_t i = 0; i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
-    minres.limit = trial->optimizer->iterations, minres.tolerance = (double)trial->optimizer->tolerance,
+    for (ptrdiff_t i = 0; i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
+    minres.limit = trial->optimizer->iterations;
+    minres.tolerance = (double)trial->optimizer->tolerance;
     minres.stop_at_negative = 1;
-    system.net = net, system.who = trial->who, system.count = trial->batch->count,
+    system.net = net;
+    system.who = trial->who;
+    system.count = trial->batch->count;
     system.gauss_newton = !trial->optimizer->full_hessian;
-    system.products = 0, system.damping = net->sigma + decay;
+    system.products = 0;
+    system.damping = net->sigma + decay;
     k->blend(n, -1, net->gradient, NULL, 0, net->spare);
     k->blend(n, -decay, net->parameters, NULL, 1, net->spare);
     rpi_zero_frozen(net, net->spare);
@@ -5201,7 +5808,8 @@ static rp_status rpi_newton_step(rpi_trial *trial) {
     if (!status && trial->slope < 0 && alpha > 0)
         status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature));
     trial->step.sigma = net->sigma;
-    if (status || (!step->taken && !(rpi_norm(net, net->spare) > 0))) return status; /* a gradient of 0 says nothing about lambda */
+    if (status || (!step->taken && !(rpi_norm(net, net->spare) > 0)))
+        return status; /* a gradient of 0 says nothing about lambda */
     if (step->taken) rpi_adapt(net, step->ratio > good ? 0.5 : step->ratio < bad ? 2 : 1);
     else rpi_adapt(net, step->ratio > good ? 1 : 4);
     if (!step->taken) status = rpi_newton_fallback(trial, decay);
@@ -5214,7 +5822,8 @@ static void rpi_shrink(rp_net *net, double shrink) {
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
         rp_real *w = net->parameters + layer->weights;
-        if (!layer->frozen) net->buffers.kernels->blend(layer->weight_count + layer->bias_count, (rp_real)(1 - shrink), w, NULL, 0, w);
+        if (!layer->frozen)
+            net->buffers.kernels->blend(layer->weight_count + layer->bias_count, (rp_real)(1 - shrink), w, NULL, 0, w);
     }
 }
 
@@ -5238,30 +5847,41 @@ static rp_status rpi_computed_step(rpi_trial *trial) {
             if (!status) status = rpi_trial_cubic(trial);
         } else {
             rpi_move(net, 1);
-            trial->step.taken = 1, trial->step.alpha = 1;
+            trial->step.taken = 1;
+            trial->step.alpha = 1;
         }
     }
-    if (o->decoupled && trial->step.taken && (o->cubic > 0 || o->method == RP_NEWTON)) rpi_shrink(net, rate * (double)o->weight_decay);
-    trial->step.slope = (rp_real)trial->slope, trial->step.curvature = (rp_real)trial->curvature;
-    net->last = trial->step, net->stepped = 1;
+    if (o->decoupled && trial->step.taken && (o->cubic > 0 || o->method == RP_NEWTON))
+        rpi_shrink(net, rate * (double)o->weight_decay);
+    trial->step.slope = (rp_real)trial->slope;
+    trial->step.curvature = (rp_real)trial->curvature;
+    net->last = trial->step;
+    net->stepped = 1;
     return status;
 }
 
-static rp_status rpi_train_computed(rp_net *net, const char *who, const rp_optimizer *o, const rp_data *batch, rp_real *loss) {
+static rp_status rpi_train_computed(rp_net *net, const char *who, const rp_optimizer *o, const rp_data *batch,
+                                    rp_real *loss) {
     const rp_rule *rule = o->method == RP_PARTITIONING ? &o->rule : NULL;
-    int keep = o->method < RP_PER_VARIABLE && !(rule && rule->kind == RP_PATHS); /* the others leave something else in sigma'' */
+    int keep = o->method < RP_PER_VARIABLE &&
+               !(rule && rule->kind == RP_PATHS); /* the others leave something else in sigma'' */
     rpi_trial trial;
     double value;
     rp_status status = rpi_differentiate(net, who, batch, keep ? RPI_KEEP_CURVES : RPI_KEEP_SLOPES, rule, &value);
     if (!status) status = rpi_prepare(net, who, o);
     if (status) return status;
     memset(&trial, 0, sizeof trial);
-    trial.net = net, trial.who = who, trial.optimizer = o, trial.batch = batch, trial.before = value, trial.kept = keep;
+    trial.net = net;
+    trial.who = who;
+    trial.optimizer = o;
+    trial.batch = batch;
+    trial.before = value;
+    trial.kept = keep;
     rpi_fill_arrays(net, batch->count, rule);
     if (o->method == RP_PER_VARIABLE) {
         status = rpi_hessian_diagonal(net, who, batch, &net->recursion);
         if (status) return status;
-        memcpy(net->curvature, net->sums, net->parameter_count * sizeof *net->sums);
+        rpi_copy(net->curvature, net->sums, net->parameter_count);
         net->has_curvature |= 1;
     }
     status = rpi_computed_step(&trial);
@@ -5293,12 +5913,18 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     }
     jacobian = rule && rule->kind == RP_JACOBIAN;
     update = rpi_next_update(net, o);
-    sink.take = net->buffers.kernels->take_step, sink.update = &update;
-    sink.parameters = net->parameters, sink.first = net->first, sink.second = net->second;
-    sink.gradient = NULL, sink.curvature = jacobian ? net->sums : NULL;
-    rpi_collect(net, &net->buffers, batch->count, 1, rule && !jacobian, rule, rpi_weight_of(&net->buffers, rule), &sink);
+    sink.take = net->buffers.kernels->take_step;
+    sink.update = &update;
+    sink.parameters = net->parameters;
+    sink.first = net->first;
+    sink.second = net->second;
+    sink.gradient = NULL;
+    sink.curvature = jacobian ? net->sums : NULL;
+    rpi_collect(net, &net->buffers, batch->count, 1, rule && !jacobian, rule, rpi_weight_of(&net->buffers, rule),
+                &sink);
     memset(&net->last, 0, sizeof net->last);
-    net->last.taken = net->stepped = 1, net->last.alpha = 1;
+    net->last.taken = net->stepped = 1;
+    net->last.alpha = 1;
     if (loss) *loss = (rp_real)value;
     return RP_OK;
 }
@@ -5321,14 +5947,14 @@ RP_API rp_status rp_last_step(rp_net *net, rp_step *step) {
 static void rpi_predict_one(const rp_net *net, const rpi_buffers *batch, const rp_real *x, rp_real *out) {
     rpi_buffers b = *batch;
     b.ld = 1;
-    memcpy(b.y[0], x, (size_t)net->inputs * sizeof *x);
+    rpi_copy(b.y[0], x, net->inputs);
     rpi_forward(net, &b, 1, RPI_KEEP_NOTHING, NULL);
-    memcpy(out, b.y[net->slot_count - 1], (size_t)net->outputs * sizeof *out);
+    rpi_copy(out, b.y[net->slot_count - 1], net->outputs);
 }
 
 static void rpi_predict_batches(const rp_net *net, const rpi_buffers *b, const rp_real *x, int count, rp_real *out) {
-    size_t inputs = (size_t)net->inputs, outputs = (size_t)net->outputs;
-    for (int some; count > 0; count -= some, x += (size_t)some * inputs, out += (size_t)some * outputs) {
+    ptrdiff_t inputs = net->inputs, outputs = net->outputs;
+    for (int some; count > 0; count -= some, x += some * inputs, out += some * outputs) {
         some = count < b->batch ? count : b->batch;
         if (some == 1 && net->vectors) {
             rpi_predict_one(net, b, x, out);
@@ -5365,15 +5991,18 @@ RP_API rp_workspace *rp_workspace_new(const rp_net *net, int batch) {
     w = (rp_workspace *)net->memory.allocate(net->memory.user, sizeof *w);
     if (!w) return NULL;
     memset(w, 0, sizeof *w);
-    w->net = net, w->memory = net->memory;
+    w->net = net;
+    w->memory = net->memory;
     w->buffers.kernels = net->buffers.kernels;
-    w->buffers.batch = batch, w->buffers.ld = rpi_leading(batch);
+    w->buffers.batch = batch;
+    w->buffers.ld = rpi_leading(batch);
     rpi_lay_out_prediction(net, &arena, &w->buffers, 1);
     if (arena.overflow || !rpi_block_new(&w->memory, &w->block, arena.used)) {
         w->memory.release(w->memory.user, w);
         return NULL;
     }
-    arena.base = w->block.base, arena.used = 0;
+    arena.base = w->block.base;
+    arena.used = 0;
     rpi_lay_out_prediction(net, &arena, &w->buffers, 1);
     return w;
 }
@@ -5386,7 +6015,8 @@ RP_API void rp_workspace_free(rp_workspace *workspace) {
     memory.release(memory.user, workspace);
 }
 
-RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count, rp_real *out) {
+RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count,
+                                 rp_real *out) {
     if (!net || !workspace || !x || !out) return RP_ERR_NULL;
     if (count < 1 || workspace->net != net) return RP_ERR_VALUE;
     rpi_predict_batches(net, &workspace->buffers, x, count, out);
@@ -5401,17 +6031,20 @@ typedef struct rpi_tally {
 
 /* d: targets, still. */
 static void rpi_tally_decisions(const rp_net *net, const rpi_buffers *b, const rp_data *data, rpi_tally *tally) {
-    const size_t ld = b->ld, end = (size_t)net->outputs * ld;
+    const ptrdiff_t ld = b->ld, end = net->outputs * ld;
     for (int s = 0; s < data->count; s++) {
         const rp_real *y = b->y[net->slot_count - 1] + s, *t = b->d[net->slot_count - 1] + s;
         double weight = data->weights ? (double)data->weights[s] : 1;
-        size_t best = 0, truth = 0;
+        ptrdiff_t best = 0, truth = 0;
         if (net->loss == RP_SOFTMAX_CROSS_ENTROPY) {
-            for (size_t i = ld; i < end; i += ld) best = y[i] > y[best] ? i : best, truth = t[i] > t[truth] ? i : truth;
+            for (ptrdiff_t i = ld; i < end; i += ld) {
+                best = y[i] > y[best] ? i : best;
+                truth = t[i] > t[truth] ? i : truth;
+            }
             tally->right += best == truth ? weight : 0;
             tally->weight += weight;
         } else if (net->loss == RP_BINARY_CROSS_ENTROPY) {
-            for (size_t i = 0; i < end; i += ld) tally->right += (y[i] > 0) == (t[i] > (rp_real)0.5) ? weight : 0;
+            for (ptrdiff_t i = 0; i < end; i += ld) tally->right += (y[i] > 0) == (t[i] > (rp_real)0.5) ? weight : 0;
             tally->weight += weight * net->outputs;
         }
     }
@@ -5431,8 +6064,8 @@ static void rpi_evaluate_batch(rp_net *net, const rp_data *batch, rpi_tally *tal
 static rp_data rpi_slice(const rp_net *net, const rp_data *data, int at, int most) {
     rp_data slice = *data;
     slice.count = data->count - at < most ? data->count - at : most;
-    slice.inputs += (size_t)at * (size_t)net->inputs;
-    if (data->targets) slice.targets += (size_t)at * (size_t)net->outputs;
+    slice.inputs += (ptrdiff_t)at * net->inputs;
+    if (data->targets) slice.targets += (ptrdiff_t)at * net->outputs;
     if (data->labels) slice.labels += at;
     if (data->weights) slice.weights += at;
     return slice;
@@ -5455,7 +6088,8 @@ static rp_status rpi_evaluate(rp_net *net, const char *who, const rp_data *data,
     rp_data batch;
     int more;
     if (data->fill) {
-        for (int index = 0; (more = rpi_stream(net, who, data, index, &batch)) > 0; index++) rpi_evaluate_batch(net, &batch, &tally);
+        for (int index = 0; (more = rpi_stream(net, who, data, index, &batch)) > 0; index++)
+            rpi_evaluate_batch(net, &batch, &tally);
         if (more < 0) return (rp_status)more;
         if (!tally.count) return rpi_fail(net, RP_ERR_VALUE, "%s: data.fill gave no batch", who);
     } else
@@ -5466,7 +6100,8 @@ static rp_status rpi_evaluate(rp_net *net, const char *who, const rp_data *data,
     score->loss = (rp_real)(tally.loss / (double)tally.count);
     score->accuracy = tally.weight > 0 ? (rp_real)(tally.right / tally.weight) : -1;
     score->count = tally.count;
-    if (!rpi_finite(score->loss)) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g", who, tally.loss / (double)tally.count);
+    if (!rpi_finite(score->loss))
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g", who, tally.loss / (double)tally.count);
     return RP_OK;
 }
 
@@ -5481,10 +6116,9 @@ RP_API rp_status rp_evaluate(rp_net *net, const rp_data *data, rp_score *score) 
 }
 
 static void rpi_copy_sample(const rp_net *net, const rp_data *data, int from, int to) {
-    size_t inputs = (size_t)net->inputs, outputs = (size_t)net->outputs;
-    memcpy(net->staged_inputs + (size_t)to * inputs, data->inputs + (size_t)from * inputs, inputs * sizeof(rp_real));
-    if (data->targets)
-        memcpy(net->staged_targets + (size_t)to * outputs, data->targets + (size_t)from * outputs, outputs * sizeof(rp_real));
+    ptrdiff_t inputs = net->inputs, outputs = net->outputs;
+    rpi_copy(net->staged_inputs + to * inputs, data->inputs + from * inputs, inputs);
+    if (data->targets) rpi_copy(net->staged_targets + to * outputs, data->targets + from * outputs, outputs);
     if (data->labels) net->staged_labels[to] = data->labels[from];
     if (data->weights) net->staged_weights[to] = data->weights[from];
 }
@@ -5512,7 +6146,8 @@ static int rpi_next_batch(rpi_fit *fit, rp_data *batch) {
     if (fit->options.keep_order) return 1;
     for (int s = 0; s < batch->count; s++)
         rpi_copy_sample(net, fit->data,
-                        rpi_permute(rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->progress.epoch + 1)), fit->data->count, (int)at + s),
+                        rpi_permute(rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->progress.epoch + 1)),
+                                    fit->data->count, (int)at + s),
                         s);
     batch->inputs = net->staged_inputs;
     if (batch->targets) batch->targets = net->staged_targets;
@@ -5528,9 +6163,11 @@ static rp_status rpi_fit_step(rpi_fit *fit, const rp_data *batch) {
     if (fit->options.schedule) o.rate = fit->options.schedule(fit->options.user, fit->report.steps, o.rate);
     status = rpi_train(fit->net, "rp_fit", &o, batch, &loss);
     if (status) return status;
-    fit->sum += (double)loss * batch->count, fit->seen += batch->count;
+    fit->sum += (double)loss * batch->count;
+    fit->seen += batch->count;
     fit->progress.loss = (rp_real)(fit->sum / (double)fit->seen);
-    fit->progress.step++, fit->report.steps++;
+    fit->progress.step++;
+    fit->report.steps++;
     fit->progress.last = fit->report.last = fit->net->last;
     return RP_OK;
 }
@@ -5549,9 +6186,11 @@ static rp_status rpi_fit_validate(rpi_fit *fit) {
     if (status) return status;
     fit->report.validation = *score;
     if (fit->report.best_epoch < 0 || score->loss < fit->report.best_loss) {
-        fit->report.best_loss = score->loss, fit->report.best_epoch = fit->progress.epoch;
-        if (fit->best.base) memcpy(fit->best.base, net->parameters, net->parameter_count * sizeof *net->parameters);
-    } else if (fit->options.patience && fit->progress.epoch - fit->report.best_epoch >= fit->options.patience) fit->report.stopped = 1;
+        fit->report.best_loss = score->loss;
+        fit->report.best_epoch = fit->progress.epoch;
+        if (fit->best.base) rpi_copy((rp_real *)fit->best.base, net->parameters, net->parameter_count);
+    } else if (fit->options.patience && fit->progress.epoch - fit->report.best_epoch >= fit->options.patience)
+        fit->report.stopped = 1;
     return RP_OK;
 }
 
@@ -5560,7 +6199,8 @@ static rp_status rpi_fit_epoch(rpi_fit *fit) {
     rp_status status;
     int more;
     fit->progress.step = fit->progress.epoch_done = 0;
-    fit->sum = 0, fit->seen = 0;
+    fit->sum = 0;
+    fit->seen = 0;
     while ((more = rpi_next_batch(fit, &batch)) > 0) {
         status = rpi_fit_step(fit, &batch);
         if (status) return status;
@@ -5569,7 +6209,8 @@ static rp_status rpi_fit_epoch(rpi_fit *fit) {
     if (more < 0) return (rp_status)more;
     if (!fit->seen) return rpi_fail(fit->net, RP_ERR_VALUE, "rp_fit: data.fill gave no batch");
     fit->progress.steps = fit->progress.step;
-    fit->report.epochs++, fit->report.loss = fit->progress.loss;
+    fit->report.epochs++;
+    fit->report.loss = fit->progress.loss;
     status = rpi_fit_validate(fit);
     fit->progress.epoch_done = 1;
     if (!status && rpi_fit_progress(fit)) return RP_OK;
@@ -5581,16 +6222,20 @@ static rp_status rpi_fit_check(rpi_fit *fit) {
     const rp_fit_options *options = &fit->options;
     const rp_data *validation = options->validation;
     rp_status status = RP_OK;
-    if (options->epochs < 0) return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.epochs is %d; it must be 0 or more", options->epochs);
+    if (options->epochs < 0)
+        return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.epochs is %d; it must be 0 or more", options->epochs);
     if (options->batch < 0 || options->batch > net->batch)
-        return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.batch is %d; it may be 0 to %d, the batch that the net was built for",
+        return rpi_fail(net, RP_ERR_VALUE,
+                        "rp_fit: options.batch is %d; it may be 0 to %d, the batch that the net was built for",
                         options->batch, net->batch);
     if (options->patience < 0)
         return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.patience is %d; it must be 0 or more", options->patience);
     if ((options->patience || options->keep_best) && !validation)
-        return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.%s needs options.validation", options->patience ? "patience" : "keep_best");
+        return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.%s needs options.validation",
+                        options->patience ? "patience" : "keep_best");
     if (!fit->data->fill) status = rpi_check_data(net, "rp_fit", fit->data, INT_MAX);
-    if (!status && validation && !validation->fill) status = rpi_check_data(net, "rp_fit: validation", validation, INT_MAX);
+    if (!status && validation && !validation->fill)
+        status = rpi_check_data(net, "rp_fit: validation", validation, INT_MAX);
     if (!status) status = rpi_needs(net, "rp_fit", "optimizer", fit->optimizer);
     return status ? status : rpi_check_optimizer(net, "rp_fit", fit->optimizer);
 }
@@ -5602,7 +6247,9 @@ RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_dat
     if (!status) status = rpi_needs(net, "rp_fit", "data", data);
     if (status) return status;
     memset(&fit, 0, sizeof fit);
-    fit.net = net, fit.optimizer = optimizer, fit.data = data;
+    fit.net = net;
+    fit.optimizer = optimizer;
+    fit.data = data;
     if (options) fit.options = *options;
     status = rpi_fit_check(&fit);
     if (status) return status;
@@ -5611,10 +6258,14 @@ RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_dat
     if (!data->fill) fit.progress.steps = (int)(((int64_t)data->count + fit.options.batch - 1) / fit.options.batch);
     fit.progress.epochs = fit.options.epochs;
     fit.report.best_epoch = -1;
-    if (fit.options.keep_best && !rpi_block_new(&net->memory, &fit.best, net->parameter_count * sizeof(rp_real)))
-        return rpi_fail(net, RP_ERR_MEMORY, "rp_fit: no memory for a copy of %z parameters (options.keep_best)", net->parameter_count);
-    for (; !status && !fit.report.stopped && fit.progress.epoch < fit.options.epochs; fit.progress.epoch++) status = rpi_fit_epoch(&fit);
-    if (fit.best.base && fit.report.best_epoch >= 0) memcpy(net->parameters, fit.best.base, net->parameter_count * sizeof(rp_real));
+    if (fit.options.keep_best &&
+        !rpi_block_new(&net->memory, &fit.best, (size_t)net->parameter_count * sizeof(rp_real)))
+        return rpi_fail(net, RP_ERR_MEMORY, "rp_fit: no memory for a copy of %z parameters (options.keep_best)",
+                        net->parameter_count);
+    for (; !status && !fit.report.stopped && fit.progress.epoch < fit.options.epochs; fit.progress.epoch++)
+        status = rpi_fit_epoch(&fit);
+    if (fit.best.base && fit.report.best_epoch >= 0)
+        rpi_copy(net->parameters, (const rp_real *)fit.best.base, net->parameter_count);
     rpi_block_free(&net->memory, &fit.best);
     if (report) *report = fit.report;
     return status;
@@ -5635,29 +6286,37 @@ static rp_status rpi_idx_fail(rp_idx *idx, rp_status status, const char *format,
 static rp_status rpi_idx_header(rp_idx *idx, const unsigned char *bytes, size_t size, size_t *at) {
     uint64_t product = 1;
     int dimensions;
-    if (size < 4) return rpi_idx_fail(idx, RP_ERR_TRUNCATED, "%z bytes are too few for the 4 that an IDX file begins with", size);
+    if (size < 4)
+        return rpi_idx_fail(idx, RP_ERR_TRUNCATED, "%z bytes are too few for the 4 that an IDX file begins with", size);
     if (bytes[0] || bytes[1])
-        return rpi_idx_fail(idx, RP_ERR_MAGIC, "not an IDX file: it begins with the bytes %d %d, not 0 0", (int)bytes[0], (int)bytes[1]);
+        return rpi_idx_fail(idx, RP_ERR_MAGIC, "not an IDX file: it begins with the bytes %d %d, not 0 0",
+                            (int)bytes[0], (int)bytes[1]);
     if (bytes[2] != 8) {
         int known = bytes[2] == 9 || (bytes[2] >= 11 && bytes[2] <= 14);
-        return rpi_idx_fail(idx, known ? RP_ERR_UNSUPPORTED : RP_ERR_MAGIC, "the element type is %d; only 8, unsigned bytes, can be read",
-                            (int)bytes[2]);
+        return rpi_idx_fail(idx, known ? RP_ERR_UNSUPPORTED : RP_ERR_MAGIC,
+                            "the element type is %d; only 8, unsigned bytes, can be read", (int)bytes[2]);
     }
     dimensions = bytes[3];
-    if (dimensions < 1 || dimensions > 9) return rpi_idx_fail(idx, RP_ERR_SHAPE, "%d dimensions; there may be 1 to 9", dimensions);
+    if (dimensions < 1 || dimensions > 9)
+        return rpi_idx_fail(idx, RP_ERR_SHAPE, "%d dimensions; there may be 1 to 9", dimensions);
     *at = 4 + 4 * (size_t)dimensions;
-    if (size < *at) return rpi_idx_fail(idx, RP_ERR_TRUNCATED, "%z bytes are too few for %d dimensions", size, dimensions);
-    idx->size = 1, idx->dimensions = dimensions - 1;
+    if (size < *at)
+        return rpi_idx_fail(idx, RP_ERR_TRUNCATED, "%z bytes are too few for %d dimensions", size, dimensions);
+    idx->size = 1;
+    idx->dimensions = dimensions - 1;
     for (int i = 0; i < dimensions; i++) {
         const unsigned char *b = bytes + 4 + 4 * i;
         uint32_t extent = (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
         if (!extent) return rpi_idx_fail(idx, RP_ERR_SHAPE, "dimension %d is 0", i);
-        if (extent > INT_MAX || product > (uint64_t)(SIZE_MAX / 16) / extent || (i && (uint64_t)idx->size * extent > INT_MAX))
-            return rpi_idx_fail(idx, RP_ERR_OVERFLOW, "the product of the dimensions is too large (dimension %d is %l)", i,
-                                (int64_t)extent);
+        if (extent > INT_MAX || product > (uint64_t)(SIZE_MAX / 16) / extent ||
+            (i && (uint64_t)idx->size * extent > INT_MAX))
+            return rpi_idx_fail(idx, RP_ERR_OVERFLOW, "the product of the dimensions is too large (dimension %d is %l)",
+                                i, (int64_t)extent);
         product *= extent;
-        if (i) idx->size *= (int)extent, idx->shape[i - 1] = (int)extent;
-        else idx->count = (int)extent;
+        if (i) {
+            idx->size *= (int)extent;
+            idx->shape[i - 1] = (int)extent;
+        } else idx->count = (int)extent;
     }
     if (size - *at != product)
         return rpi_idx_fail(idx, size - *at < product ? RP_ERR_TRUNCATED : RP_ERR_TRAILING,
@@ -5672,11 +6331,13 @@ static rp_status rpi_idx_parse(rp_idx *idx, const void *data, size_t size, int c
     if (!bytes) return rpi_idx_fail(idx, RP_ERR_NULL, "bytes is NULL");
     status = rpi_idx_header(idx, bytes, size, &at);
     if (status) return status;
-    if (classes && idx->dimensions) return rpi_idx_fail(idx, RP_ERR_SHAPE, "%d dimensions; labels have one", idx->dimensions + 1);
+    if (classes && idx->dimensions)
+        return rpi_idx_fail(idx, RP_ERR_SHAPE, "%d dimensions; labels have one", idx->dimensions + 1);
     count = size - at;
     for (size_t i = 0; classes && i < count; i++)
         if (bytes[at + i] >= classes)
-            return rpi_idx_fail(idx, RP_ERR_LABEL, "label %z is %d; it may be 0 to %d", i, (int)bytes[at + i], classes - 1);
+            return rpi_idx_fail(idx, RP_ERR_LABEL, "label %z is %d; it may be 0 to %d", i, (int)bytes[at + i],
+                                classes - 1);
     if (classes) idx->labels = (int *)RP_MALLOC(count * width);
     else idx->values = (rp_real *)RP_MALLOC(count * width);
     if (!idx->labels && !idx->values) return rpi_idx_fail(idx, RP_ERR_MEMORY, "no memory for %z bytes", count * width);
@@ -5692,13 +6353,16 @@ static rp_status rpi_idx_begin(rp_idx *out, int labels, int classes, rp_real low
     memset(out, 0, sizeof *out);
     if (labels && classes < 1) return rpi_idx_fail(out, RP_ERR_VALUE, "classes is %d; it must be 1 or more", classes);
     if (!rpi_finite(low) || !rpi_finite(high) || !rpi_finite(high - low))
-        return rpi_idx_fail(out, RP_ERR_VALUE, "low is %g and high is %g; both, and their difference, must be finite", (double)low,
-                            (double)high);
+        return rpi_idx_fail(out, RP_ERR_VALUE, "low is %g and high is %g; both, and their difference, must be finite",
+                            (double)low, (double)high);
     return RP_OK;
 }
 
 static rp_status rpi_idx_end(rp_idx *out, rp_status status) {
-    if (status && out) out->count = out->size = out->dimensions = 0, memset(out->shape, 0, sizeof out->shape);
+    if (status && out) {
+        out->count = out->size = out->dimensions = 0;
+        memset(out->shape, 0, sizeof out->shape);
+    }
     return status;
 }
 
@@ -5724,7 +6388,8 @@ static unsigned char *rpi_read_file(FILE *file, size_t *size, rp_status *status)
         larger = capacity > SIZE_MAX / 4 ? NULL : (unsigned char *)RP_MALLOC(capacity * 2);
         if (larger) memcpy(larger, bytes, length);
         RP_FREE(bytes);
-        bytes = larger, capacity *= 2;
+        bytes = larger;
+        capacity *= 2;
     }
     *status = !bytes ? RP_ERR_MEMORY : ferror(file) ? RP_ERR_FILE : RP_OK;
     if (bytes && *status) {
@@ -5745,7 +6410,9 @@ static rp_status rpi_idx_file(const char *path, int classes, rp_real low, rp_rea
     if (!file) return rpi_idx_fail(out, RP_ERR_FILE, "%s: cannot be opened", path);
     bytes = rpi_read_file(file, &size, &status);
     fclose(file);
-    if (!bytes) return rpi_idx_fail(out, status, "%s: %s", path, status == RP_ERR_MEMORY ? "no memory for the file" : "cannot be read");
+    if (!bytes)
+        return rpi_idx_fail(out, status, "%s: %s", path,
+                            status == RP_ERR_MEMORY ? "no memory for the file" : "cannot be read");
     status = rpi_idx_parse(out, bytes, size, classes, low, high);
     RP_FREE(bytes);
     if (status) {
@@ -5771,7 +6438,8 @@ RP_API void rp_idx_free(rp_idx *idx) {
     if (!idx) return;
     if (idx->values) RP_FREE(idx->values);
     if (idx->labels) RP_FREE(idx->labels);
-    idx->values = NULL, idx->labels = NULL;
+    idx->values = NULL;
+    idx->labels = NULL;
 }
 
 #endif /* RP_IMPLEMENTATION */
@@ -5813,9 +6481,9 @@ RPI_INLINE void RPI_FN(store)(rp_real *p, rpi_v x) { *p = x; }
 #define RPI_STORE RPI_FN(store)
 #define RPI_ALL RPI_FN(all)
 #define RPI_ALL_INT RPI_FN(all_int)
-#define RPI_FMA RPI_FN(fma)   /* a b + c */
+#define RPI_FMA RPI_FN(fma) /* a b + c */
 #define RPI_ROOT RPI_FN(root)
-#define RPI_LOAD_SOME RPI_FN(load_some)   /* the first n lanes; the others are 0 and stay unwritten */
+#define RPI_LOAD_SOME RPI_FN(load_some) /* the first n lanes; the others are 0 and stay unwritten */
 #define RPI_STORE_SOME RPI_FN(store_some)
 
 #if RPI_VECTOR_BYTES == 64
@@ -5838,7 +6506,9 @@ RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) { return (rpi_i)_mm256_set1_epi32(x); }
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return _mm256_fmadd_ps(a, b, c); }
 RPI_INLINE rpi_v RPI_ROOT(rpi_v x) { return _mm256_sqrt_ps(x); }
 RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) { return _mm256_cvtepi32_ps((__m256i)x); }
-RPI_INLINE __m256i RPI_FN(some)(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+RPI_INLINE __m256i RPI_FN(some)(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
 RPI_INLINE rpi_v RPI_LOAD_SOME(const rp_real *p, int n) { return _mm256_maskload_ps(p, RPI_FN(some)(n)); }
 RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) { _mm256_maskstore_ps(p, RPI_FN(some)(n), x); }
 #else
@@ -5872,7 +6542,9 @@ RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) {
 #endif
 }
 #ifdef RPI_NEON_PASS
-RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return (rpi_v)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) {
+    return (rpi_v)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
 #else
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return a * b + c; }
 #endif
@@ -5910,7 +6582,9 @@ RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) {
 
 RPI_INLINE rpi_v RPI_FN(magnitude)(rpi_v x) { return RPI_REALS(RPI_BITS(x) & RPI_ALL_INT(RPI_MAGNITUDE)); }
 #define RPI_ABS RPI_FN(magnitude)
-RPI_INLINE rpi_v RPI_FN(select)(rpi_i mask, rpi_v yes, rpi_v no) { return RPI_REALS((RPI_BITS(yes) & mask) | (RPI_BITS(no) & ~mask)); }
+RPI_INLINE rpi_v RPI_FN(select)(rpi_i mask, rpi_v yes, rpi_v no) {
+    return RPI_REALS((RPI_BITS(yes) & mask) | (RPI_BITS(no) & ~mask));
+}
 #define RPI_SELECT RPI_FN(select)
 
 /* `wanted` where it is finite, elsewhere `otherwise` */
@@ -5962,9 +6636,11 @@ RPI_INLINE void RPI_FN(exp_parts)(rpi_v x, rpi_v *remainder, rpi_v *tail, rpi_v 
     p = RPI_FMA(p, r, RPI_ALL(4.1665795894e-2f));
     p = RPI_FMA(p, r, RPI_ALL(1.6666665459e-1f));
     p = RPI_FMA(p, r, RPI_ALL(5.0000001201e-1f));
-    *remainder = r, *tail = p * (r * r);
+    *remainder = r;
+    *tail = p * (r * r);
     half = n >> 1;
-    *low = RPI_POWER2(half), *high = RPI_POWER2(n - half);
+    *low = RPI_POWER2(half);
+    *high = RPI_POWER2(n - half);
 }
 RPI_INLINE rpi_v RPI_EXP(rpi_v x) {
     rpi_v r, tail, low, high, sum;
@@ -6018,69 +6694,87 @@ RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
 #define RPI_END(i, j) RPI_STORE(c + i * ldc + j * RPI_LANES, c##i##j);
 #define RPI_READ_B(i, j) const rpi_v b##j = RPI_LOAD(b + j * RPI_LANES);
 #define RPI_BEGIN_ROW(i, v) RPI_VECTORS_##v(RPI_BEGIN, i)
-#define RPI_TERM_ROW(i, v) const rpi_v a##i = RPI_ALL(a[i * a_row]); RPI_VECTORS_##v(RPI_TERM, i)
+#define RPI_TERM_ROW(i, v) \
+    const rpi_v a##i = RPI_ALL(a[i * a_row]); \
+    RPI_VECTORS_##v(RPI_TERM, i)
 #define RPI_END_ROW(i, v) RPI_VECTORS_##v(RPI_END, i)
 #define RPI_MICROKERNEL(rows, v) \
-    static void RPI_JOIN(RPI_FN(tile), rows##x##v)(int k, const rp_real *a, size_t a_row, size_t a_column, const rp_real *b, \
-                                                   size_t ldb, rp_real *c, size_t ldc, const rp_real *start, size_t start_row, int per_row) { \
-        RPI_ROWS_##rows(RPI_BEGIN_ROW, v) \
-        for (; k > 0; k--, a += a_column, b += ldb) { \
-            RPI_VECTORS_##v(RPI_READ_B, 0) \
-            RPI_ROWS_##rows(RPI_TERM_ROW, v) \
-        } \
-        RPI_ROWS_##rows(RPI_END_ROW, v) \
+    static void RPI_JOIN(RPI_FN(tile), rows##x##v)(int k, const rp_real *a, ptrdiff_t a_row, ptrdiff_t a_column, \
+                                                   const rp_real *b, ptrdiff_t ldb, rp_real *c, ptrdiff_t ldc, \
+                                                   const rp_real *start, ptrdiff_t start_row, int per_row) { \
+        RPI_ROWS_##rows(RPI_BEGIN_ROW, v) for (; k > 0; k--, a += a_column, b += ldb){ \
+            RPI_VECTORS_##v(RPI_READ_B, 0) RPI_ROWS_##rows(RPI_TERM_ROW, v)} RPI_ROWS_##rows(RPI_END_ROW, v) \
     }
-typedef void (*RPI_FN(tile))(int, const rp_real *, size_t, size_t, const rp_real *, size_t, rp_real *, size_t, const rp_real *, size_t, int);
+typedef void (*RPI_FN(tile))(int, const rp_real *, ptrdiff_t, ptrdiff_t, const rp_real *, ptrdiff_t, rp_real *,
+                             ptrdiff_t, const rp_real *, ptrdiff_t, int);
 #define RPI_TILE(rows, v) RPI_JOIN(RPI_FN(tile), rows##x##v)
 #if RPI_TILE_ROWS == 6
-#define RPI_MICROKERNELS(v) RPI_MICROKERNEL(1, v) RPI_MICROKERNEL(2, v) RPI_MICROKERNEL(3, v) RPI_MICROKERNEL(4, v) RPI_MICROKERNEL(5, v) RPI_MICROKERNEL(6, v)
-#define RPI_TILES(v) {RPI_TILE(1, v), RPI_TILE(2, v), RPI_TILE(3, v), RPI_TILE(4, v), RPI_TILE(5, v), RPI_TILE(6, v)}
+#define RPI_MICROKERNELS(v) \
+    RPI_MICROKERNEL(1, v) \
+    RPI_MICROKERNEL(2, v) RPI_MICROKERNEL(3, v) RPI_MICROKERNEL(4, v) RPI_MICROKERNEL(5, v) RPI_MICROKERNEL(6, v)
+#define RPI_TILES(v) \
+    { RPI_TILE(1, v), RPI_TILE(2, v), RPI_TILE(3, v), RPI_TILE(4, v), RPI_TILE(5, v), RPI_TILE(6, v) }
 #else
 #define RPI_MICROKERNELS(v) RPI_MICROKERNEL(1, v) RPI_MICROKERNEL(2, v) RPI_MICROKERNEL(3, v) RPI_MICROKERNEL(4, v)
-#define RPI_TILES(v) {RPI_TILE(1, v), RPI_TILE(2, v), RPI_TILE(3, v), RPI_TILE(4, v)}
+#define RPI_TILES(v) \
+    { RPI_TILE(1, v), RPI_TILE(2, v), RPI_TILE(3, v), RPI_TILE(4, v) }
 #endif
 RPI_MICROKERNELS(1)
 RPI_MICROKERNELS(2)
 #if RPI_TILE_VECTORS == 4
 RPI_MICROKERNELS(3)
 RPI_MICROKERNELS(4)
-static const RPI_FN(tile) RPI_FN(tiles)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_TILES(1), RPI_TILES(2), RPI_TILES(3), RPI_TILES(4)};
+static const RPI_FN(tile)
+    RPI_FN(tiles)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_TILES(1), RPI_TILES(2), RPI_TILES(3), RPI_TILES(4)};
 #else
 static const RPI_FN(tile) RPI_FN(tiles)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_TILES(1), RPI_TILES(2)};
 #endif
 
 /* The same for an inner index that wanders. */
-#define RPI_GATHERED_ROW(i, v) const rpi_v a##i = RPI_ALL(a[i * a_row]); RPI_VECTORS_##v(RPI_TERM, i)
+#define RPI_GATHERED_ROW(i, v) \
+    const rpi_v a##i = RPI_ALL(a[i * a_row]); \
+    RPI_VECTORS_##v(RPI_TERM, i)
 #define RPI_GATHERED_TILE(rows, v) \
-    static void RPI_JOIN(RPI_FN(gathered), rows##x##v)(const rpi_gathered *q, const rp_real *a_from, const rp_real *b_from, rp_real *c, \
-                                                       const rp_real *start, size_t start_row) { \
-        const size_t a_row = q->a_row, ldc = q->ldc; \
+    static void RPI_JOIN(RPI_FN(gathered), rows##x##v)(const rpi_gathered *q, const rp_real *a_from, \
+                                                       const rp_real *b_from, rp_real *c, const rp_real *start, \
+                                                       ptrdiff_t start_row) { \
+        const ptrdiff_t a_row = q->a_row, ldc = q->ldc; \
         const int per_row = q->start && q->per_row; \
-        RPI_ROWS_##rows(RPI_BEGIN_ROW, v) \
-        for (int p = 0; p < q->k; p++) { \
+        RPI_ROWS_##rows(RPI_BEGIN_ROW, v) for (int p = 0; p < q->k; p++) { \
             const rp_real *a = a_from + q->a_at[p], *b = b_from + q->b_at[p]; \
-            RPI_VECTORS_##v(RPI_READ_B, 0) \
-            RPI_ROWS_##rows(RPI_TERM_ROW, v) \
+            RPI_VECTORS_##v(RPI_READ_B, 0) RPI_ROWS_##rows(RPI_TERM_ROW, v) \
         } \
         RPI_ROWS_##rows(RPI_END_ROW, v) \
     }
-typedef void (*RPI_FN(gathered_tile))(const rpi_gathered *, const rp_real *, const rp_real *, rp_real *, const rp_real *, size_t);
+typedef void (*RPI_FN(gathered_tile))(const rpi_gathered *, const rp_real *, const rp_real *, rp_real *,
+                                      const rp_real *, ptrdiff_t);
 #define RPI_GATHERED(rows, v) RPI_JOIN(RPI_FN(gathered), rows##x##v)
 #if RPI_TILE_ROWS == 6
-#define RPI_GATHERED_TILES(v) RPI_GATHERED_TILE(1, v) RPI_GATHERED_TILE(2, v) RPI_GATHERED_TILE(3, v) RPI_GATHERED_TILE(4, v) RPI_GATHERED_TILE(5, v) RPI_GATHERED_TILE(6, v)
-#define RPI_GATHERED_ALL(v) {RPI_GATHERED(1, v), RPI_GATHERED(2, v), RPI_GATHERED(3, v), RPI_GATHERED(4, v), RPI_GATHERED(5, v), RPI_GATHERED(6, v)}
+#define RPI_GATHERED_TILES(v) \
+    RPI_GATHERED_TILE(1, v) \
+    RPI_GATHERED_TILE(2, v) \
+    RPI_GATHERED_TILE(3, v) RPI_GATHERED_TILE(4, v) RPI_GATHERED_TILE(5, v) RPI_GATHERED_TILE(6, v)
+#define RPI_GATHERED_ALL(v) \
+    { \
+        RPI_GATHERED(1, v), RPI_GATHERED(2, v), RPI_GATHERED(3, v), RPI_GATHERED(4, v), RPI_GATHERED(5, v), \
+            RPI_GATHERED(6, v) \
+    }
 #else
-#define RPI_GATHERED_TILES(v) RPI_GATHERED_TILE(1, v) RPI_GATHERED_TILE(2, v) RPI_GATHERED_TILE(3, v) RPI_GATHERED_TILE(4, v)
-#define RPI_GATHERED_ALL(v) {RPI_GATHERED(1, v), RPI_GATHERED(2, v), RPI_GATHERED(3, v), RPI_GATHERED(4, v)}
+#define RPI_GATHERED_TILES(v) \
+    RPI_GATHERED_TILE(1, v) RPI_GATHERED_TILE(2, v) RPI_GATHERED_TILE(3, v) RPI_GATHERED_TILE(4, v)
+#define RPI_GATHERED_ALL(v) \
+    { RPI_GATHERED(1, v), RPI_GATHERED(2, v), RPI_GATHERED(3, v), RPI_GATHERED(4, v) }
 #endif
 RPI_GATHERED_TILES(1)
 RPI_GATHERED_TILES(2)
 #if RPI_TILE_VECTORS == 4
 RPI_GATHERED_TILES(3)
 RPI_GATHERED_TILES(4)
-static const RPI_FN(gathered_tile) RPI_FN(gathered_all)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_GATHERED_ALL(1), RPI_GATHERED_ALL(2), RPI_GATHERED_ALL(3), RPI_GATHERED_ALL(4)};
+static const RPI_FN(gathered_tile) RPI_FN(gathered_all)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {
+    RPI_GATHERED_ALL(1), RPI_GATHERED_ALL(2), RPI_GATHERED_ALL(3), RPI_GATHERED_ALL(4)};
 #else
-static const RPI_FN(gathered_tile) RPI_FN(gathered_all)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_GATHERED_ALL(1), RPI_GATHERED_ALL(2)};
+static const RPI_FN(gathered_tile)
+    RPI_FN(gathered_all)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_GATHERED_ALL(1), RPI_GATHERED_ALL(2)};
 #endif
 
 static void RPI_FN(gathered)(const rpi_gathered *q) {
@@ -6090,11 +6784,15 @@ static void RPI_FN(gathered)(const rpi_gathered *q) {
         int vectors = (left + panels - 1) / panels, tiles = (q->m + RPI_TILE_ROWS - 1) / RPI_TILE_ROWS;
         for (int i = 0, rows; i < q->m; i += rows, tiles--) {
             rows = (q->m - i + tiles - 1) / tiles;
-            RPI_FN(gathered_all)[vectors - 1][rows - 1](q, q->a + (size_t)i * q->a_row, q->b ? q->b + j : NULL, q->c + (size_t)i * q->ldc + j,
-                                                         !q->start ? zeros : q->per_row ? q->start + i : q->start + (size_t)i * q->start_row + j,
-                                                         q->start ? q->start_row : 0);
+            RPI_FN(gathered_all)
+            [vectors - 1][rows - 1](q, q->a + i * q->a_row, q->b ? q->b + j : NULL, q->c + i * q->ldc + j,
+                                    !q->start    ? zeros
+                                    : q->per_row ? q->start + i
+                                                 : q->start + i * q->start_row + j,
+                                    q->start ? q->start_row : 0);
         }
-        left -= vectors, j += vectors * RPI_LANES;
+        left -= vectors;
+        j += vectors * RPI_LANES;
     }
 }
 
@@ -6117,8 +6815,10 @@ RPI_INLINE rp_real RPI_FN(sum_lanes)(rpi_v x) {
 #endif
 #define RPI_CLEAR(i, j) rpi_v c##i##j = RPI_ALL(0);
 #define RPI_CLEAR_ROW(i, v) RPI_VECTORS_##v(RPI_CLEAR, i)
-#define RPI_READ_TAP(i, j) const rpi_v b##j = RPI_REALS(RPI_BITS(RPI_LOAD(y[j * (size_t)q->positions] + s)) & mask);
-#define RPI_CORRELATE_ROW(i, v) const rpi_v a##i = RPI_LOAD(d + row[i] + s); RPI_VECTORS_##v(RPI_TERM, i)
+#define RPI_READ_TAP(i, j) const rpi_v b##j = RPI_REALS(RPI_BITS(RPI_LOAD(y[j * q->positions] + s)) & mask);
+#define RPI_CORRELATE_ROW(i, v) \
+    const rpi_v a##i = RPI_LOAD(d + row[i] + s); \
+    RPI_VECTORS_##v(RPI_TERM, i)
 #define RPI_KEEP(i, j) kept[i][j] = c##i##j;
 #define RPI_KEEP_ROW(i, v) RPI_VECTORS_##v(RPI_KEEP, i)
 #define RPI_AT_POSITION \
@@ -6128,20 +6828,20 @@ RPI_INLINE rp_real RPI_FN(sum_lanes)(rpi_v x) {
     RPI_TAP_VECTORS(RPI_READ_TAP, 0) \
     RPI_ROWS_OF_TAPS(RPI_CORRELATE_ROW)
 
-static void RPI_FN(correlate_sums)(const rpi_correlation *q, const rp_real *from, const size_t *row, const rp_real *const *taps, rpi_v kept[4][RPI_TAPS]) {
+static void RPI_FN(correlate_sums)(const rpi_correlation *q, const rp_real *from, const ptrdiff_t *row,
+                                   const rp_real *const *taps, rpi_v kept[4][RPI_TAPS]) {
     const rpi_i mask = RPI_ALL_INT(q->magnitudes ? RPI_MAGNITUDE : -1);
     RPI_ROWS_OF_TAPS(RPI_CLEAR_ROW)
     for (int t = 0; t < q->positions; t++) {
         RPI_AT_POSITION
-        for (int s = 0; s < q->n; s += RPI_LANES) {
-            RPI_MULTIPLY
-        }
+        for (int s = 0; s < q->n; s += RPI_LANES) { RPI_MULTIPLY }
     }
     RPI_ROWS_OF_TAPS(RPI_KEEP_ROW)
 }
 
 /* Each sample's own sum for one vector of samples. */
-static void RPI_FN(correlate_samples)(const rpi_correlation *q, const rp_real *from, const size_t *row, const rp_real *const *taps, int s, rpi_v kept[4][RPI_TAPS]) {
+static void RPI_FN(correlate_samples)(const rpi_correlation *q, const rp_real *from, const ptrdiff_t *row,
+                                      const rp_real *const *taps, int s, rpi_v kept[4][RPI_TAPS]) {
     const rpi_i mask = RPI_ALL_INT(q->magnitudes ? RPI_MAGNITUDE : -1);
     RPI_ROWS_OF_TAPS(RPI_CLEAR_ROW)
     for (int t = 0; t < q->positions; t++) {
@@ -6153,20 +6853,21 @@ static void RPI_FN(correlate_samples)(const rpi_correlation *q, const rp_real *f
 
 static void RPI_FN(correlate_tile)(const rpi_correlation *q, int i, int m, int j, int taps) {
     rpi_v kept[4][RPI_TAPS];
-    const rp_real *from = q->d + (size_t)i * q->d_row, *y[RPI_TAPS * RPI_POSITIONS];
-    rp_real *out = q->out + ((size_t)i * q->out_row + (size_t)j) * (q->samples ? q->samples : 1);
-    size_t row[4];
-    for (int r = 0; r < 4; r++) row[r] = (size_t)(r < m ? r : m - 1) * q->d_row;
+    const rp_real *from = q->d + i * q->d_row, *y[RPI_TAPS * RPI_POSITIONS];
+    rp_real *out = q->out + (i * q->out_row + j) * (q->samples ? q->samples : 1);
+    ptrdiff_t row[4];
+    for (int r = 0; r < 4; r++) row[r] = (r < m ? r : m - 1) * q->d_row;
     for (int k = 0; k < RPI_TAPS; k++)
-        memcpy(y + k * q->positions, q->y + (j + (k < taps ? k : taps - 1)) * q->positions, (size_t)q->positions * sizeof *y);
+        memcpy(y + k * q->positions, q->y + (j + (k < taps ? k : taps - 1)) * q->positions,
+               (size_t)q->positions * sizeof *y);
     if (!q->samples) RPI_FN(correlate_sums)(q, from, row, y, kept);
     for (int r = 0; r < m && !q->samples; r++)
-        for (int k = 0; k < taps; k++) out[(size_t)r * q->out_row + (size_t)k] += RPI_FN(sum_lanes)(kept[r][k]);
+        for (int k = 0; k < taps; k++) out[r * q->out_row + k] += RPI_FN(sum_lanes)(kept[r][k]);
     for (int s = 0; s < q->n && q->samples; s += RPI_LANES) {
         RPI_FN(correlate_samples)(q, from, row, y, s, kept);
         for (int r = 0; r < m; r++)
             for (int k = 0; k < taps; k++) {
-                rp_real *to = out + ((size_t)r * q->out_row + (size_t)k) * q->samples + s;
+                rp_real *to = out + (r * q->out_row + k) * q->samples + s;
                 RPI_STORE(to, RPI_LOAD(to) + kept[r][k]);
             }
     }
@@ -6174,8 +6875,8 @@ static void RPI_FN(correlate_tile)(const rpi_correlation *q, int i, int m, int j
 
 static void RPI_FN(correlate)(const rpi_correlation *q) {
     for (int i = 0; i < q->m; i += 4)
-        for (int j = 0; j < q->taps; j += RPI_TAPS)
-            RPI_FN(correlate_tile)(q, i, q->m - i < 4 ? q->m - i : 4, j, q->taps - j < RPI_TAPS ? q->taps - j : RPI_TAPS);
+        for (int j = 0; j < q->taps; j += RPI_TAPS) RPI_FN(correlate_tile)
+    (q, i, q->m - i < 4 ? q->m - i : 4, j, q->taps - j < RPI_TAPS ? q->taps - j : RPI_TAPS);
 }
 
 static void RPI_FN(window_magnitudes)(const rpi_window *w, rp_real *out) {
@@ -6202,7 +6903,8 @@ static void RPI_FN(select_rows)(const rpi_window *w, const rp_real *in, rp_real 
     for (int s = 0; s < w->n; s += RPI_LANES) {
         rpi_i place = RPI_FN(largest)(w, s);
         rpi_v chosen = RPI_ALL(0);
-        for (int j = 0; j < w->k; j++) chosen = RPI_SELECT(RPI_EQUAL(place, RPI_ALL_INT(j)), RPI_LOAD(in + w->at[j] + s), chosen);
+        for (int j = 0; j < w->k; j++)
+            chosen = RPI_SELECT(RPI_EQUAL(place, RPI_ALL_INT(j)), RPI_LOAD(in + w->at[j] + s), chosen);
         RPI_STORE(out + s, chosen);
     }
 }
@@ -6217,31 +6919,36 @@ static void RPI_FN(select_back)(const rpi_window *w, const rp_real *d, rp_real *
     }
 }
 
-static void RPI_FN(add_rows)(int rows, int n, rp_real scale, const rp_real *in, size_t ldi, rp_real *out, size_t ldo) {
+static void RPI_FN(add_rows)(int rows, int n, rp_real scale, const rp_real *in, ptrdiff_t ldi, rp_real *out,
+                             ptrdiff_t ldo) {
     for (int i = 0; i < rows; i++, in += ldi, out += ldo)
-        for (int s = 0; s < n; s += RPI_LANES) RPI_STORE(out + s, RPI_FMA(RPI_ALL(scale), RPI_LOAD(in + s), RPI_LOAD(out + s)));
+        for (int s = 0; s < n; s += RPI_LANES)
+            RPI_STORE(out + s, RPI_FMA(RPI_ALL(scale), RPI_LOAD(in + s), RPI_LOAD(out + s)));
 }
 
 /* One block of A against all columns of B. start: NULL for 0; per_row: one value for each row; start_row 0: one for each column;
    C itself to add to it. Rows of B stay in L1 over a panel as wide as a tile. */
-static void RPI_FN(block)(int m, int n, int k, const rp_real *a, size_t a_row, size_t a_column, const rp_real *b, size_t ldb, rp_real *c,
-                          size_t ldc, const rp_real *start, size_t start_row, int per_row) {
+static void RPI_FN(block)(int m, int n, int k, const rp_real *a, ptrdiff_t a_row, ptrdiff_t a_column, const rp_real *b,
+                          ptrdiff_t ldb, rp_real *c, ptrdiff_t ldc, const rp_real *start, ptrdiff_t start_row,
+                          int per_row) {
     static const rp_real zeros[RPI_TILE_VECTORS * RPI_LANES] = {0};
     int left = n / RPI_LANES, panels = (left + RPI_TILE_VECTORS - 1) / RPI_TILE_VECTORS;
     for (int j = 0; left; panels--) {
         int vectors = (left + panels - 1) / panels; /* panels as even as can be */
         for (int i = 0; i < m; i += RPI_TILE_ROWS) {
             int rows = m - i < RPI_TILE_ROWS ? m - i : RPI_TILE_ROWS;
-            const rp_real *from = !start ? zeros : per_row ? start + i : start + (size_t)i * start_row + j;
-            RPI_FN(tiles)[vectors - 1][rows - 1](k, a + (size_t)i * a_row, a_row, a_column, b + j, ldb, c + (size_t)i * ldc + j, ldc, from,
-                                                 start ? start_row : 0, start && per_row);
+            const rp_real *from = !start ? zeros : per_row ? start + i : start + i * start_row + j;
+            RPI_FN(tiles)
+            [vectors - 1][rows - 1](k, a + i * a_row, a_row, a_column, b + j, ldb, c + i * ldc + j, ldc, from,
+                                    start ? start_row : 0, start && per_row);
         }
-        left -= vectors, j += vectors * RPI_LANES;
+        left -= vectors;
+        j += vectors * RPI_LANES;
     }
 }
 
 /* A block of A, or its magnitudes, into contiguous memory; its contiguous direction is kept. */
-RPI_INLINE void RPI_FN(pack)(const rp_real *a, size_t stride, int rows, int n, int magnitudes, rp_real *out) {
+RPI_INLINE void RPI_FN(pack)(const rp_real *a, ptrdiff_t stride, int rows, int n, int magnitudes, rp_real *out) {
     for (int i = 0; i < rows; i++, a += stride, out += n)
         for (int p = 0; p < n; p += RPI_LANES) {
             rpi_v x = RPI_LOAD_SOME(a + p, n - p);
@@ -6255,14 +6962,19 @@ static void RPI_FN(matrix_vector)(const rpi_product *q) {
         const rp_real *row[4];
         rpi_v sum0 = RPI_ALL(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
         rp_real lanes[4][RPI_LANES];
-        for (int r = 0; r < 4; r++) row[r] = q->a + (size_t)(i + r < q->m ? i + r : q->m - 1) * q->a_row;
+        for (int r = 0; r < 4; r++) row[r] = q->a + (i + r < q->m ? i + r : q->m - 1) * q->a_row;
         for (int p = 0; p < q->k; p += RPI_LANES) {
             int some = q->k - p;
             rpi_v x = RPI_LOAD_SOME(q->b + p, some);
-            sum0 = RPI_FMA(RPI_LOAD_SOME(row[0] + p, some), x, sum0), sum1 = RPI_FMA(RPI_LOAD_SOME(row[1] + p, some), x, sum1);
-            sum2 = RPI_FMA(RPI_LOAD_SOME(row[2] + p, some), x, sum2), sum3 = RPI_FMA(RPI_LOAD_SOME(row[3] + p, some), x, sum3);
+            sum0 = RPI_FMA(RPI_LOAD_SOME(row[0] + p, some), x, sum0);
+            sum1 = RPI_FMA(RPI_LOAD_SOME(row[1] + p, some), x, sum1);
+            sum2 = RPI_FMA(RPI_LOAD_SOME(row[2] + p, some), x, sum2);
+            sum3 = RPI_FMA(RPI_LOAD_SOME(row[3] + p, some), x, sum3);
         }
-        RPI_STORE(lanes[0], sum0), RPI_STORE(lanes[1], sum1), RPI_STORE(lanes[2], sum2), RPI_STORE(lanes[3], sum3);
+        RPI_STORE(lanes[0], sum0);
+        RPI_STORE(lanes[1], sum1);
+        RPI_STORE(lanes[2], sum2);
+        RPI_STORE(lanes[3], sum3);
         for (int r = 0; r < 4 && i + r < q->m; r++) {
             rp_real sum = q->bias ? q->bias[i + r] : 0;
             for (int lane = 0; lane < RPI_LANES; lane++) sum += lanes[r][lane];
@@ -6274,76 +6986,97 @@ static void RPI_FN(matrix_vector)(const rpi_product *q) {
 static void RPI_FN(product)(const rpi_product *q) {
     for (int p = 0; p < q->k; p += RPI_K_BLOCK)
         for (int i = 0; i < q->m; i += RPI_M_BLOCK) {
-            int k = q->k - p < RPI_K_BLOCK ? q->k - p : RPI_K_BLOCK, m = q->m - i < RPI_M_BLOCK ? q->m - i : RPI_M_BLOCK;
+            int k = q->k - p < RPI_K_BLOCK ? q->k - p : RPI_K_BLOCK,
+                m = q->m - i < RPI_M_BLOCK ? q->m - i : RPI_M_BLOCK;
             int by_row = q->a_column == 1, lines = by_row ? m : k, length = by_row ? k : m;
-            const rp_real *a = q->a + (size_t)i * q->a_row + (size_t)p * q->a_column;
-            size_t from = (size_t)p * q->ldb, stride = by_row ? q->a_row : q->a_column;
-            rp_real *c = q->b ? q->c + (size_t)i * q->ldc : NULL, *c2 = q->b2 ? q->c2 + (size_t)i * q->ldc : NULL;
-            int packed = stride % 256 == 0; /* lines that fall on each other in L1: measured, 1024 wide takes 20% less time packed */
+            const rp_real *a = q->a + i * q->a_row + p * q->a_column;
+            ptrdiff_t from = p * q->ldb, stride = by_row ? q->a_row : q->a_column;
+            rp_real *c = q->b ? q->c + i * q->ldc : NULL, *c2 = q->b2 ? q->c2 + i * q->ldc : NULL;
+            int packed = stride % 256 ==
+                         0; /* lines that fall on each other in L1: measured, 1024 wide takes 20% less time packed */
             if (q->b && packed) RPI_FN(pack)(a, stride, lines, length, 0, q->a_packed);
-            if (q->b)
-                RPI_FN(block)(m, q->n, k, packed ? q->a_packed : a, by_row ? packed ? (size_t)k : stride : 1, by_row ? 1 : packed ? (size_t)m : stride,
-                              q->b + from, q->ldb, c, q->ldc, p || q->add ? c : q->bias ? q->bias + i : NULL, q->ldc, !p && !q->add);
+            if (q->b) RPI_FN(block)
+            (m, q->n, k, packed ? q->a_packed : a, by_row ? packed ? k : stride : 1,
+             by_row   ? 1
+             : packed ? m
+                      : stride,
+             q->b + from, q->ldb, c, q->ldc,
+             p || q->add ? c
+             : q->bias   ? q->bias + i
+                         : NULL,
+             q->ldc, !p && !q->add);
             if (!q->b2) continue;
             if (!q->plain || !(q->b && packed)) RPI_FN(pack)(a, stride, lines, length, !q->plain, q->a_packed);
-            RPI_FN(block)(m, q->n, k, q->a_packed, by_row ? (size_t)k : 1, by_row ? 1 : (size_t)m, q->b2 + from, q->ldb, c2, q->ldc,
-                          p || q->add ? c2 : q->column, p || q->add ? q->ldc : 0, 0);
+            RPI_FN(block)
+            (m, q->n, k, q->a_packed, by_row ? k : 1, by_row ? 1 : m, q->b2 + from, q->ldb, c2, q->ldc,
+             p || q->add ? c2 : q->column, p || q->add ? q->ldc : 0, 0);
         }
 }
 
 /* out[i][r] = in[r][i] for a square of RPI_SQUARE */
 #if defined(RPI_X86) && RPI_VECTOR_BYTES >= 32
 #define RPI_SQUARE 8
-RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, size_t ldi, rp_real *out, size_t ldo) {
+RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
     __m256 r[8], t[8];
-    for (int i = 0; i < 4; i++) { /* rows i and i + 4 side by side: their left halves in r[i], their right ones in r[i + 4] */
-        __m256 upper = _mm256_loadu_ps(in + (size_t)i * ldi), lower = _mm256_loadu_ps(in + (size_t)(i + 4) * ldi);
+    for (int i = 0; i < 4;
+         i++) { /* rows i and i + 4 side by side: their left halves in r[i], their right ones in r[i + 4] */
+        __m256 upper = _mm256_loadu_ps(in + i * ldi), lower = _mm256_loadu_ps(in + (i + 4) * ldi);
         r[i] = _mm256_permute2f128_ps(upper, lower, 0x20);
         r[i + 4] = _mm256_permute2f128_ps(upper, lower, 0x31);
     }
     for (int i = 0; i < 8; i += 4) {
-        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-        t[i + 2] = _mm256_unpacklo_ps(r[i + 2], r[i + 3]), t[i + 3] = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
-        _mm256_storeu_ps(out + (size_t)i * ldo, _mm256_shuffle_ps(t[i], t[i + 2], 0x44));
-        _mm256_storeu_ps(out + (size_t)(i + 1) * ldo, _mm256_shuffle_ps(t[i], t[i + 2], 0xEE));
-        _mm256_storeu_ps(out + (size_t)(i + 2) * ldo, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44));
-        _mm256_storeu_ps(out + (size_t)(i + 3) * ldo, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE));
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+        t[i + 2] = _mm256_unpacklo_ps(r[i + 2], r[i + 3]);
+        t[i + 3] = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
+        _mm256_storeu_ps(out + i * ldo, _mm256_shuffle_ps(t[i], t[i + 2], 0x44));
+        _mm256_storeu_ps(out + (i + 1) * ldo, _mm256_shuffle_ps(t[i], t[i + 2], 0xEE));
+        _mm256_storeu_ps(out + (i + 2) * ldo, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44));
+        _mm256_storeu_ps(out + (i + 3) * ldo, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE));
     }
 }
 #else
 #define RPI_SQUARE 4
-RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, size_t ldi, rp_real *out, size_t ldo) {
-    for (size_t i = 0; i < 4; i++) {
+RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
+    for (ptrdiff_t i = 0; i < 4; i++) {
         rp_real a = in[i], b = in[ldi + i], c = in[2 * ldi + i], d = in[3 * ldi + i], *to = out + i * ldo;
-        to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+        to[0] = a;
+        to[1] = b;
+        to[2] = c;
+        to[3] = d;
     }
 }
 #endif
 
-static void RPI_FN(transpose)(const rp_real *in, size_t ldi, int rows, int columns, rp_real *out, size_t ldo, int n) {
+static void RPI_FN(transpose)(const rp_real *in, ptrdiff_t ldi, int rows, int columns, rp_real *out, ptrdiff_t ldo,
+                              int n) {
     int whole = columns / RPI_SQUARE * RPI_SQUARE, r = 0;
     for (; r + RPI_SQUARE <= rows; r += RPI_SQUARE) {
-        const rp_real *from = in + (size_t)r * ldi;
-        for (int c = 0; c < whole; c += RPI_SQUARE) RPI_FN(transpose_square)(from + c, ldi, out + (size_t)c * ldo + r, ldo);
+        const rp_real *from = in + r * ldi;
+        for (int c = 0; c < whole; c += RPI_SQUARE) RPI_FN(transpose_square)(from + c, ldi, out + c * ldo + r, ldo);
         for (int c = whole; c < columns; c++)
-            for (int i = 0; i < RPI_SQUARE; i++) out[(size_t)c * ldo + (size_t)(r + i)] = from[(size_t)i * ldi + (size_t)c];
+            for (int i = 0; i < RPI_SQUARE; i++) out[c * ldo + (r + i)] = from[i * ldi + c];
     }
     for (int c = 0; c < columns && r < n; c++) {
-        rp_real *to = out + (size_t)c * ldo;
-        for (int i = r; i < n; i++) to[i] = in[(size_t)(i < rows ? i : rows - 1) * ldi + (size_t)c];
+        rp_real *to = out + c * ldo;
+        for (int i = r; i < n; i++) to[i] = in[(i < rows ? i : rows - 1) * ldi + c];
     }
 }
 
 /* The weights' part: a panel of y is transposed once (its magnitudes beside it), then serves all rows. */
 static void RPI_FN(outer_weights)(const rpi_outer *o) {
-    rp_real *magnitudes = o->panel + (size_t)o->count * RPI_PANEL, *tile2 = o->tile + RPI_ROWS_MOST * RPI_PANEL;
+    rp_real *magnitudes = o->panel + (ptrdiff_t)o->count * RPI_PANEL, *tile2 = o->tile + RPI_ROWS_MOST * RPI_PANEL;
     rpi_piece piece;
-    piece.ld = RPI_PANEL, piece.stride = (size_t)o->n;
-    piece.gradient = o->d ? o->tile : NULL, piece.curvature = o->v ? tile2 : NULL;
-    piece.scale = o->scale, piece.scale2 = o->scale2;
+    piece.ld = RPI_PANEL;
+    piece.stride = o->n;
+    piece.gradient = o->d ? o->tile : NULL;
+    piece.curvature = o->v ? tile2 : NULL;
+    piece.scale = o->scale;
+    piece.scale2 = o->scale2;
     for (int j = o->from; j < o->end; j += RPI_PANEL) {
-        int width = o->end - j < RPI_PANEL ? o->end - j : RPI_PANEL, padded = (width + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
-        RPI_FN(transpose)(o->y + (size_t)j * o->ld, o->ld, width, o->count, o->panel, RPI_PANEL, padded);
+        int width = o->end - j < RPI_PANEL ? o->end - j : RPI_PANEL,
+            padded = (width + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
+        RPI_FN(transpose)(o->y + j * o->ld, o->ld, width, o->count, o->panel, RPI_PANEL, padded);
         if (o->v)
             for (int i = 0; i < o->count * RPI_PANEL; i += RPI_PANEL)
                 for (int p = i; p < i + padded; p += RPI_LANES) {
@@ -6352,21 +7085,23 @@ static void RPI_FN(outer_weights)(const rpi_outer *o) {
                 }
         piece.n = width;
         for (int i = 0; i < o->m; i += RPI_TILE_ROWS) {
-            size_t from = (size_t)i * o->ld;
+            ptrdiff_t from = i * o->ld;
             piece.rows = o->m - i < RPI_TILE_ROWS ? o->m - i : RPI_TILE_ROWS;
-            piece.offset = o->weights + (size_t)i * (size_t)o->n + (size_t)j;
-            if (o->d) RPI_FN(block)(piece.rows, padded, o->count, o->d + from, o->ld, 1, o->panel, RPI_PANEL, o->tile, RPI_PANEL, NULL, 0, 0);
-            if (o->v) RPI_FN(block)(piece.rows, padded, o->count, o->v + from, o->ld, 1, magnitudes, RPI_PANEL, tile2, RPI_PANEL, NULL, 0, 0);
+            piece.offset = o->weights + (ptrdiff_t)i * o->n + j;
+            if (o->d) RPI_FN(block)
+            (piece.rows, padded, o->count, o->d + from, o->ld, 1, o->panel, RPI_PANEL, o->tile, RPI_PANEL, NULL, 0, 0);
+            if (o->v) RPI_FN(block)
+            (piece.rows, padded, o->count, o->v + from, o->ld, 1, magnitudes, RPI_PANEL, tile2, RPI_PANEL, NULL, 0, 0);
             o->sink->take(o->sink, &piece);
         }
     }
 }
 
-static void RPI_FN(row_sums)(int rows, int count, const rp_real *in, size_t ld, rp_real *out) {
+static void RPI_FN(row_sums)(int rows, int count, const rp_real *in, ptrdiff_t ld, rp_real *out) {
     for (int i = 0; i < rows; i++) {
         rp_real lanes[RPI_LANES], sum = 0;
         rpi_v total = RPI_ALL(0);
-        for (int s = 0; s < count; s += RPI_LANES) total += RPI_LOAD_SOME(in + (size_t)i * ld + s, count - s);
+        for (int s = 0; s < count; s += RPI_LANES) total += RPI_LOAD_SOME(in + i * ld + s, count - s);
         RPI_STORE(lanes, total);
         for (int lane = 0; lane < RPI_LANES; lane++) sum += lanes[lane];
         out[i] = sum;
@@ -6378,28 +7113,33 @@ static void RPI_FN(outer)(const rpi_outer *o) {
     RPI_FN(outer_weights)(o);
     for (int i = 0; o->bias && i < o->m; i += RPI_PANEL) {
         rpi_piece piece;
-        piece.rows = 1, piece.n = o->m - i < RPI_PANEL ? o->m - i : RPI_PANEL, piece.ld = piece.stride = 0;
-        piece.offset = o->biases + (size_t)i;
-        piece.gradient = o->d ? o->tile : NULL, piece.curvature = o->v ? tile2 : NULL;
-        piece.scale = o->scale, piece.scale2 = o->scale2;
-        if (o->d) RPI_FN(row_sums)(piece.n, o->count, o->d + (size_t)i * o->ld, o->ld, o->tile);
-        if (o->v) RPI_FN(row_sums)(piece.n, o->count, o->v + (size_t)i * o->ld, o->ld, tile2);
+        piece.rows = 1;
+        piece.n = o->m - i < RPI_PANEL ? o->m - i : RPI_PANEL;
+        piece.ld = piece.stride = 0;
+        piece.offset = o->biases + i;
+        piece.gradient = o->d ? o->tile : NULL;
+        piece.curvature = o->v ? tile2 : NULL;
+        piece.scale = o->scale;
+        piece.scale2 = o->scale2;
+        if (o->d) RPI_FN(row_sums)(piece.n, o->count, o->d + i * o->ld, o->ld, o->tile);
+        if (o->v) RPI_FN(row_sums)(piece.n, o->count, o->v + i * o->ld, o->ld, tile2);
         o->sink->take(o->sink, &piece);
     }
 }
 
-static void RPI_FN(column_sums)(int rows, int n, const rp_real *in, size_t ld, rp_real *out, int squares) {
+static void RPI_FN(column_sums)(int rows, int n, const rp_real *in, ptrdiff_t ld, rp_real *out, int squares) {
     for (int s = 0; s < n; s += RPI_LANES) {
         rpi_v sum = RPI_ALL(0);
         for (int i = 0; i < rows; i++) {
-            rpi_v x = RPI_LOAD(in + (size_t)i * ld + s);
+            rpi_v x = RPI_LOAD(in + i * ld + s);
             sum = squares ? RPI_FMA(x, x, sum) : sum + RPI_ABS(x);
         }
         RPI_STORE(out + s, sum);
     }
 }
 
-static void RPI_FN(weigh)(int rows, int n, rp_real *x, size_t ld, const rp_real *factor, size_t stride, int magnitudes) {
+static void RPI_FN(weigh)(int rows, int n, rp_real *x, ptrdiff_t ld, const rp_real *factor, ptrdiff_t stride,
+                          int magnitudes) {
     for (int i = 0; i < rows; i++, x += ld, factor += stride)
         for (int s = 0; s < n; s += RPI_LANES) {
             rpi_v value = RPI_LOAD(x + s);
@@ -6408,7 +7148,7 @@ static void RPI_FN(weigh)(int rows, int n, rp_real *x, size_t ld, const rp_real 
 }
 
 /* Sample s takes bit s % 64 of a random number, whatever the vectors' length. */
-static void RPI_FN(signs)(int rows, int n, const rp_real *h, rp_real *e, size_t ld, uint64_t *random) {
+static void RPI_FN(signs)(int rows, int n, const rp_real *h, rp_real *e, ptrdiff_t ld, uint64_t *random) {
     rpi_int bit[RPI_LANES];
     rpi_i lane;
     for (int i = 0; i < RPI_LANES; i++) bit[i] = (rpi_int)1 << i;
@@ -6423,12 +7163,12 @@ static void RPI_FN(signs)(int rows, int n, const rp_real *h, rp_real *e, size_t 
     }
 }
 
-static rpi_int RPI_FN(peak)(int rows, int n, const rp_real *in, size_t ld) {
+static rpi_int RPI_FN(peak)(int rows, int n, const rp_real *in, ptrdiff_t ld) {
     rpi_i most = RPI_ALL_INT(0), magnitude = RPI_ALL_INT(RPI_MAGNITUDE);
     rpi_int lanes[RPI_LANES], peak = 0;
     for (int i = 0; i < rows; i++)
         for (int s = 0; s < n; s += RPI_LANES) {
-            rpi_i x = RPI_BITS(RPI_LOAD(in + (size_t)i * ld + s)) & magnitude, larger = RPI_GREATER(x, most);
+            rpi_i x = RPI_BITS(RPI_LOAD(in + i * ld + s)) & magnitude, larger = RPI_GREATER(x, most);
             most = (x & larger) | (most & ~larger);
         }
     memcpy(lanes, &most, sizeof lanes);
@@ -6454,18 +7194,22 @@ RPI_INLINE void RPI_FN(logistic)(rpi_v z, rpi_v *e, rpi_v *p, rpi_v *q, rpi_v *o
     rpi_v x = RPI_EXP(-RPI_ABS(z)), less = RPI_EXPM1(-RPI_ABS(z)), share, small;
     rpi_i below = RPI_GREATER(RPI_ALL(0), z);
     RPI_FN(odds)(x, &share, &small, q);
-    *e = x, *p = RPI_SELECT(below, small, RPI_ALL(1) - share);
+    *e = x;
+    *p = RPI_SELECT(below, small, RPI_ALL(1) - share);
     *odd = RPI_SELECT(below, -less, less) / (RPI_ALL(1) + x);
 }
 RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
     rpi_v y = z, e, p, q, odd, one = RPI_ALL(1), zero = RPI_ALL(0);
-    *first = one, *second = zero;
+    *first = one;
+    *second = zero;
     switch (kind) {
     case RP_RELU: return RPI_FN(relu)(z, 0, first);
     case RP_LEAKY_RELU: return RPI_FN(relu)(z, alpha, first);
     case RP_TANH:
-        y = RPI_TANH(z), e = RPI_EXP(RPI_ALL(-2) * RPI_ABS(z));
-        RPI_FN(odds)(e, &p, &q, first), *first *= RPI_ALL(4); /* 1 - y^2 without cancellation */
+        y = RPI_TANH(z);
+        e = RPI_EXP(RPI_ALL(-2) * RPI_ABS(z));
+        RPI_FN(odds)(e, &p, &q, first);
+        *first *= RPI_ALL(4); /* 1 - y^2 without cancellation */
         *second = RPI_ALL(-2) * y * *first;
         return y;
     case RP_SIGMOID:
@@ -6476,24 +7220,29 @@ RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rp
         RPI_FN(logistic)(z, &e, first, second, &odd);
         return RPI_SELECT(RPI_GREATER(zero, z), zero, z) + RPI_LOG1P(e);
     case RP_ELU:
-        p = RPI_SELECT(RPI_GREATER(z, zero), zero, z), q = RPI_ALL(alpha) * RPI_EXP(p);
-        *first = RPI_SELECT(RPI_GREATER(z, zero), one, q), *second = RPI_SELECT(RPI_GREATER(z, zero), zero, q);
+        p = RPI_SELECT(RPI_GREATER(z, zero), zero, z);
+        q = RPI_ALL(alpha) * RPI_EXP(p);
+        *first = RPI_SELECT(RPI_GREATER(z, zero), one, q);
+        *second = RPI_SELECT(RPI_GREATER(z, zero), zero, q);
         return RPI_SELECT(RPI_GREATER(z, zero), z, RPI_ALL(alpha) * RPI_EXPM1(p));
     case RP_GELU: /* p = Phi(z), q = Phi'(z) */
         p = RPI_ALL((rp_real)0.5) * RPI_JOIN(RPI_FN(lanes), erfc)(z * RPI_ALL((rp_real)-0.70710678118654752));
-        e = RPI_SELECT(RPI_GREATER(RPI_ABS(z), RPI_ALL(100)), RPI_ALL(100), z); /* q is 0 from there on, and the square finite */
+        e = RPI_SELECT(RPI_GREATER(RPI_ABS(z), RPI_ALL(100)), RPI_ALL(100),
+                       z); /* q is 0 from there on, and the square finite */
         q = RPI_ALL((rp_real)0.39894228040143268) * RPI_EXP(RPI_ALL((rp_real)-0.5) * e * e);
-        *first = p + e * q, *second = q * (RPI_ALL(2) - e * e);
+        *first = p + e * q;
+        *second = q * (RPI_ALL(2) - e * e);
         return z * p;
     case RP_SILU:
         RPI_FN(logistic)(z, &e, &p, &q, &odd);
-        *first = p + z * q, *second = q * (RPI_ALL(2) + z * odd);
+        *first = p + z * q;
+        *second = q * (RPI_ALL(2) + z * odd);
         return z * p;
     default: return y;
     }
 }
-RPI_INLINE void RPI_FN(activate_row)(rp_activation_kind kind, int n, rp_real alpha, rp_real *y, rp_real *slope, rp_real *second, rp_real *u,
-                                     rpi_i *bad) {
+RPI_INLINE void RPI_FN(activate_row)(rp_activation_kind kind, int n, rp_real alpha, rp_real *y, rp_real *slope,
+                                     rp_real *second, rp_real *u, rpi_i *bad) {
     const rpi_i exponent = RPI_ALL_INT(RPI_EXPONENT);
     for (int i = 0; i < n; i += RPI_LANES) {
         rpi_v z = RPI_LOAD(y + i), first, curve;
@@ -6508,11 +7257,14 @@ static void RPI_FN(activate)(const rpi_activate *a) {
     rpi_i bad = RPI_ALL_INT(0);
     rpi_int lanes[RPI_LANES];
     for (int i = 0; i < a->rows; i++) {
-        size_t at = (size_t)i * a->ld;
-        rp_real *y = a->y + at, *slope = a->slope ? a->slope + at : NULL, *second = a->second ? a->second + at : NULL, *u = a->u ? a->u + at : NULL;
+        ptrdiff_t at = i * a->ld;
+        rp_real *y = a->y + at, *slope = a->slope ? a->slope + at : NULL, *second = a->second ? a->second + at : NULL,
+                *u = a->u ? a->u + at : NULL;
         switch (a->kind) { /* so that each kind has a loop of its own */
 #define RPI_CASE(kind) \
-    case kind: RPI_FN(activate_row)(kind, a->n, a->alpha, y, slope, second, u, &bad); break;
+    case kind: \
+        RPI_FN(activate_row)(kind, a->n, a->alpha, y, slope, second, u, &bad); \
+        break;
             RPI_CASE(RP_RELU)
             RPI_CASE(RP_LEAKY_RELU)
             RPI_CASE(RP_TANH)
@@ -6531,11 +7283,12 @@ static void RPI_FN(activate)(const rpi_activate *a) {
 
 static void RPI_FN(activate_back)(const rpi_activate *a, rp_real *d, rp_real *v, rpi_flow flow) {
     for (int row = 0; row < a->rows; row++)
-        for (size_t i = (size_t)row * a->ld, end = i + (size_t)a->n; i < end; i += RPI_LANES) {
+        for (ptrdiff_t i = row * a->ld, end = i + a->n; i < end; i += RPI_LANES) {
             rpi_v s = RPI_LOAD(a->slope + i), zero = RPI_ALL(0), derivative = d ? RPI_LOAD(d + i) : zero;
             rpi_v second = a->second && flow != RPI_PLAIN ? RPI_LOAD(a->second + i) : zero;
             if (a->second && flow == RPI_FOLDED) RPI_STORE(a->second + i, second * derivative);
-            if (v && flow == RPI_BOUND) RPI_STORE(v + i, RPI_ABS(RPI_FMA(second, derivative, RPI_ABS(s) * RPI_LOAD(v + i))));
+            if (v && flow == RPI_BOUND)
+                RPI_STORE(v + i, RPI_ABS(RPI_FMA(second, derivative, RPI_ABS(s) * RPI_LOAD(v + i))));
             else if (v) RPI_STORE(v + i, RPI_FMA(s, RPI_LOAD(v + i), flow == RPI_BENT ? second : zero));
             if (d) RPI_STORE(d + i, s * derivative);
         }
@@ -6543,8 +7296,9 @@ static void RPI_FN(activate_back)(const rpi_activate *a, rp_real *d, rp_real *v,
 
 static void RPI_FN(activate_tangent)(const rpi_activate *a, rp_real *t, rp_real *t2, rp_real *bend) {
     for (int row = 0; row < a->rows; row++)
-        for (size_t i = (size_t)row * a->ld, end = i + (size_t)a->n; i < end; i += RPI_LANES) {
-            rpi_v s = RPI_LOAD(a->slope + i), x = RPI_LOAD(t + i), second = a->second ? RPI_LOAD(a->second + i) : RPI_ALL(0);
+        for (ptrdiff_t i = row * a->ld, end = i + a->n; i < end; i += RPI_LANES) {
+            rpi_v s = RPI_LOAD(a->slope + i), x = RPI_LOAD(t + i),
+                  second = a->second ? RPI_LOAD(a->second + i) : RPI_ALL(0);
             if (t2) RPI_STORE(t2 + i, RPI_FMA(s, RPI_LOAD(t2 + i), RPI_ALL((rp_real)0.5) * second * x * x));
             if (bend) RPI_STORE(bend + i, second * x);
             RPI_STORE(t + i, s * x);
@@ -6555,7 +7309,8 @@ static void RPI_FN(activate_tangent)(const rpi_activate *a, rp_real *t, rp_real 
 RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, rpi_v y, rpi_v t, rpi_v *d, rpi_v *h) {
     rpi_v r = y - t, size = RPI_ABS(r), half = RPI_ALL((rp_real)0.5), zero = RPI_ALL(0), e, p, odd;
     rpi_i far;
-    *h = RPI_ALL(1), *d = r;
+    *h = RPI_ALL(1);
+    *d = r;
     switch (kind) {
     case RP_BINARY_CROSS_ENTROPY:
         RPI_FN(logistic)(y, &e, &p, h, &odd);
@@ -6568,7 +7323,8 @@ RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, 
         if (exact) *h = RPI_SELECT(far, zero, RPI_ALL(1));
         return RPI_SELECT(far, RPI_ALL(delta) * (size - half * RPI_ALL(delta)), half * r * r);
     case RP_POISSON:
-        *h = RPI_EXP(y), *d = *h - t;
+        *h = RPI_EXP(y);
+        *d = *h - t;
         return *h - t * y;
     default: return half * r * r;
     }
@@ -6582,9 +7338,10 @@ RPI_INLINE void RPI_FN(separable_loss)(rp_loss_kind kind, const rpi_loss_call *c
         for (int i = 0; i < call->outputs;) {
             rpi_v sum = RPI_ALL(0);
             for (int end = call->outputs - i < 32 ? call->outputs : i + 32; i < end; i++) { /* few, then on in double */
-                size_t at = (size_t)i * call->ld + (size_t)s;
+                ptrdiff_t at = i * call->ld + s;
                 rpi_v d, h;
-                sum += RPI_FN(separable)(kind, call->delta, call->exact, RPI_LOAD(call->y + at), RPI_LOAD(call->d + at), &d, &h);
+                sum += RPI_FN(separable)(kind, call->delta, call->exact, RPI_LOAD(call->y + at), RPI_LOAD(call->d + at),
+                                         &d, &h);
                 RPI_STORE(call->d + at, d);
                 if (call->h) RPI_STORE(call->h + at, h);
             }
@@ -6594,22 +7351,27 @@ RPI_INLINE void RPI_FN(separable_loss)(rp_loss_kind kind, const rpi_loss_call *c
     }
 }
 static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
-    const size_t ld = call->ld, end = (size_t)call->outputs * ld;
+    const ptrdiff_t ld = call->ld, end = call->outputs * ld;
     for (int s = 0; s < call->count; s += RPI_LANES) {
         const rp_real *y = call->y + s;
         rp_real *d = call->d + s, *h = call->h ? call->h + s : NULL, lanes[RPI_LANES];
         rpi_v most = RPI_LOAD(y), sum = RPI_ALL(0), total = sum, loss = sum, log_sum;
-        for (size_t i = ld; i < end; i += ld) most = RPI_SELECT(RPI_GREATER(most, RPI_LOAD(y + i)), most, RPI_LOAD(y + i));
-        for (size_t i = 0; i < end; i += ld) sum += RPI_EXP(RPI_LOAD(y + i) - most), total += RPI_LOAD(d + i);
+        for (ptrdiff_t i = ld; i < end; i += ld)
+            most = RPI_SELECT(RPI_GREATER(most, RPI_LOAD(y + i)), most, RPI_LOAD(y + i));
+        for (ptrdiff_t i = 0; i < end; i += ld) {
+            sum += RPI_EXP(RPI_LOAD(y + i) - most);
+            total += RPI_LOAD(d + i);
+        }
         log_sum = most + RPI_JOIN(RPI_FN(lanes), log)(sum);
-        for (size_t i = 0; i < end; i += ld) {
+        for (ptrdiff_t i = 0; i < end; i += ld) {
             rpi_v t = RPI_LOAD(d + i), z = RPI_LOAD(y + i), p = total * (RPI_EXP(z - most) / sum);
             loss += t * (log_sum - z);
             RPI_STORE(d + i, p - t);
             if (h) RPI_STORE(h + i, p);
         }
         RPI_STORE(lanes, loss);
-        for (int lane = 0; lane < RPI_LANES && s + lane < call->count; lane++) call->loss[s + lane] = (double)lanes[lane];
+        for (int lane = 0; lane < RPI_LANES && s + lane < call->count; lane++)
+            call->loss[s + lane] = (double)lanes[lane];
     }
 }
 static void RPI_FN(loss)(rp_loss_kind kind, const rpi_loss_call *call) {
@@ -6626,7 +7388,8 @@ static void RPI_FN(loss)(rp_loss_kind kind, const rpi_loss_call *call) {
 RPI_INLINE rpi_v RPI_FN(mean)(rpi_v *state, rpi_v x, rp_real beta) {
     return *state = RPI_FN(finite_or)(RPI_FMA(RPI_ALL(beta), *state, RPI_ALL(1 - beta) * x), *state);
 }
-RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, rp_method method, rpi_v g, rpi_v h, rpi_v w, rpi_v *first, rpi_v *second) {
+RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, rp_method method, rpi_v g, rpi_v h, rpi_v w, rpi_v *first,
+                              rpi_v *second) {
     rpi_v epsilon = RPI_ALL(u->epsilon), x;
     g = RPI_FMA(RPI_ALL(u->weight_decay), w, g);
     switch (method) {
@@ -6664,26 +7427,30 @@ RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, rp_method method, rpi_v g, rp
     return RPI_ALL(-u->rate) * x - RPI_ALL(u->shrink) * w;
 }
 /* To `to` if it is given, otherwise taken: w += step, where the result is finite. */
-RPI_INLINE void RPI_FN(update_row)(const rpi_update *u, rp_method method, int n, const rp_real *g, rp_real scale, const rp_real *h, rp_real scale2,
-                                   rp_real *w, rp_real *first, rp_real *second, rp_real *to) {
+RPI_INLINE void RPI_FN(update_row)(const rpi_update *u, rp_method method, int n, const rp_real *g, rp_real scale,
+                                   const rp_real *h, rp_real scale2, rp_real *w, rp_real *first, rp_real *second,
+                                   rp_real *to) {
     for (int i = 0; i < n; i += RPI_LANES) {
         int some = n - i;
         rpi_v x = RPI_LOAD_SOME(w + i, some), step, state1 = RPI_ALL(0), state2 = state1;
         if (first) state1 = RPI_LOAD_SOME(first + i, some);
         if (second) state2 = RPI_LOAD_SOME(second + i, some);
-        step = RPI_FN(step)(u, method, RPI_ALL(scale) * RPI_LOAD_SOME(g + i, some), h ? RPI_ALL(scale2) * RPI_LOAD_SOME(h + i, some) : x, x,
-                            first ? &state1 : NULL, second ? &state2 : NULL);
+        step = RPI_FN(step)(u, method, RPI_ALL(scale) * RPI_LOAD_SOME(g + i, some),
+                            h ? RPI_ALL(scale2) * RPI_LOAD_SOME(h + i, some) : x, x, first ? &state1 : NULL,
+                            second ? &state2 : NULL);
         if (first) RPI_STORE_SOME(first + i, state1, some);
         if (second) RPI_STORE_SOME(second + i, state2, some);
         if (to) RPI_STORE_SOME(to + i, RPI_FN(finite_or)(step, RPI_ALL(0)), some);
         else RPI_STORE_SOME(w + i, RPI_FN(finite_or)(x + step, x), some);
     }
 }
-static void RPI_FN(update)(const rpi_update *u, int n, const rp_real *g, rp_real scale, const rp_real *h, rp_real scale2, rp_real *w, rp_real *first,
-                           rp_real *second, rp_real *to) {
+static void RPI_FN(update)(const rpi_update *u, int n, const rp_real *g, rp_real scale, const rp_real *h,
+                           rp_real scale2, rp_real *w, rp_real *first, rp_real *second, rp_real *to) {
     switch (u->method) { /* so that each method has a loop of its own */
 #define RPI_CASE(method) \
-    case method: RPI_FN(update_row)(u, method, n, g, scale, h, scale2, w, first, second, to); break;
+    case method: \
+        RPI_FN(update_row)(u, method, n, g, scale, h, scale2, w, first, second, to); \
+        break;
         RPI_CASE(RP_PARTITIONING)
         RPI_CASE(RP_SGD)
         RPI_CASE(RP_ADAM)
@@ -6696,25 +7463,33 @@ static void RPI_FN(update)(const rpi_update *u, int n, const rp_real *g, rp_real
 }
 static void RPI_FN(take_step)(const rpi_sink *sink, const rpi_piece *piece) {
     for (int r = 0; r < piece->rows; r++) {
-        size_t at = piece->offset + (size_t)r * piece->stride, from = (size_t)r * piece->ld;
-        RPI_FN(update)(sink->update, piece->n, piece->gradient + from, piece->scale,
-                       sink->curvature ? sink->curvature + at : piece->curvature ? piece->curvature + from : NULL, sink->curvature ? 1 : piece->scale2,
-                       sink->parameters + at, sink->first ? sink->first + at : NULL, sink->second ? sink->second + at : NULL, NULL);
+        ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
+        RPI_FN(update)
+        (sink->update, piece->n, piece->gradient + from, piece->scale,
+         sink->curvature    ? sink->curvature + at
+         : piece->curvature ? piece->curvature + from
+                            : NULL,
+         sink->curvature ? 1 : piece->scale2, sink->parameters + at, sink->first ? sink->first + at : NULL,
+         sink->second ? sink->second + at : NULL, NULL);
     }
 }
 static void RPI_FN(take_arrays)(const rpi_sink *sink, const rpi_piece *piece) {
     for (int r = 0; r < piece->rows; r++) {
-        size_t at = piece->offset + (size_t)r * piece->stride, from = (size_t)r * piece->ld;
+        ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
         for (int i = 0, some = piece->n; some > 0; i += RPI_LANES, some -= RPI_LANES) {
-            size_t to = at + (size_t)i, it = from + (size_t)i;
-            if (piece->gradient) RPI_STORE_SOME(sink->gradient + to, RPI_ALL(piece->scale) * RPI_LOAD_SOME(piece->gradient + it, some), some);
-            if (piece->curvature) RPI_STORE_SOME(sink->curvature + to, RPI_ALL(piece->scale2) * RPI_LOAD_SOME(piece->curvature + it, some), some);
+            ptrdiff_t to = at + i, it = from + i;
+            if (piece->gradient)
+                RPI_STORE_SOME(sink->gradient + to, RPI_ALL(piece->scale) * RPI_LOAD_SOME(piece->gradient + it, some),
+                               some);
+            if (piece->curvature)
+                RPI_STORE_SOME(sink->curvature + to,
+                               RPI_ALL(piece->scale2) * RPI_LOAD_SOME(piece->curvature + it, some), some);
         }
     }
 }
 /* b = 0: y is not read. */
-static void RPI_FN(blend)(size_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y) {
-    for (size_t i = 0; i < n; i += RPI_LANES) {
+static void RPI_FN(blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y) {
+    for (ptrdiff_t i = 0; i < n; i += RPI_LANES) {
         int some = n - i < RPI_LANES ? (int)(n - i) : RPI_LANES;
         rpi_v term = RPI_ALL(a) * RPI_LOAD_SOME(x + i, some);
         if (f) term *= RPI_LOAD_SOME(f + i, some);
@@ -6724,9 +7499,11 @@ static void RPI_FN(blend)(size_t n, rp_real a, const rp_real *x, const rp_real *
 }
 static void RPI_FN(take_sum)(const rpi_sink *sink, const rpi_piece *piece) {
     for (int r = 0; r < piece->rows; r++) {
-        size_t at = piece->offset + (size_t)r * piece->stride, from = (size_t)r * piece->ld;
-        if (piece->gradient) RPI_FN(blend)((size_t)piece->n, piece->scale, piece->gradient + from, NULL, 1, sink->gradient + at);
-        if (piece->curvature) RPI_FN(blend)((size_t)piece->n, piece->scale2, piece->curvature + from, NULL, 1, sink->curvature + at);
+        ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
+        if (piece->gradient)
+            RPI_FN(blend)(piece->n, piece->scale, piece->gradient + from, NULL, 1, sink->gradient + at);
+        if (piece->curvature)
+            RPI_FN(blend)(piece->n, piece->scale2, piece->curvature + from, NULL, 1, sink->curvature + at);
     }
 }
 
@@ -6738,11 +7515,11 @@ static void RPI_FN(move)(int n, rp_real alpha, const rp_real *step, rp_real *w) 
 }
 
 /* In double, over blocks short enough for rp_real. */
-static double RPI_FN(dot)(size_t n, const rp_real *a, const rp_real *b) {
+static double RPI_FN(dot)(ptrdiff_t n, const rp_real *a, const rp_real *b) {
     double total = 0;
-    for (size_t at = 0; at < n; at += 64 * RPI_LANES) {
+    for (ptrdiff_t at = 0; at < n; at += 64 * RPI_LANES) {
         rpi_v sum = RPI_ALL(0);
-        for (size_t i = at; i < n && i < at + 64 * RPI_LANES; i += RPI_LANES) {
+        for (ptrdiff_t i = at; i < n && i < at + 64 * RPI_LANES; i += RPI_LANES) {
             int some = n - i < RPI_LANES ? (int)(n - i) : RPI_LANES;
             sum = RPI_FMA(RPI_LOAD_SOME(a + i, some), RPI_LOAD_SOME(b + i, some), sum);
         }
@@ -6752,34 +7529,20 @@ static double RPI_FN(dot)(size_t n, const rp_real *a, const rp_real *b) {
 }
 
 static const rpi_kernels RPI_FN(kernels) = {
-    RPI_ISA_NAME,
-    RPI_LANES,
-    RPI_FN(product),
-    RPI_FN(gathered),
-    RPI_FN(correlate),
-    RPI_FN(window_magnitudes),
-    RPI_FN(select_rows),
-    RPI_FN(select_back),
-    RPI_FN(add_rows),
-    RPI_FN(matrix_vector),
-    RPI_TILE_ROWS,
-    RPI_FN(outer),
-    RPI_FN(transpose),
-    RPI_FN(column_sums),
-    RPI_FN(weigh),
-    RPI_FN(signs),
-    RPI_FN(peak),
-    RPI_FN(activate),
-    RPI_FN(activate_back),
-    RPI_FN(activate_tangent),
-    RPI_FN(loss),
-    RPI_FN(update),
-    RPI_FN(move),
-    RPI_FN(dot),
-    RPI_FN(blend),
-    RPI_FN(take_step),
-    RPI_FN(take_arrays),
-    RPI_FN(take_sum),
+    RPI_ISA_NAME,          RPI_LANES,
+    RPI_FN(product),       RPI_FN(gathered),
+    RPI_FN(correlate),     RPI_FN(window_magnitudes),
+    RPI_FN(select_rows),   RPI_FN(select_back),
+    RPI_FN(add_rows),      RPI_FN(matrix_vector),
+    RPI_TILE_ROWS,         RPI_FN(outer),
+    RPI_FN(transpose),     RPI_FN(column_sums),
+    RPI_FN(weigh),         RPI_FN(signs),
+    RPI_FN(peak),          RPI_FN(activate),
+    RPI_FN(activate_back), RPI_FN(activate_tangent),
+    RPI_FN(loss),          RPI_FN(update),
+    RPI_FN(move),          RPI_FN(dot),
+    RPI_FN(blend),         RPI_FN(take_step),
+    RPI_FN(take_arrays),   RPI_FN(take_sum),
 };
 
 #undef rpi_v

@@ -46,7 +46,7 @@ static int repeats(int usual) {
 }
 static int padded(int n, int lanes) { return (n + lanes - 1) / lanes * lanes; }
 static int is_finite(double x) { return x - x == 0; }
-static size_t entry(int i, int j, size_t ld) { return (size_t)i * ld + (size_t)j; } /* of row i, column j */
+static ptrdiff_t entry(int i, int j, ptrdiff_t ld) { return (ptrdiff_t)i * ld + (ptrdiff_t)j; } /* of row i, column j */
 
 static void find_sets(void) {
     for (int isa = RP_ISA_PORTABLE; isa <= RP_ISA_NEON; isa++) {
@@ -69,7 +69,7 @@ static int regions_used;
 #ifdef HAVE_GUARD_PAGES
 enum { TAIL = 0 };
 static char *new_region(void) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    ptrdiff_t page = (ptrdiff_t)sysconf(_SC_PAGESIZE);
     void *memory = mmap(NULL, REGION + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || mprotect((char *)memory + REGION, page, PROT_NONE)) exit(2);
     return (char *)memory;
@@ -79,7 +79,7 @@ enum { TAIL = CANARY };
 static char *new_region(void) { return (char *)ref_new(REGION / (int)sizeof(double)); }
 #endif
 
-static void *place(size_t bytes, size_t gap) {
+static void *place(ptrdiff_t bytes, ptrdiff_t gap) {
     region *r = &regions[regions_used++];
     if (regions_used > REGIONS || CANARY + bytes + gap + TAIL > REGION) exit(2);
     if (!r->base) r->base = new_region();
@@ -90,28 +90,28 @@ static void *place(size_t bytes, size_t gap) {
 /* For each set; what is placed within belongs to the round. */
 #define EACH_SET for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark)
 
-static int canaries(const void *bytes, size_t size) {
+static int canaries(const void *bytes, ptrdiff_t size) {
     const unsigned char *byte = (const unsigned char *)bytes;
     while (size > 0 && byte[size - 1] == 0xFF) size--;
     return size == 0;
 }
 static int intact(void) {
     for (const region *r = regions; r < regions + regions_used; r++)
-        if (!canaries(r->array - CANARY, CANARY) || !canaries(r->end, (size_t)(r->base + REGION - r->end))) return 0;
+        if (!canaries(r->array - CANARY, CANARY) || !canaries(r->end, (ptrdiff_t)(r->base + REGION - r->end))) return 0;
     return 1;
 }
-static int gaps_intact(const rp_real *x, int rows, int n, size_t ld) {
+static int gaps_intact(const rp_real *x, int rows, int n, ptrdiff_t ld) {
     for (int i = 0; i + 1 < rows; i++)
-        if (!canaries(x + (size_t)i * ld + n, (ld - (size_t)n) * sizeof *x)) return 0;
+        if (!canaries(x + (ptrdiff_t)i * ld + n, (ld - (ptrdiff_t)n) * sizeof *x)) return 0;
     return 1;
 }
 
-static rp_real *blank(test_random *random, size_t count) {
+static rp_real *blank(test_random *random, ptrdiff_t count) {
     return (rp_real *)place(count * sizeof(rp_real), chance(random, 0.5) ? sizeof(rp_real) : 0);
 }
 /* How far rows of n are apart. */
-static size_t wider(test_random *random, int n) {
-    return (size_t)(chance(random, 0.5) ? n : n + test_int(random, 1, 20));
+static ptrdiff_t wider(test_random *random, int n) {
+    return (ptrdiff_t)(chance(random, 0.5) ? n : n + test_int(random, 1, 20));
 }
 
 /* Whole vectors, of every set or at least of that with the shortest. */
@@ -119,7 +119,7 @@ static int some_columns(test_random *random) {
     int grain = chance(random, 0.5) ? sets[0]->lanes : LANES;
     return grain * test_int(random, 1, padded(SMALL, LANES) / grain);
 }
-static size_t extent(int rows, int n, size_t ld) { return (size_t)(rows - 1) * ld + (size_t)n; }
+static ptrdiff_t extent(int rows, int n, ptrdiff_t ld) { return (ptrdiff_t)(rows - 1) * ld + (ptrdiff_t)n; }
 
 /* From a supply of normal numbers, which are slow to make. */
 static void fill(test_random *random, rp_real *x, int n) {
@@ -128,15 +128,15 @@ static void fill(test_random *random, rp_real *x, int n) {
     for (int i = 0; supply[0] == 0 && i < SUPPLY; i++) supply[SUPPLY - 1 - i] = (rp_real)test_normal(random);
     for (int some; n > 0; n -= some, x += some) {
         some = n < SUPPLY / 2 ? n : SUPPLY / 2;
-        memcpy(x, supply + test_int(random, 0, SUPPLY - some), (size_t)some * sizeof *x);
+        memcpy(x, supply + test_int(random, 0, SUPPLY - some), (ptrdiff_t)some * sizeof *x);
     }
 }
-static rp_real *matrix(test_random *random, int rows, int n, size_t ld) {
+static rp_real *matrix(test_random *random, int rows, int n, ptrdiff_t ld) {
     rp_real *x = blank(random, extent(rows, n, ld));
-    for (int i = 0; i < rows; i++) fill(random, x + (size_t)i * ld, n);
+    for (int i = 0; i < rows; i++) fill(random, x + (ptrdiff_t)i * ld, n);
     return x;
 }
-static rp_real *copy(test_random *random, const rp_real *from, size_t count) {
+static rp_real *copy(test_random *random, const rp_real *from, ptrdiff_t count) {
     return (rp_real *)memcpy(blank(random, count), from, count * sizeof *from);
 }
 
@@ -151,7 +151,7 @@ static double error_of(double got, double value, double size, double roundings) 
     double error = fabs(got - value);
     return error <= 0 ? 0 : error / (roundings * (double)EPSILON * size);
 }
-static double excess(const rp_real *got, int rows, int n, size_t ld, const exact *e, double roundings) {
+static double excess(const rp_real *got, int rows, int n, ptrdiff_t ld, const exact *e, double roundings) {
     double worst = 0;
     for (int i = 0; i < rows * n; i++)
         worst = larger(error_of((double)got[entry(i / n, i % n, ld)], e->value[i], e->size[i], roundings), worst);
@@ -171,7 +171,7 @@ static void naive_product(const rpi_product *q, const rp_real *b, int magnitudes
             size[s] = fabs(value[s]);
         }
         for (int p = 0; p < q->k; p++) {
-            double a = (double)q->a[(size_t)i * q->a_row + (size_t)p * q->a_column];
+            double a = (double)q->a[(ptrdiff_t)i * q->a_row + (ptrdiff_t)p * q->a_column];
             if (magnitudes) a = fabs(a);
             for (int s = 0; s < q->n; s++) {
                 double term = a * (double)b[entry(p, s, q->ldb)];
@@ -184,7 +184,7 @@ static void naive_product(const rpi_product *q, const rp_real *b, int magnitudes
 static void check_product(test_random *random, int m, int n, int k) {
     rpi_product q;
     int by_row = chance(random, 0.5), lines = by_row ? m : k, length = by_row ? k : m, which = test_int(random, 1, 4);
-    size_t stride = (size_t)(chance(random, 0.3) ? padded(length, 256) : length + test_int(random, 0, 2));
+    ptrdiff_t stride = (ptrdiff_t)(chance(random, 0.3) ? padded(length, 256) : length + test_int(random, 0, 2));
     memset(&q, 0, sizeof q);
     regions_used = 0;
     q.m = m, q.n = n, q.k = k, q.plain = chance(random, 0.3), q.add = chance(random, 0.2);
@@ -198,7 +198,7 @@ static void check_product(test_random *random, int m, int n, int k) {
     if (q.b) naive_product(&q, q.b, 0, q.bias, NULL, start, &exact1);
     if (q.b2) naive_product(&q, q.b2, !q.plain, NULL, q.column, start, &exact2);
     EACH_SET {
-        size_t size = extent(m, n, q.ldc);
+        ptrdiff_t size = extent(m, n, q.ldc);
         if (n % sets[set]->lanes) continue;
         q.a_packed = blank(random, RPI_M_BLOCK * RPI_K_BLOCK);
         if (q.b) q.c = start ? copy(random, start, size) : blank(random, size);
@@ -220,12 +220,12 @@ static void check_matrix_vector(test_random *random, int m, int k) {
     memset(&q, 0, sizeof q);
     regions_used = 0;
     q.m = m, q.n = 1, q.k = k;
-    q.a_row = (size_t)(k + test_int(random, 0, 3)), q.a_column = 1, q.ldb = q.ldc = 1;
+    q.a_row = (ptrdiff_t)(k + test_int(random, 0, 3)), q.a_column = 1, q.ldb = q.ldc = 1;
     q.a = matrix(random, m, k, q.a_row), q.b = matrix(random, 1, k, 0);
     if (chance(random, 0.5)) q.bias = matrix(random, 1, m, 0);
     naive_product(&q, q.b, 0, q.bias, NULL, NULL, &exact1);
     EACH_SET {
-        q.c = blank(random, (size_t)m);
+        q.c = blank(random, (ptrdiff_t)m);
         sets[set]->matrix_vector(&q);
         double error = excess(q.c, m, 1, 1, &exact1, k + 2);
         CHECK(error <= 1 && intact(), "%s: matrix_vector %d x %d: error %g", sets[set]->name, m, k, error);
@@ -254,9 +254,9 @@ static void test_products(void) {
 
 static void naive_outer(const rpi_outer *o, const rp_real *d, double scale, int magnitudes, exact *e) {
     for (int i = 0; i < o->m; i++) {
-        const rp_real *row = d + (size_t)i * o->ld;
+        const rp_real *row = d + (ptrdiff_t)i * o->ld;
         for (int j = 0; j <= o->n; j++) { /* n: the bias */
-            const rp_real *y = o->y + (size_t)j * o->ld;
+            const rp_real *y = o->y + (ptrdiff_t)j * o->ld;
             double value = 0, size = 0;
             for (int s = 0; s < o->count; s++) {
                 double term = (double)row[s] * (j < o->n ? (double)y[s] : 1);
@@ -273,34 +273,34 @@ static double outer_excess(const rpi_outer *o, const rp_real *flat, const exact 
     double worst = canaries(flat, o->weights * sizeof *flat) ? 0 : HUGE_VAL;
     for (int i = 0; i < o->m; i++)
         for (int j = 0; j < o->n + o->bias; j++) {
-            double got = (double)flat[j < o->n ? o->weights + (size_t)(i * o->n + j) : o->biases + (size_t)i];
+            double got = (double)flat[j < o->n ? o->weights + (ptrdiff_t)(i * o->n + j) : o->biases + (ptrdiff_t)i];
             int at = i * (o->n + 1) + j;
             worst = larger(error_of(got, e->value[at], e->size[at], o->count + 3), worst);
         }
     return worst;
 }
 
-static void zero_columns(rp_real *x, int rows, int from, int end, size_t ld) {
-    for (int i = 0; i < rows; i++) memset(x + (size_t)i * ld + from, 0, (size_t)(end - from) * sizeof *x);
+static void zero_columns(rp_real *x, int rows, int from, int end, ptrdiff_t ld) {
+    for (int i = 0; i < rows; i++) memset(x + (ptrdiff_t)i * ld + from, 0, (ptrdiff_t)(end - from) * sizeof *x);
 }
 
 static void check_outer(test_random *random, int m, int n, int count) {
     rpi_outer o;
     int columns = padded(count, LANES), which = test_int(random, 1, 4);
     int middle = test_int(random, 0, n / RPI_PANEL) * RPI_PANEL;
-    size_t total;
+    ptrdiff_t total;
     rp_real *d, *v;
     memset(&o, 0, sizeof o);
     regions_used = 0;
-    o.m = m, o.n = n, o.count = count, o.bias = chance(random, 0.5), o.ld = (size_t)(columns + test_int(random, 0, 9));
+    o.m = m, o.n = n, o.count = count, o.bias = chance(random, 0.5), o.ld = (ptrdiff_t)(columns + test_int(random, 0, 9));
     o.scale = (rp_real)test_uniform(random, -2, 2), o.scale2 = (rp_real)test_uniform(random, 0, 2);
-    o.weights = (size_t)test_int(random, 0, 5), o.biases = o.weights + (size_t)(m * n);
+    o.weights = (ptrdiff_t)test_int(random, 0, 5), o.biases = o.weights + (ptrdiff_t)(m * n);
     o.y = matrix(random, n, columns, o.ld), d = matrix(random, m, columns, o.ld), v = matrix(random, m, columns, o.ld);
     zero_columns(d, m, count, columns, o.ld), zero_columns(v, m, count, columns, o.ld);
     if (which != 1) o.d = d, naive_outer(&o, d, (double)o.scale, 0, &exact1);
     if (which != 2) o.v = v, naive_outer(&o, v, (double)o.scale2, 1, &exact2);
-    o.panel = blank(random, (size_t)(2 * count * RPI_PANEL)), o.tile = blank(random, 2 * RPI_ROWS_MOST * RPI_PANEL);
-    total = o.biases + (size_t)(o.bias ? m : 0);
+    o.panel = blank(random, (ptrdiff_t)(2 * count * RPI_PANEL)), o.tile = blank(random, 2 * RPI_ROWS_MOST * RPI_PANEL);
+    total = o.biases + (ptrdiff_t)(o.bias ? m : 0);
     EACH_SET {
         rpi_outer part = o;
         rpi_sink sink;
@@ -333,8 +333,8 @@ static void test_outer(void) {
 
 /* Shared weights and windows: rows found by their offsets */
 
-static void random_offsets(test_random *random, size_t *offsets, int count, int rows, size_t ld) {
-    for (int i = 0; i < count; i++) offsets[i] = (size_t)test_int(random, 0, rows - 1) * ld;
+static void random_offsets(test_random *random, ptrdiff_t *offsets, int count, int rows, ptrdiff_t ld) {
+    for (int i = 0; i < count; i++) offsets[i] = (ptrdiff_t)test_int(random, 0, rows - 1) * ld;
 }
 
 enum gathered_start {
@@ -347,11 +347,11 @@ static void check_gathered(test_random *random, int m, int n, int k) {
     enum { ENTRIES = 50,
            ROWS = 30 };
     rpi_gathered q;
-    size_t a_at[SMALL], b_at[SMALL], ldb = (size_t)(n + test_int(random, 0, 9));
+    ptrdiff_t a_at[SMALL], b_at[SMALL], ldb = (ptrdiff_t)(n + test_int(random, 0, 9));
     int from = test_int(random, NOTHING, ITSELF);
     regions_used = 0;
     q.m = m, q.n = n, q.k = k, q.a_at = a_at, q.b_at = b_at;
-    q.a_row = (size_t)test_int(random, 1, ENTRIES), q.ldc = (size_t)(n + test_int(random, 0, 9));
+    q.a_row = (ptrdiff_t)test_int(random, 1, ENTRIES), q.ldc = (ptrdiff_t)(n + test_int(random, 0, 9));
     q.a = matrix(random, 1, (m - 1) * (int)q.a_row + ENTRIES, 0), q.b = matrix(random, ROWS, n, ldb);
     q.per_row = from == COLUMN, q.start_row = from == ITSELF ? q.ldc : 0;
     random_offsets(random, a_at, k, ENTRIES, 1), random_offsets(random, b_at, k, ROWS, ldb);
@@ -360,7 +360,7 @@ static void check_gathered(test_random *random, int m, int n, int k) {
         double first[] = {0, (double)line[i / n], (double)line[i % n], (double)start[entry(i / n, i % n, q.ldc)]};
         exact1.value[i] = first[from], exact1.size[i] = fabs(first[from]);
         for (int p = 0; p < k; p++) {
-            double term = (double)q.a[entry(i / n, 0, q.a_row) + a_at[p]] * (double)q.b[b_at[p] + (size_t)(i % n)];
+            double term = (double)q.a[entry(i / n, 0, q.a_row) + a_at[p]] * (double)q.b[b_at[p] + (ptrdiff_t)(i % n)];
             exact1.value[i] += term, exact1.size[i] += fabs(term);
         }
     }
@@ -378,18 +378,18 @@ static void check_gathered(test_random *random, int m, int n, int k) {
 static void check_correlation(test_random *random, int m, int n, int positions) {
     enum { ROWS = 40 };
     rpi_correlation q;
-    size_t d_at[RPI_POSITIONS], y_at[RPI_TAPS_MOST * RPI_POSITIONS], ld = (size_t)(n + test_int(random, 0, 9));
+    ptrdiff_t d_at[RPI_POSITIONS], y_at[RPI_TAPS_MOST * RPI_POSITIONS], ld = (ptrdiff_t)(n + test_int(random, 0, 9));
     const rp_real *y[RPI_TAPS_MOST * RPI_POSITIONS];
     int own = chance(random, 0.5), width = own ? n : 1; /* of a sum: all samples', or each sample's own */
     regions_used = 0;
     q.m = m, q.n = n, q.taps = test_int(random, 1, RPI_TAPS_MOST), q.positions = positions;
     q.magnitudes = chance(random, 0.5);
-    q.d_row = ROWS * ld, q.out_row = (size_t)(q.taps + test_int(random, 0, 3)), q.samples = own ? ld : 0;
+    q.d_row = ROWS * ld, q.out_row = (ptrdiff_t)(q.taps + test_int(random, 0, 3)), q.samples = own ? ld : 0;
     q.d = matrix(random, m * ROWS, n, ld), q.d_at = d_at, q.y = y;
     const rp_real *rows = matrix(random, ROWS, n, ld);
     random_offsets(random, d_at, positions, ROWS, ld), random_offsets(random, y_at, q.taps * positions, ROWS, ld);
     for (int i = 0; i < q.taps * positions; i++) y[i] = rows + y_at[i];
-    size_t line = q.out_row * (own ? ld : 1), count = extent(m, (q.taps - 1) * (own ? (int)ld : 1) + width, line);
+    ptrdiff_t line = q.out_row * (own ? ld : 1), count = extent(m, (q.taps - 1) * (own ? (int)ld : 1) + width, line);
     const rp_real *start = matrix(random, 1, (int)count, 0);
     for (int i = 0; i < m * q.taps; i++) {
         double *value = exact1.value + i * width, *size = exact1.size + i * width;
@@ -408,7 +408,7 @@ static void check_correlation(test_random *random, int m, int n, int positions) 
         q.out = copy(random, start, count);
         sets[set]->correlate(&q);
         for (int i = 0; i < m * q.taps * width; i++) {
-            size_t place = entry(i / width / q.taps, 0, line) + entry(i / width % q.taps, i % width, own ? ld : 1);
+            ptrdiff_t place = entry(i / width / q.taps, 0, line) + entry(i / width % q.taps, i % width, own ? ld : 1);
             error = larger(error_of((double)q.out[place], exact1.value[i], exact1.size[i], positions * n + 3), error);
         }
         CHECK(error <= 1 && intact(), "%s: correlate %d x %d, %d positions, n %d%s%s: error %g", sets[set]->name, m,
@@ -418,33 +418,33 @@ static void check_correlation(test_random *random, int m, int n, int positions) 
 
 static void check_window(test_random *random, int k, int n) {
     enum { ROWS = 40 };
-    size_t places[ROWS], ld = (size_t)(n + test_int(random, 0, 9));
+    ptrdiff_t places[ROWS], ld = (ptrdiff_t)(n + test_int(random, 0, 9));
     rpi_window w = {k, n, places, NULL};
     regions_used = 0;
     rp_real *x = matrix(random, ROWS, n, ld), *in = matrix(random, ROWS, n, ld), *d = matrix(random, 1, n, 0);
     for (int i = 0; i < ROWS; i++)
         for (int s = 0; s < n; s++) /* so that some are equal */
             x[entry(i, s, ld)] = (rp_real)floor(2 * (double)x[entry(i, s, ld)]);
-    for (int j = 0; j < ROWS; j++) places[j] = (size_t)((j * 7 + k) % ROWS) * ld;
+    for (int j = 0; j < ROWS; j++) places[j] = (ptrdiff_t)((j * 7 + k) % ROWS) * ld;
     w.x = x;
     EACH_SET {
         const rpi_kernels *kernels = sets[set];
         double error = 0;
         if (n % kernels->lanes) continue;
-        rp_real *sums = blank(random, (size_t)n), *chosen = blank(random, (size_t)n);
+        rp_real *sums = blank(random, (ptrdiff_t)n), *chosen = blank(random, (ptrdiff_t)n);
         rp_real *back = copy(random, in, extent(ROWS, n, ld));
         kernels->window_magnitudes(&w, sums), kernels->select(&w, in, chosen), kernels->select_back(&w, d, back);
         for (int s = 0; s < n; s++) {
             int best = 0;
             double sum = 0;
             for (int j = 0; j < k; j++) {
-                sum += fabs((double)x[places[j] + (size_t)s]);
-                if (x[places[j] + (size_t)s] > x[places[best] + (size_t)s]) best = j;
+                sum += fabs((double)x[places[j] + (ptrdiff_t)s]);
+                if (x[places[j] + (ptrdiff_t)s] > x[places[best] + (ptrdiff_t)s]) best = j;
             }
             error = larger(error_of((double)sums[s], sum, sum, k), error);
-            error = larger(error_of((double)chosen[s], (double)in[places[best] + (size_t)s], 0, 1), error);
+            error = larger(error_of((double)chosen[s], (double)in[places[best] + (ptrdiff_t)s], 0, 1), error);
             for (int j = 0; j < ROWS; j++) {
-                size_t place = places[j] + (size_t)s;
+                ptrdiff_t place = places[j] + (ptrdiff_t)s;
                 double before = (double)in[place], added = j == best ? (double)d[s] : 0;
                 error = larger(error_of((double)back[place], before + added, fabs(before) + fabs(added), 1), error);
             }
@@ -510,9 +510,9 @@ static parameters random_parameters(test_random *random, const rpi_update *u, in
 }
 static parameters copy_parameters(test_random *random, const parameters *from) {
     parameters p = *from;
-    p.w = copy(random, p.w, (size_t)p.n);
-    if (p.first) p.first = copy(random, p.first, (size_t)p.n);
-    if (p.second) p.second = copy(random, p.second, (size_t)p.n);
+    p.w = copy(random, p.w, (ptrdiff_t)p.n);
+    if (p.first) p.first = copy(random, p.first, (ptrdiff_t)p.n);
+    if (p.second) p.second = copy(random, p.second, (ptrdiff_t)p.n);
     return p;
 }
 
@@ -555,12 +555,12 @@ static void check_update(test_random *random, rp_method method, int n) {
     naive_update(&u, &o, time, &start);
     EACH_SET {
         parameters p = copy_parameters(random, &start);
-        rp_real *step = to ? blank(random, (size_t)n) : NULL;
+        rp_real *step = to ? blank(random, (ptrdiff_t)n) : NULL;
         sets[set]->update(&u, n, p.g, p.scale, p.h, p.scale2, p.w, p.first, p.second, step);
         double error = taken_excess(to ? step : p.w, to ? NULL : start.w, n, exact1.value, exact1.size);
         if (p.first) error = larger(taken_excess(p.first, NULL, n, exact2.value, exact2.size), error);
         if (p.second) error = larger(taken_excess(p.second, NULL, n, exact2.value + n, exact2.size + n), error);
-        int kept = !to || !memcmp(p.w, start.w, (size_t)n * sizeof *p.w);
+        int kept = !to || !memcmp(p.w, start.w, (ptrdiff_t)n * sizeof *p.w);
         CHECK(error <= 1 && kept && intact(), "%s: update %d of %d%s%s%s%s: error %g", sets[set]->name, (int)method, n,
               p.first ? " first" : "", p.second ? " second" : "", to ? " to" : "", wild ? " wild" : "", error);
         if (!to) continue;
@@ -579,7 +579,7 @@ static void check_wild_move(test_random *random, int n) {
     int at = test_int(random, 0, n - 1);
     step[at] = (rp_real)(chance(random, 0.5) ? HUGE_VAL : -HUGE_VAL);
     EACH_SET {
-        rp_real *w = copy(random, start, (size_t)n);
+        rp_real *w = copy(random, start, (ptrdiff_t)n);
         sets[set]->move(n, 2, step, w);
         int good = intact() && memcmp(&w[at], &start[at], sizeof *w) == 0;
         for (int i = 0; i < n; i++) {
@@ -591,11 +591,11 @@ static void check_wild_move(test_random *random, int n) {
 }
 
 /* A piece whose last entry is the last of the flat arrays, `total` long. */
-static rpi_piece random_piece(test_random *random, size_t *total) {
+static rpi_piece random_piece(test_random *random, ptrdiff_t *total) {
     rpi_piece piece;
     rp_real *curvature;
     piece.rows = test_int(random, 1, RPI_ROWS_MOST), piece.n = test_int(random, 1, RPI_PANEL), piece.ld = RPI_PANEL;
-    piece.offset = (size_t)test_int(random, 0, 9), piece.stride = (size_t)(piece.n + test_int(random, 0, 9));
+    piece.offset = (ptrdiff_t)test_int(random, 0, 9), piece.stride = (ptrdiff_t)(piece.n + test_int(random, 0, 9));
     piece.scale = (rp_real)test_uniform(random, -2, 2), piece.scale2 = (rp_real)test_uniform(random, 0.5, 2);
     piece.gradient = matrix(random, piece.rows, RPI_PANEL, RPI_PANEL);
     piece.curvature = curvature = matrix(random, piece.rows, RPI_PANEL, RPI_PANEL);
@@ -608,10 +608,10 @@ static rpi_piece random_piece(test_random *random, size_t *total) {
 static double piece_excess(const rpi_piece *piece, const rp_real *flat, const rp_real *before, rp_real scale,
                            const rp_real *tile) {
     double worst = 0;
-    for (size_t at = 0; at < piece->offset + extent(piece->rows, piece->n, piece->stride); at++) {
-        size_t from = at - piece->offset, row = from / piece->stride, column = from % piece->stride;
+    for (ptrdiff_t at = 0; at < piece->offset + extent(piece->rows, piece->n, piece->stride); at++) {
+        ptrdiff_t from = at - piece->offset, row = from / piece->stride, column = from % piece->stride;
         double start = before ? (double)before[at] : 0, step = 0;
-        int inside = at >= piece->offset && column < (size_t)piece->n;
+        int inside = at >= piece->offset && column < (ptrdiff_t)piece->n;
         if (inside) step = (double)scale * (double)tile[row * RPI_PANEL + column];
         double error = error_of((double)flat[at], start + step, fabs(start) + fabs(step), 2);
         if (!inside && !before) error = canaries(flat + at, sizeof *flat) ? 0 : HUGE_VAL;
@@ -622,7 +622,7 @@ static double piece_excess(const rpi_piece *piece, const rp_real *flat, const rp
 
 static void check_take(test_random *random) {
     regions_used = 0;
-    size_t total;
+    ptrdiff_t total;
     rpi_piece piece = random_piece(random, &total);
     rp_real *start = matrix(random, 1, (int)total, 0);
     EACH_SET {
@@ -645,13 +645,13 @@ static void check_take(test_random *random) {
     }
 }
 
-static rp_real *offset(rp_real *array, size_t at) { return array ? array + at : NULL; }
+static rp_real *offset(rp_real *array, ptrdiff_t at) { return array ? array + at : NULL; }
 
 /* The same as an update of each row; with the piece's curvature, or the sink's. */
 static void check_take_step(test_random *random, rp_method method) {
     rp_optimizer o;
     rpi_update u = random_update(random, method, 3, &o);
-    size_t total;
+    ptrdiff_t total;
     regions_used = 0;
     rpi_piece piece = random_piece(random, &total);
     parameters start = random_parameters(random, &u, (int)total);
@@ -664,13 +664,13 @@ static void check_take_step(test_random *random, rp_method method) {
         sink.curvature = own ? start.h : NULL;
         sets[set]->take_step(&sink, &piece);
         for (int r = 0; r < piece.rows; r++) {
-            size_t at = piece.offset + (size_t)r * piece.stride, from = (size_t)r * piece.ld;
+            ptrdiff_t at = piece.offset + (ptrdiff_t)r * piece.stride, from = (ptrdiff_t)r * piece.ld;
             const rp_real *h = own ? start.h + at : piece.curvature + from;
             if (!start.h) h = NULL;
             sets[set]->update(&u, piece.n, piece.gradient + from, piece.scale, h, own ? 1 : piece.scale2, p.w + at,
                               offset(p.first, at), offset(p.second, at), NULL);
         }
-        size_t bytes = total * sizeof *p.w;
+        ptrdiff_t bytes = total * sizeof *p.w;
         int same = !memcmp(taken.w, p.w, bytes) && (!p.first || !memcmp(taken.first, p.first, bytes)) &&
                    (!p.second || !memcmp(taken.second, p.second, bytes));
         CHECK(same && intact(), "%s: take_step %d, %d x %d", sets[set]->name, (int)method, piece.rows, piece.n);
@@ -692,7 +692,7 @@ static void test_updates(void) {
 /* Rows: transposed, added, summed, weighed, their signs and peak */
 
 static void check_transpose(test_random *random, int rows, int columns) {
-    size_t ldi = wider(random, columns), ldo = wider(random, padded(rows, LANES));
+    ptrdiff_t ldi = wider(random, columns), ldo = wider(random, padded(rows, LANES));
     regions_used = 0;
     rp_real *in = matrix(random, rows, columns, ldi);
     EACH_SET {
@@ -708,7 +708,7 @@ static void check_transpose(test_random *random, int rows, int columns) {
 }
 
 static void check_add_rows(test_random *random, int rows, int n) {
-    size_t ldi = chance(random, 0.5) ? 0 : wider(random, n), ldo = wider(random, n);
+    ptrdiff_t ldi = chance(random, 0.5) ? 0 : wider(random, n), ldo = wider(random, n);
     rp_real scale = (rp_real)test_uniform(random, -2, 2);
     regions_used = 0;
     rp_real *in = matrix(random, rows, n, ldi), *start = matrix(random, rows, n, ldo);
@@ -728,9 +728,9 @@ static void check_add_rows(test_random *random, int rows, int n) {
 }
 
 /* exact1: column sums of magnitudes or squares; exact2: products with a factor */
-static void naive_rows(int rows, int n, const rp_real *x, size_t ld, const rp_real *factor, size_t stride,
+static void naive_rows(int rows, int n, const rp_real *x, ptrdiff_t ld, const rp_real *factor, ptrdiff_t stride,
                        int magnitudes) {
-    memset(exact1.value, 0, (size_t)n * sizeof *exact1.value);
+    memset(exact1.value, 0, (ptrdiff_t)n * sizeof *exact1.value);
     for (int i = 0; i < rows; i++)
         for (int s = 0; s < n; s++) {
             double value = (double)x[entry(i, s, ld)];
@@ -741,7 +741,7 @@ static void naive_rows(int rows, int n, const rp_real *x, size_t ld, const rp_re
 }
 
 static void check_rows(test_random *random, int rows, int n) {
-    size_t ld = (size_t)(n + test_int(random, 0, 20)), stride = chance(random, 0.5) ? 0 : ld;
+    ptrdiff_t ld = (ptrdiff_t)(n + test_int(random, 0, 20)), stride = chance(random, 0.5) ? 0 : ld;
     int magnitudes = chance(random, 0.5);
     regions_used = 0;
     rp_real *start = matrix(random, rows, n, ld), *factor = matrix(random, rows, n, ld);
@@ -749,7 +749,7 @@ static void check_rows(test_random *random, int rows, int n) {
     EACH_SET {
         const rpi_kernels *k = sets[set];
         if (n % k->lanes) continue;
-        rp_real *x = copy(random, start, extent(rows, n, ld)), *sums = blank(random, (size_t)n), most = 0;
+        rp_real *x = copy(random, start, extent(rows, n, ld)), *sums = blank(random, (ptrdiff_t)n), most = 0;
         k->column_sums(rows, n, x, ld, sums, !magnitudes);
         double error = excess(sums, 1, n, 0, &exact1, rows + 1);
         CHECK(error <= 1 && intact(), "%s: column_sums %d x %d, squares %d: error %g", k->name, rows, n, !magnitudes,
@@ -768,7 +768,7 @@ static void check_rows(test_random *random, int rows, int n) {
 
 /* The same signs on every set, whatever the vectors' length; as many of either. */
 static void check_signs(test_random *random, int rows, int count) {
-    size_t ld = (size_t)padded(count, LANES);
+    ptrdiff_t ld = (ptrdiff_t)padded(count, LANES);
     uint64_t seed = test_bits(random), end = 0;
     int ups = 0, total = rows * count;
     regions_used = 0;
@@ -780,7 +780,7 @@ static void check_signs(test_random *random, int rows, int count) {
         rp_real *e = blank(random, extent(rows, n, ld));
         sets[set]->signs(rows, n, h, e, ld, &state);
         for (int sample = 0; sample < total; sample++) {
-            size_t i = entry(sample / count, sample % count, ld);
+            ptrdiff_t i = entry(sample / count, sample % count, ld);
             if (set == 0) ups += e[i] > 0, first[i] = e[i];
             good = good && rpi_bits(e[i]) == rpi_bits(first[i]);
             good = good && error_of(fabs((double)e[i]), sqrt((double)h[i]), sqrt((double)h[i]), 1) <= 1;
@@ -843,7 +843,7 @@ static void check_activate(test_random *random, rp_activation_kind kind, int row
     rp_real *z = matrix(random, rows, n, a.ld), *u = matrix(random, rows, n, a.ld);
     for (int i = 0; i < rows * n; i++) z[entry(i / n, i % n, a.ld)] *= i % 7 ? 3 : 0;
     EACH_SET {
-        size_t count = extent(rows, n, a.ld);
+        ptrdiff_t count = extent(rows, n, a.ld);
         double error = 0, error1 = 0, error2 = 0;
         int bad = 0;
         if (n % sets[set]->lanes) continue;
@@ -852,7 +852,7 @@ static void check_activate(test_random *random, rp_activation_kind kind, int row
         a.bad = with_slope ? &bad : NULL;
         sets[set]->activate(&a);
         for (int i = 0; i < rows * n; i++) {
-            size_t p = entry(i / n, i % n, a.ld);
+            ptrdiff_t p = entry(i / n, i % n, a.ld);
             double sigma[3], size = 1 + fabs((double)z[p]), own = with_u ? (double)u[p] : 1;
             exact_activation(kind, (double)a.alpha, (double)z[p], sigma);
             error = larger(error_of((double)a.y[p], sigma[0], size, 4), error);
@@ -883,20 +883,20 @@ static void check_activate_back(test_random *random, int rows, int n) {
     int which = flow == RPI_FOLDED ? 1 : flow == RPI_BENT ? 2 : test_int(random, 1, 3), curved = chance(random, 0.7);
     memset(&a, 0, sizeof a);
     regions_used = 0;
-    a.kind = RP_TANH, a.rows = rows, a.n = n, a.ld = (size_t)(n + test_int(random, 0, 9));
+    a.kind = RP_TANH, a.rows = rows, a.n = n, a.ld = (ptrdiff_t)(n + test_int(random, 0, 9));
     a.slope = matrix(random, rows, n, a.ld);
     rp_real *d0 = matrix(random, rows, n, a.ld), *v0 = matrix(random, rows, n, a.ld);
     rp_real *second = curved ? matrix(random, rows, n, a.ld) : NULL;
     if (which == 2 && flow == RPI_BOUND) second = NULL; /* it needs d */
     EACH_SET {
-        size_t count = extent(rows, n, a.ld);
+        ptrdiff_t count = extent(rows, n, a.ld);
         double error = 0;
         if (n % sets[set]->lanes) continue;
         rp_real *d = which & 1 ? copy(random, d0, count) : NULL, *v = which & 2 ? copy(random, v0, count) : NULL;
         a.second = second ? copy(random, second, count) : NULL;
         sets[set]->activate_back(&a, d, v, flow);
         for (int i = 0; i < rows * n; i++) {
-            size_t p = entry(i / n, i % n, a.ld);
+            ptrdiff_t p = entry(i / n, i % n, a.ld);
             double out[3], size[3];
             exact_back(flow, (double)a.slope[p], second ? (double)second[p] : 0, (double)d0[p], (double)v0[p], out, size);
             if (d) error = larger(error_of((double)d[p], out[0], size[0], 1), error);
@@ -915,18 +915,18 @@ static void check_activate_tangent(test_random *random, int rows, int n) {
     int curved = chance(random, 0.7), with_t2 = chance(random, 0.5);
     memset(&a, 0, sizeof a);
     regions_used = 0;
-    a.kind = RP_TANH, a.rows = rows, a.n = n, a.ld = (size_t)(n + test_int(random, 0, 9));
+    a.kind = RP_TANH, a.rows = rows, a.n = n, a.ld = (ptrdiff_t)(n + test_int(random, 0, 9));
     a.slope = matrix(random, rows, n, a.ld), a.second = curved ? matrix(random, rows, n, a.ld) : NULL;
     rp_real *t0 = matrix(random, rows, n, a.ld), *u0 = matrix(random, rows, n, a.ld);
     EACH_SET {
-        size_t count = extent(rows, n, a.ld);
+        ptrdiff_t count = extent(rows, n, a.ld);
         double error = 0;
         if (n % sets[set]->lanes) continue;
         rp_real *t = copy(random, t0, count), *t2 = with_t2 ? copy(random, u0, count) : NULL;
         rp_real *bend = with_t2 ? NULL : blank(random, count);
         sets[set]->activate_tangent(&a, t, t2, bend);
         for (int i = 0; i < rows * n; i++) {
-            size_t p = entry(i / n, i % n, a.ld);
+            ptrdiff_t p = entry(i / n, i % n, a.ld);
             double slope = (double)a.slope[p], second = curved ? (double)a.second[p] : 0, x = (double)t0[p];
             double half = second * x * x / 2, by = slope * (double)u0[p];
             error = larger(error_of((double)t[p], slope * x, fabs(slope * x), 1), error);
@@ -947,10 +947,10 @@ static void check_vectors(test_random *random, int n) {
     rp_real b = chance(random, 0.3) ? 0 : (rp_real)test_normal(random);
     EACH_SET {
         double error = 0, sum = 0, size = 0;
-        rp_real *y = copy(random, y0, (size_t)n);
-        double dot = sets[set]->dot((size_t)n, x, y);
+        rp_real *y = copy(random, y0, (ptrdiff_t)n);
+        double dot = sets[set]->dot((ptrdiff_t)n, x, y);
         if (b == 0) y[n - 1] = (rp_real)(HUGE_VAL - HUGE_VAL); /* not read */
-        sets[set]->blend((size_t)n, a, x, f, b, y);
+        sets[set]->blend((ptrdiff_t)n, a, x, f, b, y);
         for (int i = 0; i < n; i++) {
             double term = (double)a * (double)x[i] * (f ? (double)f[i] : 1), rest = (double)b * (double)y0[i];
             error = larger(error_of((double)y[i], term + rest, fabs(term) + fabs(rest), 3), error);
@@ -970,7 +970,7 @@ static double sample_excess(const ref_net *net, const rpi_loss_call *call, const
     }
     ref_loss_gradient(net, y, t, d), ref_loss_second(net, RP_BOUND_TIGHT, y, t, h);
     for (int i = 0; i < net->outputs; i++) {
-        size_t p = entry(i, s, call->ld);
+        ptrdiff_t p = entry(i, s, call->ld);
         double size = 1 + fabs(y[i]) + fabs(t[i]) + fabs(h[i]) + fabs(d[i]);
         worst = larger(error_of((double)call->d[p], d[i], size, 16), worst);
         if (call->exact && net->loss == RP_HUBER) h[i] = fabs(y[i] - t[i]) <= net->delta;
@@ -993,9 +993,9 @@ static void check_loss(test_random *random, rp_loss_kind kind, int outputs, int 
     call.y = y;
     EACH_SET {
         int n = padded(count, sets[set]->lanes);
-        size_t size = extent(outputs, n, call.ld);
+        ptrdiff_t size = extent(outputs, n, call.ld);
         double error = 0;
-        call.loss = (double *)place((size_t)count * sizeof *call.loss, 0);
+        call.loss = (double *)place((ptrdiff_t)count * sizeof *call.loss, 0);
         call.d = copy(random, t, size), call.h = with_h ? blank(random, size) : NULL;
         sets[set]->loss(kind, &call);
         for (int s = 0; s < count; s++) error = larger(sample_excess(&net, &call, t, s), error);
@@ -1260,9 +1260,9 @@ static training train_new(const plan *p, rp_isa_kind isa, int threads, int optim
 }
 
 /* Largest difference of two arrays, relative to the largest entry. */
-static double difference(const rp_real *a, const rp_real *b, size_t count) {
+static double difference(const rp_real *a, const rp_real *b, ptrdiff_t count) {
     double largest = 0, error = 0;
-    for (size_t i = 0; i < count; i++) {
+    for (ptrdiff_t i = 0; i < count; i++) {
         largest = fmax(largest, fabs((double)a[i]));
         error = larger(fabs((double)a[i] - (double)b[i]), error);
     }
@@ -1296,7 +1296,7 @@ static void test_thread_counts(void) {
     for (int n = 0; n < PLANS * OPTIMIZERS; n += quick ? 8 : 1) {
         const plan *p = &plans[n % PLANS];
         int optimizer = n / PLANS, set = n % set_count;
-        size_t bytes = (size_t)(p->batch * outputs_of(p)) * sizeof *out;
+        ptrdiff_t bytes = (ptrdiff_t)(p->batch * outputs_of(p)) * sizeof *out;
         if (too_slow(p, optimizer)) continue;
         training alone = train_new(p, set_kinds[set], 1, optimizer, 2);
         rp_predict(alone.net, inputs, p->batch, expected);
@@ -1366,7 +1366,7 @@ static void test_single_samples(void) {
         for (int set = 0; set < set_count; set++) {
             rp_net *net = new_net(&p, set_kinds[set], 1);
             rp_workspace *one = rp_workspace_new(net, 1), *more = rp_workspace_new(net, 1 + trial % COUNT);
-            size_t count = (size_t)(COUNT * p.width[3]);
+            ptrdiff_t count = (ptrdiff_t)(COUNT * p.width[3]);
             CHECK(one && more && rp_predict(net, inputs, COUNT, together) == RP_OK, "%s", rp_error(net));
             for (int way = 0; way < 3; way++) {
                 rp_status status = way == 2 ? rp_predict_with(net, more, inputs, COUNT, single) : RP_OK;
