@@ -15,6 +15,7 @@ TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
 PAIRS = $(patsubst %_a.c,$(BUILD)/%,$(wildcard tests/*_a.c))
 PROGRAMS = $(TESTS) $(TESTS:=_double) $(PAIRS)
 LINKED = $(addprefix $(BUILD)/tests/test_,fit layers torch) # with the one implementation in tests/library.c
+CHECKSUMS = $(BUILD)/tests/checksum $(BUILD)/tests/checksum_double
 QUICK = $(filter %_misuse %_idx %_fit,$(TESTS)) $(PAIRS)
 
 help: ## list the targets
@@ -27,18 +28,21 @@ test-quick: $(QUICK) ## run those that take a moment
 	@RUN="$(RUN)" tests/run.sh $^
 test-all: all test ## run all tests, the kernels' over all sizes, and see that everything else builds
 	$(BUILD)/tests/test_kernels all
+checksum: $(CHECKSUMS) ## print checksums of results, to compare before and after a change
+	@$(BUILD)/tests/checksum $(ARGS)
+	@$(BUILD)/tests/checksum_double $(ARGS)
 examples: $(EXAMPLES) ## build the examples
 bench: $(BENCHES) ## measure steps, products and predictions against the machine, and look for cliffs
 	$(BUILD)/bench/bench
 	$(BUILD)/bench/sweep
 bench-peers: ## the same beside OpenBLAS, FANN and PyTorch, as far as they are installed
 	CC="$(CC)" BUILD="$(BUILD)" bench/peers/compare.sh
-all: $(EXAMPLES) $(BENCHES) $(PROGRAMS) ## build everything
+all: $(EXAMPLES) $(BENCHES) $(PROGRAMS) $(CHECKSUMS) ## build everything
 format: ## format the code with clang-format
 	clang-format -i $(filter-out tests/torch_numbers.h tests/torch_layers.h,$(HEADERS)) $(SOURCES)
 clean: ## remove what was built
 	rm -rf $(BUILD)
-.PHONY: help run test test-quick test-all examples bench bench-peers all format clean
+.PHONY: help run test test-quick test-all checksum examples bench bench-peers all format clean
 
 DIRECTORIES = $(addprefix $(BUILD)/,examples tests bench)
 $(DIRECTORIES):
