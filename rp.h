@@ -985,6 +985,7 @@ typedef struct rpi_correlation {
     rp_real *out;
 } rpi_correlation;
 #define RPI_TAPS_MOST 4
+#define RPI_FILTERS_MOST 4 /* of a tile */
 
 /* A max pool's window of k rows at x + at[j]: the largest's place decides, for each column, which row of `in` goes to `out`, or
    to which row of d_in d is added (the first of equals). */
@@ -1424,20 +1425,7 @@ static const rpi_activation rpi_activations[] = {
 };
 #define RPI_ACTIVATIONS ((int)(sizeof rpi_activations / sizeof *rpi_activations))
 
-/* >>losses
-   Their formulas are in the template: value, gradient, Hessian. */
-typedef struct rpi_loss {
-    const char *name;
-    int separable; /* the Hessian by the outputs is diagonal */
-} rpi_loss;
-static const rpi_loss rpi_losses[] = {
-    /* in the order of rp_loss_kind */
-    {"squared error", 1}, {"softmax cross-entropy", 0}, {"binary cross-entropy", 1},
-    {"Huber loss", 1},    {"Poisson loss", 1},
-};
-#define RPI_LOSSES ((int)(sizeof rpi_losses / sizeof *rpi_losses))
-
-/* >>layers
+/* >>net
    A layer is what the user appended. The build lowers layers to a tape of steps; each step is an affine map, then an
    activation in place. A value on the tape is a slot; slot 0 is the input. Several steps may share parameters, and several
    may write parts of one slot. */
@@ -1460,7 +1448,10 @@ typedef struct rpi_geometry {
     int kernel_height, kernel_width, stride_height, stride_width, padding_height, padding_width;
     int height, width, out_height, out_width;
     ptrdiff_t in_channel, in_y, in_x, out_filter, out_y, out_x;
-    int first; /* position from which outputs are computed: 1 where 0 is a start value */
+    int group_filters; /* filters of one group */
+    int window, taps;  /* elements of a kernel; weights of one filter */
+    int positions;     /* of the output */
+    int first;         /* position from which outputs are computed: 1 where 0 is a start value */
 } rpi_geometry;
 
 typedef struct rpi_layer {
@@ -1497,17 +1488,16 @@ typedef struct rpi_buffers {
     const rpi_kernels *kernels;
     int batch;
     ptrdiff_t ld;
-    rp_real **y; /* each slot: value */
-    rp_real **d; /* each slot: derivative; without training only the last */
-    rp_real **v; /* each slot: u on the way forward, then v; in the other rules the swept vector e */
-    rp_real **slope,
-        **second;        /* each step: sigma' and sigma'' (times u in the paths rule, times d for products), NULL where
-                                         they are constant */
+    rp_real **y;         /* each slot: value */
+    rp_real **d;         /* each slot: derivative; without training only the last */
+    rp_real **v;         /* each slot: u on the way forward, then v; in the other rules the swept vector e */
+    rp_real **slope;     /* each step: sigma', NULL where it is constant */
+    rp_real **second;    /* each step: sigma'' (times u in the paths rule, times d for products), NULL where it is 0 */
     rp_real **r, **bend; /* for products: each slot's derivative along a direction; each step's sigma'' d times it */
     rp_real *a_packed, *panel, *tile; /* for each thread */
     ptrdiff_t *at;                    /* for each thread: two lists of a window's offsets, at_size long */
     ptrdiff_t at_size, threads;
-    rp_real *columns, *own; /* for each thread: a row; RPI_TAPS_MOST * 4 rows */
+    rp_real *columns, *own; /* for each thread: a row; RPI_TAPS_MOST * RPI_FILTERS_MOST rows */
     rp_real *shared;        /* [2][shared_size]: |W|, or gradient and curvature of a shared weight */
     ptrdiff_t shared_size;
     int *bad;              /* for each step and thread: a value before the activation was not finite */
@@ -1516,722 +1506,8 @@ typedef struct rpi_buffers {
     rpi_team *team; /* NULL: the caller alone */
 } rpi_buffers;
 
-/* >>maps
-   An affine map's primitives. p: flat parameters, or any other vector in their place. Pointers are to the slots' first rows. */
-struct rpi_map {
-    /* y = A x + b and, if u2: u2 = own (|x| summed as the weights are, 1 for the bias) + |A| u; u NULL is 0 */
-    void (*apply)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x, rp_real *y,
-                  const rp_real *u, rp_real *u2, rp_real own);
-    /* d_in = A' d and, if v: v_in = |A|' v, or A' v if plain; d NULL: only that. add: adds to d_in and v_in */
-    void (*transposed)(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
-                       rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add);
-    /* scale sum_s d x' and scale2 sum_s v |x|' into the sink; d or v may be NULL. With weight[s] the second is
-       scale2 sum_s weight[s] |v x'|, or of the squares, of each sample's own sum over positions; v may be overwritten */
-    void (*outer)(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d, rp_real *v,
-                  const rp_real *weight, int squares, rp_real scale, rp_real scale2, const rpi_sink *sink);
-    /* total[s] += c sum_w |dz_s/dw|, or of the squares, for z with dz/dout = e: of each sample's own gradient */
-    void (*reach)(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e, rp_real c,
-                  int squares, rp_real *total);
-};
-
-typedef struct rpi_product_work {
-    const rpi_buffers *b;
-    rpi_product product;
-} rpi_product_work;
-typedef struct rpi_outer_work {
-    const rpi_buffers *b;
-    rpi_outer outer;
-} rpi_outer_work;
-typedef enum rpi_way { RPI_FORWARD, RPI_BACKWARD, RPI_TANGENT } rpi_way; /* which of the three kernels */
-typedef struct rpi_activate_work {
-    const rpi_buffers *b;
-    rpi_activate activate;
-    rpi_way way;
-    rpi_flow flow;
-    rp_real *d, *v, *bend; /* backward; tangent: t2, t, bend */
-} rpi_activate_work;
-
-static int rpi_columns(const rpi_buffers *b, int count) {
-    return (count + b->kernels->lanes - 1) / b->kernels->lanes * b->kernels->lanes;
-}
-
-/* Every row of `out` becomes `row`, or 0. */
-static void rpi_fill_rows(int rows, int n, ptrdiff_t ld, const rp_real *row, rp_real *out) {
-    for (int i = 0; i < rows; i++, out += ld) {
-        if (row) rpi_copy(out, row, n);
-        else rpi_zero(out, n);
-    }
-}
-
-/* The kernels on a team: each part takes rows of C, columns of the gradient, or rows of units. */
-static void rpi_product_part(const void *context, int part, int parts) {
-    const rpi_buffers *b = ((const rpi_product_work *)context)->b;
-    rpi_product q = ((const rpi_product_work *)context)->product;
-    int from = rpi_begin(q.m, b->kernels->rows, part, parts), end = rpi_begin(q.m, b->kernels->rows, part + 1, parts);
-    q.m = end - from;
-    q.a += from * q.a_row;
-    q.a_packed = b->a_packed + (ptrdiff_t)part * RPI_M_BLOCK * RPI_K_BLOCK;
-    if (q.b) q.c += from * q.ldc;
-    if (q.b2) q.c2 += from * q.ldc;
-    if (q.bias) q.bias += from;
-    b->kernels->product(&q);
-}
-static void rpi_product_run(const rpi_buffers *b, const rpi_product *q) {
-    rpi_product_work work;
-    work.b = b;
-    work.product = *q;
-    rpi_share(b->team, rpi_parts(b->team, (double)q->m * q->n * q->k, q->m, b->kernels->rows), rpi_product_part, &work);
-}
-
-static void rpi_outer_part(const void *context, int part, int parts) {
-    const rpi_buffers *b = ((const rpi_outer_work *)context)->b;
-    rpi_outer o = ((const rpi_outer_work *)context)->outer;
-    o.panel = b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
-    o.tile = b->tile + (ptrdiff_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST;
-    o.from = rpi_begin(o.n, RPI_PANEL, part, parts);
-    o.end = rpi_begin(o.n, RPI_PANEL, part + 1, parts);
-    o.bias = o.bias && part == 0;
-    b->kernels->outer(&o);
-}
-static void rpi_outer_run(const rpi_buffers *b, const rpi_outer *o) {
-    rpi_outer_work work;
-    work.b = b;
-    work.outer = *o;
-    rpi_share(b->team, rpi_parts(b->team, (double)o->m * o->n * o->count, o->n, RPI_PANEL), rpi_outer_part, &work);
-}
-
-static void rpi_activate_part(const void *context, int part, int parts) {
-    const rpi_activate_work *work = (const rpi_activate_work *)context;
-    rpi_activate a = work->activate;
-    int from = rpi_begin(a.rows, 1, part, parts);
-    ptrdiff_t at = from * a.ld;
-    a.rows = rpi_begin(a.rows, 1, part + 1, parts) - from;
-    a.y += at;
-    if (a.slope) a.slope += at;
-    if (a.second) a.second += at;
-    if (a.u) a.u += at;
-    if (a.bad) a.bad += part;
-    switch (work->way) {
-    case RPI_FORWARD: work->b->kernels->activate(&a); break;
-    case RPI_BACKWARD:
-        work->b->kernels->activate_back(&a, work->d ? work->d + at : NULL, work->v ? work->v + at : NULL, work->flow);
-        break;
-    case RPI_TANGENT:
-        work->b->kernels->activate_tangent(&a, work->v + at, work->d ? work->d + at : NULL,
-                                           work->bend ? work->bend + at : NULL);
-    }
-}
-static void rpi_activate_run(const rpi_activate_work *work) {
-    double worth =
-        32.0 * work->activate.rows * work->activate.n; /* an exponential costs as much as some 32 multiply-adds */
-    rpi_share(work->b->team, rpi_parts(work->b->team, worth, work->activate.rows, 1), rpi_activate_part, work);
-}
-
-static void rpi_dense_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x,
-                            rp_real *y, const rp_real *u, rp_real *u2, rp_real own) {
-    rpi_product product;
-    memset(&product, 0, sizeof product);
-    product.m = step->outputs;
-    product.n = n;
-    product.k = step->inputs;
-    product.a = p + step->weights;
-    product.a_row = step->inputs;
-    product.a_column = 1;
-    product.b = x;
-    product.c = y;
-    product.b2 = u;
-    product.c2 = u2;
-    product.ldb = product.ldc = b->ld;
-    product.a_packed = b->a_packed;
-    product.bias = step->bias ? p + step->biases : NULL;
-    product.column = b->column;
-    product.add = step->add;
-    if (u2) {
-        b->kernels->column_sums(step->inputs, n, x, b->ld, b->column, 0);
-        for (int s = 0; s < n; s++) b->column[s] = own * (b->column[s] + (rp_real)step->bias);
-        if (!u) rpi_fill_rows(step->outputs, n, b->ld, b->column, u2);
-    }
-    if (b->ld == 1) {
-        b->kernels->matrix_vector(&product);
-        return;
-    }
-    rpi_product_run(b, &product);
-}
-
-static void rpi_dense_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
-                                 rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add) {
-    rpi_product product;
-    memset(&product, 0, sizeof product);
-    product.m = step->inputs;
-    product.n = n;
-    product.k = step->outputs;
-    product.a = p + step->weights;
-    product.a_row = 1;
-    product.a_column = step->inputs;
-    product.b = d;
-    product.c = d_in;
-    product.b2 = v;
-    product.c2 = v_in;
-    product.plain = plain;
-    product.add = add;
-    product.ldb = product.ldc = b->ld;
-    product.a_packed = b->a_packed;
-    rpi_product_run(b, &product);
-}
-
-static void rpi_dense_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d,
-                            rp_real *v, const rp_real *weight, int squares, rp_real scale, rp_real scale2,
-                            const rpi_sink *sink) {
-    rpi_outer outer;
-    if (squares) b->kernels->weigh(step->outputs, rpi_columns(b, count), v, b->ld, v, b->ld, 0);
-    if (weight) b->kernels->weigh(step->outputs, rpi_columns(b, count), v, b->ld, weight, 0, 1);
-    memset(&outer, 0, sizeof outer);
-    outer.squares = squares;
-    outer.m = step->outputs;
-    outer.n = step->inputs;
-    outer.count = count;
-    outer.d = d;
-    outer.v = v;
-    outer.y = x;
-    outer.ld = b->ld;
-    outer.scale = scale;
-    outer.scale2 = scale2;
-    outer.weights = step->weights;
-    outer.biases = step->biases;
-    outer.bias = step->bias;
-    outer.panel = b->panel;
-    outer.tile = b->tile;
-    outer.sink = sink;
-    rpi_outer_run(b, &outer);
-}
-
-static void rpi_dense_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e,
-                            rp_real c, int squares, rp_real *total) {
-    rp_real *from = b->column, *to = b->column + b->ld;
-    b->kernels->column_sums(step->inputs, n, x, b->ld, from, squares);
-    b->kernels->column_sums(step->outputs, n, e, b->ld, to, squares);
-    for (int s = 0; s < n; s++) total[s] += c * to[s] * (from[s] + (rp_real)step->bias);
-}
-
-/* What a step needs of the scratch in rpi_buffers. */
-static void rpi_scratch_of(const rpi_step *step, ptrdiff_t *at_size, ptrdiff_t *shared_size) {
-    const rpi_geometry *g = &step->geometry;
-    ptrdiff_t window = (ptrdiff_t)g->kernel_height * g->kernel_width, taps = window * g->channels, most = RPI_POSITIONS;
-    if (!g->filters) return;
-    if (most < taps) most = taps;
-    if (most < window * (g->filters / g->groups)) most = window * (g->filters / g->groups);
-    if (*at_size < most) *at_size = most;
-    if (*shared_size < (taps + 1) * g->filters) *shared_size = (taps + 1) * g->filters;
-}
-
-/* Maps with a geometry. Offsets into A (weights of one filter) and B (rows of the group's channels) of the window at a position;
-   returns how many of its taps lie inside the input. */
-static int rpi_window_taps(const rpi_geometry *g, int position, ptrdiff_t ld, ptrdiff_t *a_at, ptrdiff_t *b_at) {
-    int y = position / g->out_width * g->stride_height - g->padding_height,
-        x = position % g->out_width * g->stride_width - g->padding_width, k = 0;
-    for (int c = 0; c < g->channels; c++)
-        for (int i = 0; i < g->kernel_height; i++)
-            for (int j = 0; j < g->kernel_width; j++) {
-                if (y + i < 0 || y + i >= g->height || x + j < 0 || x + j >= g->width) continue;
-                a_at[k] = (c * g->kernel_height + i) * g->kernel_width + j;
-                b_at[k++] = (c * g->in_channel + (y + i) * g->in_y + (x + j) * g->in_x) * ld;
-            }
-    return k;
-}
-
-/* The other way: the outputs in from..end - 1 whose windows cover an input position, for each of a group's filters. */
-static int rpi_covering_taps(const rpi_step *step, int position, ptrdiff_t ld, ptrdiff_t *a_at, ptrdiff_t *b_at) {
-    const rpi_geometry *g = &step->geometry;
-    int y = position / g->width + g->padding_height, x = position % g->width + g->padding_width, k = 0;
-    ptrdiff_t window = (ptrdiff_t)g->kernel_height * g->kernel_width;
-    for (int i = 0; i < g->kernel_height && i <= y; i++) {
-        int row = (y - i) / g->stride_height;
-        if ((y - i) % g->stride_height || row >= g->out_height) continue;
-        for (int j = 0; j < g->kernel_width && j <= x; j++) {
-            int column = (x - j) / g->stride_width, output = row * g->out_width + column;
-            if ((x - j) % g->stride_width || column >= g->out_width || output < step->from || output >= step->end)
-                continue;
-            for (int f = 0; f < g->filters / g->groups; f++) {
-                a_at[k] = (ptrdiff_t)f * g->channels * window + (ptrdiff_t)i * g->kernel_width + j;
-                b_at[k++] = (f * g->out_filter + row * g->out_y + column * g->out_x) * ld;
-            }
-        }
-    }
-    return k;
-}
-
-typedef struct rpi_shared_work {
-    const rpi_buffers *b;
-    const rpi_step *step;
-    const rp_real *weights, *bias, *x, *u, *d, *v;
-    rp_real *y, *u2, *d_in, *v_in;
-    rp_real own;
-    int n, plain, add;
-} rpi_shared_work;
-
-/* |W| into the shared scratch. */
-static const rp_real *rpi_shared_magnitudes(const rpi_buffers *b, const rpi_step *step, const rp_real *weights) {
-    const rpi_geometry *g = &step->geometry;
-    ptrdiff_t count = (ptrdiff_t)g->filters * g->channels * g->kernel_height * g->kernel_width;
-    ptrdiff_t whole = count / RPI_LINE_REALS * RPI_LINE_REALS;
-    for (ptrdiff_t at = 0; at < whole; at += RPI_LARGEST)
-        b->kernels->column_sums(1, whole - at < RPI_LARGEST ? (int)(whole - at) : RPI_LARGEST, weights + at, 0,
-                                b->shared + at, 0);
-    for (ptrdiff_t at = whole; at < count; at++) b->shared[at] = RPI_MATH(fabs)(weights[at]);
-    return b->shared;
-}
-
-static void rpi_shared_apply_part(const void *context, int part, int parts) {
-    const rpi_shared_work *w = (const rpi_shared_work *)context;
-    const rpi_buffers *b = w->b;
-    const rpi_step *step = w->step;
-    const rpi_geometry *g = &step->geometry;
-    ptrdiff_t *a_at = b->at + (ptrdiff_t)part * 2 * b->at_size, *b_at = a_at + b->at_size,
-              taps = (ptrdiff_t)g->channels * g->kernel_height * g->kernel_width;
-    rp_real *column = b->columns + part * b->ld;
-    int m = g->filters / g->groups, count = step->end - step->from;
-    for (int t = step->from + rpi_begin(count, 1, part, parts); t < step->from + rpi_begin(count, 1, part + 1, parts);
-         t++) {
-        int k = rpi_window_taps(g, t, b->ld, a_at, b_at);
-        ptrdiff_t row = (t / g->out_width) * g->out_y + (t % g->out_width) * g->out_x;
-        for (int group = 0; group < g->groups; group++) {
-            ptrdiff_t first = (ptrdiff_t)group * m, from = (ptrdiff_t)group * g->channels * g->in_channel * b->ld;
-            ptrdiff_t to = (first * g->out_filter + row) * b->ld;
-            rpi_gathered q;
-            rpi_window window;
-            q.m = m;
-            q.n = w->n;
-            q.k = k;
-            q.a = w->weights + first * taps;
-            q.a_row = taps;
-            q.a_at = a_at;
-            q.b_at = b_at;
-            q.b = w->x + from;
-            q.c = w->y + to;
-            q.ldc = q.start_row = g->out_filter * b->ld;
-            q.per_row = !step->add && w->bias;
-            q.start = step->add ? q.c : w->bias ? w->bias + first : NULL;
-            b->kernels->gathered(&q);
-            if (!w->u2) continue;
-            window.k = k;
-            window.n = w->n;
-            window.at = b_at;
-            window.x = w->x + from;
-            b->kernels->window_magnitudes(&window, column);
-            for (int s = 0; s < w->n; s++) column[s] = w->own * (column[s] + (w->bias ? 1 : 0));
-            q.c = w->u2 + to;
-            q.per_row = 0;
-            q.start = column;
-            q.start_row = 0;
-            if (step->add) {
-                b->kernels->add_rows(m, w->n, 1, column, 0, q.c, q.ldc);
-                q.start = q.c;
-                q.start_row = q.ldc;
-            }
-            q.a = b->shared + first * taps;
-            q.b = w->u ? w->u + from : NULL;
-            q.k = w->u ? k : 0;
-            b->kernels->gathered(&q);
-        }
-    }
-}
-
-static double rpi_shared_worth(const rpi_step *step, int positions, int n) {
-    const rpi_geometry *g = &step->geometry;
-    return (double)positions * n * g->filters * g->channels * g->kernel_height * g->kernel_width;
-}
-
-static void rpi_shared_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x,
-                             rp_real *y, const rp_real *u, rp_real *u2, rp_real own) {
-    rpi_shared_work w;
-    int positions = step->end - step->from;
-    memset(&w, 0, sizeof w);
-    w.b = b;
-    w.step = step;
-    w.weights = p + step->weights;
-    w.bias = step->bias ? p + step->biases : NULL;
-    w.x = x;
-    w.y = y;
-    w.u = u;
-    w.u2 = u2;
-    w.own = own;
-    w.n = n;
-    if (u) rpi_shared_magnitudes(b, step, w.weights);
-    rpi_share(b->team, rpi_parts(b->team, rpi_shared_worth(step, positions, n), positions, 1), rpi_shared_apply_part,
-              &w);
-}
-
-static void rpi_shared_transposed_part(const void *context, int part, int parts) {
-    const rpi_shared_work *w = (const rpi_shared_work *)context;
-    const rpi_buffers *b = w->b;
-    const rpi_step *step = w->step;
-    const rpi_geometry *g = &step->geometry;
-    ptrdiff_t *a_at = b->at + (ptrdiff_t)part * 2 * b->at_size, *b_at = a_at + b->at_size,
-              window = (ptrdiff_t)g->kernel_height * g->kernel_width;
-    int count = step->in_end - step->in_from;
-    for (int t = step->in_from + rpi_begin(count, 1, part, parts);
-         t < step->in_from + rpi_begin(count, 1, part + 1, parts); t++) {
-        int k = rpi_covering_taps(step, t, b->ld, a_at, b_at);
-        ptrdiff_t row = (t / g->width) * g->in_y + (t % g->width) * g->in_x;
-        for (int group = 0; group < g->groups; group++) {
-            ptrdiff_t first = (ptrdiff_t)group * (g->filters / g->groups), weights = first * g->channels * window;
-            ptrdiff_t from = first * g->out_filter * b->ld,
-                      to = ((ptrdiff_t)group * g->channels * g->in_channel + row) * b->ld;
-            rpi_gathered q;
-            q.m = g->channels;
-            q.n = w->n;
-            q.k = k;
-            q.a_row = window;
-            q.a_at = a_at;
-            q.b_at = b_at;
-            q.per_row = 0;
-            q.ldc = q.start_row = g->in_channel * b->ld;
-            if (w->d) {
-                q.a = w->weights + weights;
-                q.b = w->d + from;
-                q.c = w->d_in + to;
-                q.start = w->add ? q.c : NULL;
-                b->kernels->gathered(&q);
-            }
-            if (w->v) {
-                q.a = (w->plain ? w->weights : b->shared) + weights;
-                q.b = w->v + from;
-                q.c = w->v_in + to;
-                q.start = w->add ? q.c : NULL;
-                b->kernels->gathered(&q);
-            }
-        }
-    }
-}
-
-static void rpi_shared_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
-                                  rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add) {
-    rpi_shared_work w;
-    memset(&w, 0, sizeof w);
-    w.b = b;
-    w.step = step;
-    w.weights = p + step->weights;
-    w.d = d;
-    w.d_in = d_in;
-    w.v = v;
-    w.v_in = v_in;
-    w.n = n;
-    w.plain = plain;
-    w.add = add;
-    if (v && !plain) rpi_shared_magnitudes(b, step, w.weights);
-    rpi_share(b->team,
-              rpi_parts(b->team, rpi_shared_worth(step, step->end - step->from, n), step->in_end - step->in_from, 1),
-              rpi_shared_transposed_part, &w);
-}
-
-/* Sums over positions of d and v with the windows of x. Taps are numbered as the weights of one filter; the one behind the last
-   is the bias, whose input is 1. */
-typedef struct rpi_taps_work {
-    const rpi_buffers *b;
-    const rpi_step *step;
-    const rp_real *x, *d, *v, *weight; /* weight: v by each sample's own sums */
-    rp_real *total, c;                 /* or those sums' magnitudes into total (reach) */
-    int n, squares;                    /* squares of those sums in the place of magnitudes */
-} rpi_taps_work;
-
-/* Pointers to the rows that taps j..j + count - 1 of a group read at `positions` positions from t on: [count][positions]. */
-static void rpi_tap_rows(const rpi_taps_work *w, int group, int j, int count, int t, int positions,
-                         const rp_real **rows) {
-    const rpi_geometry *g = &w->step->geometry;
-    const rpi_buffers *b = w->b;
-    const rp_real *x = w->x + (ptrdiff_t)group * g->channels * g->in_channel * b->ld;
-    int window = (ptrdiff_t)g->kernel_height * g->kernel_width;
-    for (int tap = j; tap < j + count; tap++)
-        for (int p = t; p < t + positions; p++) {
-            int row = p / g->out_width * g->stride_height - g->padding_height + tap % window / g->kernel_width;
-            int column = p % g->out_width * g->stride_width - g->padding_width + tap % g->kernel_width;
-            int inside = row >= 0 && row < g->height && column >= 0 && column < g->width;
-            ptrdiff_t at = (tap / window) * g->in_channel + row * g->in_y + column * g->in_x;
-            *rows++ = tap == window * g->channels ? b->ones : inside ? x + at * b->ld : b->zeros;
-        }
-}
-
-static void rpi_position_rows(const rpi_geometry *g, int t, int positions, ptrdiff_t ld, ptrdiff_t *at) {
-    for (int p = t; p < t + positions; p++)
-        *at++ = ((p / g->out_width) * g->out_y + (p % g->out_width) * g->out_x) * ld;
-}
-
-static int rpi_block_of(int from, int end) { return end - from < RPI_POSITIONS ? end - from : RPI_POSITIONS; }
-
-/* Gradient, and curvature that needs no own sums, into the shared scratch: a block of positions at a time, so that its rows stay
-   in the cache for all taps. Each part has taps of its own. */
-static void rpi_taps_part(const void *context, int part, int parts) {
-    const rpi_taps_work *w = (const rpi_taps_work *)context;
-    const rpi_buffers *b = w->b;
-    const rpi_geometry *g = &w->step->geometry;
-    int weights = g->channels * g->kernel_height * g->kernel_width, taps = weights + w->step->bias,
-        m = g->filters / g->groups;
-    int from = rpi_begin(taps, RPI_TAPS_MOST, part, parts), end = rpi_begin(taps, RPI_TAPS_MOST, part + 1, parts),
-        positions = g->out_height * g->out_width;
-    const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
-    ptrdiff_t *at = b->at + (ptrdiff_t)part * 2 * b->at_size;
-    for (int group = 0; group < g->groups; group++)
-        for (int t = g->first, some; t < positions; t += some) {
-            some = rpi_block_of(t, positions);
-            rpi_position_rows(g, t, some, b->ld, at);
-            for (int j = from; j < end; j += RPI_TAPS_MOST) {
-                ptrdiff_t first = (ptrdiff_t)group * m;
-                rpi_correlation q;
-                q.m = m;
-                q.taps = end - j < RPI_TAPS_MOST ? end - j : RPI_TAPS_MOST;
-                q.positions = some;
-                q.n = w->n;
-                q.samples = 0;
-                q.d_row = g->out_filter * b->ld;
-                q.d_at = at;
-                q.y = rows;
-                q.out_row = weights + 1;
-                rpi_tap_rows(w, group, j, q.taps, t, some, rows);
-                q.magnitudes = 0;
-                q.d = w->d ? w->d + first * q.d_row : NULL;
-                q.out = b->shared + first * q.out_row + j;
-                if (w->d) b->kernels->correlate(&q);
-                q.magnitudes = 1;
-                q.d = w->v ? w->v + first * q.d_row : NULL;
-                q.out += b->shared_size;
-                if (w->v && !w->weight) b->kernels->correlate(&q);
-            }
-        }
-}
-
-/* Each sample's own sums over positions for four filters by some taps; their magnitudes or squares, weighted, into the shared
-   scratch, or into total. */
-static void rpi_own_tile(const rpi_taps_work *w, int group, int i, int m, int j, int taps, ptrdiff_t *at) {
-    const rpi_buffers *b = w->b;
-    const rpi_geometry *g = &w->step->geometry;
-    int positions = g->out_height * g->out_width, sums = 4 * RPI_TAPS_MOST;
-    ptrdiff_t first = (ptrdiff_t)group * (g->filters / g->groups) + i,
-              width = g->channels * g->kernel_height * g->kernel_width + 1;
-    const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
-    rp_real results[4 * RPI_TAPS_MOST] = {0};
-    rpi_correlation q;
-    rpi_fill_rows(sums, w->n, b->ld, NULL, b->own);
-    q.m = m;
-    q.taps = taps;
-    q.n = w->n;
-    q.magnitudes = 0;
-    q.samples = b->ld;
-    q.out = b->own;
-    q.out_row = RPI_TAPS_MOST;
-    q.d_row = g->out_filter * b->ld;
-    q.d = w->v + first * q.d_row;
-    q.d_at = at;
-    q.y = rows;
-    for (int t = g->first; t < positions; t += q.positions) {
-        q.positions = rpi_block_of(t, positions);
-        rpi_position_rows(g, t, q.positions, b->ld, at);
-        rpi_tap_rows(w, group, j, taps, t, q.positions, rows);
-        b->kernels->correlate(&q);
-    }
-    if (w->total) {
-        b->kernels->column_sums(sums, w->n, b->own, b->ld, b->columns, w->squares);
-        b->kernels->add_rows(1, w->n, w->c, b->columns, 0, w->total, 0);
-        return;
-    }
-    if (w->squares) b->kernels->weigh(sums, w->n, b->own, b->ld, b->own, b->ld, 0);
-    for (int r = 0; r < sums; r++) rows[r] = b->own + r * b->ld;
-    at[0] = 0;
-    q.m = 1;
-    q.taps = sums;
-    q.positions = 1;
-    q.magnitudes = 1;
-    q.samples = 0;
-    q.d = w->weight;
-    q.out = results;
-    b->kernels->correlate(&q);
-    for (int r = 0; r < m; r++)
-        for (int k = 0; k < taps; k++)
-            b->shared[b->shared_size + (first + r) * width + (j + k)] = results[r * RPI_TAPS_MOST + k];
-}
-
-static void rpi_own_sums(const rpi_taps_work *w) {
-    const rpi_geometry *g = &w->step->geometry;
-    int taps = g->channels * g->kernel_height * g->kernel_width + w->step->bias, m = g->filters / g->groups;
-    for (int group = 0; group < g->groups; group++)
-        for (int i = 0; i < m; i += 4)
-            for (int j = 0; j < taps; j += RPI_TAPS_MOST)
-                rpi_own_tile(w, group, i, m - i < 4 ? m - i : 4, j, taps - j < RPI_TAPS_MOST ? taps - j : RPI_TAPS_MOST,
-                             w->b->at);
-}
-
-static void rpi_shared_outer(const rpi_buffers *b, const rpi_step *step, int count, const rp_real *x, const rp_real *d,
-                             rp_real *v, const rp_real *weight, int squares, rp_real scale, rp_real scale2,
-                             const rpi_sink *sink) {
-    const rpi_geometry *g = &step->geometry;
-    int weights = g->channels * g->kernel_height * g->kernel_width;
-    rpi_taps_work w;
-    rpi_piece piece;
-    memset(&w, 0, sizeof w);
-    w.b = b;
-    w.step = step;
-    w.x = x;
-    w.d = d;
-    w.v = v;
-    w.weight = weight;
-    w.squares = squares;
-    w.n = rpi_columns(b, count);
-    rpi_zero(b->shared, 2 * b->shared_size);
-    rpi_share(b->team,
-              rpi_parts(b->team, rpi_shared_worth(step, g->out_height * g->out_width, w.n), weights + step->bias,
-                        RPI_TAPS_MOST),
-              rpi_taps_part, &w);
-    if (v && weight) rpi_own_sums(&w);
-    piece.rows = g->filters;
-    piece.n = weights;
-    piece.ld = weights + 1;
-    piece.stride = weights;
-    piece.offset = step->weights;
-    piece.gradient = d ? b->shared : NULL;
-    piece.curvature = v ? b->shared + b->shared_size : NULL;
-    piece.scale = scale;
-    piece.scale2 = scale2;
-    sink->take(sink, &piece);
-    if (!step->bias) return;
-    piece.n = 1;
-    piece.stride = 1;
-    piece.offset = step->biases;
-    if (d) piece.gradient += weights;
-    if (v) piece.curvature += weights;
-    sink->take(sink, &piece);
-}
-
-static void rpi_shared_reach(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, const rp_real *e,
-                             rp_real c, int squares, rp_real *total) {
-    rpi_taps_work w;
-    memset(&w, 0, sizeof w);
-    w.b = b;
-    w.step = step;
-    w.x = x;
-    w.v = e;
-    w.total = total;
-    w.c = c;
-    w.squares = squares;
-    w.n = n;
-    rpi_own_sums(&w);
-}
-
-/* Maps without parameters. A copy of some rows of one slot to some rows of another: */
-static void rpi_copy_rows(const rpi_buffers *b, int rows, int n, const rp_real *in, rp_real *out, int add) {
-    if (b->ld == 1) {
-        n = rows;
-        rows = 1;
-    } /* one sample: its units are contiguous */
-    if (add) b->kernels->add_rows(rows, n, 1, in, b->ld, out, b->ld);
-    for (int i = 0; i < rows && !add; i++) rpi_copy(out + i * b->ld, in + i * b->ld, n);
-}
-
-static void rpi_copy_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x,
-                           rp_real *y, const rp_real *u, rp_real *u2, rp_real own) {
-    ptrdiff_t in = step->in_row * b->ld, out = step->out_row * b->ld;
-    (void)p;
-    (void)own;
-    rpi_copy_rows(b, step->outputs, n, x + in, y + out, step->add);
-    if (u2 && u) rpi_copy_rows(b, step->outputs, n, u + in, u2 + out, step->add);
-    else if (u2 && !step->add) rpi_fill_rows(step->outputs, n, b->ld, NULL, u2 + out);
-}
-
-static void rpi_copy_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
-                                rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add) {
-    ptrdiff_t in = step->in_row * b->ld, out = step->out_row * b->ld;
-    (void)p;
-    (void)plain;
-    if (d) rpi_copy_rows(b, step->outputs, n, d + out, d_in + in, add);
-    if (v) rpi_copy_rows(b, step->outputs, n, v + out, v_in + in, add);
-}
-
-/* Pools: the window of channel c begins at channel c's rows. The routes of a max pool follow the values in its input slot, whatever
-   is sent along them. */
-typedef void (*rpi_pool_window)(const rpi_buffers *b, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
-                                const rp_real *in, rp_real *out);
-
-static void rpi_pool(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *in, rp_real *out,
-                     rpi_pool_window each) {
-    const rpi_geometry *g = &step->geometry;
-    rpi_window window;
-    window.n = n;
-    window.at = b->at;
-    for (int t = 0; t < step->end; t++) {
-        window.k = rpi_window_taps(g, t, b->ld, b->at + b->at_size, b->at);
-        for (int c = 0; c < g->filters; c++) {
-            ptrdiff_t from = c * g->in_channel * b->ld;
-            window.x = b->y[step->in] + from;
-            each(b, &window, from, (c * g->out_filter + t) * b->ld, in, out);
-        }
-    }
-}
-
-static void rpi_max_window(const rpi_buffers *b, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
-                           const rp_real *in, rp_real *out) {
-    b->kernels->select(window, in + from, out + to);
-}
-static void rpi_max_window_back(const rpi_buffers *b, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
-                                const rp_real *in, rp_real *out) {
-    b->kernels->select_back(window, in + to, out + from);
-}
-static void rpi_avg_window(const rpi_buffers *b, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
-                           const rp_real *in, rp_real *out) {
-    rpi_zero(out + to, window->n);
-    for (int j = 0; j < window->k; j++)
-        b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, in + from + window->at[j], 0, out + to, 0);
-}
-static void rpi_avg_window_back(const rpi_buffers *b, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
-                                const rp_real *in, rp_real *out) {
-    for (int j = 0; j < window->k; j++)
-        b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, in + to, 0, out + from + window->at[j], 0);
-}
-
-static void rpi_pool_apply(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *x, rp_real *y,
-                           const rp_real *u, rp_real *u2, rpi_pool_window each) {
-    rpi_pool(b, step, n, x, y, each);
-    if (u2 && u) rpi_pool(b, step, n, u, u2, each);
-    else if (u2) rpi_fill_rows(step->outputs, n, b->ld, NULL, u2);
-}
-static void rpi_pool_transposed(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *d, rp_real *d_in,
-                                const rp_real *v, rp_real *v_in, int add, rpi_pool_window each) {
-    if (d && !add) rpi_fill_rows(step->inputs, n, b->ld, NULL, d_in);
-    if (v && !add) rpi_fill_rows(step->inputs, n, b->ld, NULL, v_in);
-    if (d) rpi_pool(b, step, n, d, d_in, each);
-    if (v) rpi_pool(b, step, n, v, v_in, each);
-}
-
-static void rpi_max_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x,
-                          rp_real *y, const rp_real *u, rp_real *u2, rp_real own) {
-    (void)p;
-    (void)own;
-    rpi_pool_apply(b, step, n, x, y, u, u2, rpi_max_window);
-}
-static void rpi_max_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
-                               rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add) {
-    (void)p;
-    (void)plain;
-    rpi_pool_transposed(b, step, n, d, d_in, v, v_in, add, rpi_max_window_back);
-}
-static void rpi_avg_apply(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *x,
-                          rp_real *y, const rp_real *u, rp_real *u2, rp_real own) {
-    (void)p;
-    (void)own;
-    rpi_pool_apply(b, step, n, x, y, u, u2, rpi_avg_window);
-}
-static void rpi_avg_transposed(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
-                               rp_real *d_in, const rp_real *v, rp_real *v_in, int plain, int add) {
-    (void)p;
-    (void)plain;
-    rpi_pool_transposed(b, step, n, d, d_in, v, v_in, add, rpi_avg_window_back);
-}
-
-static const rpi_map rpi_dense_map = {rpi_dense_apply, rpi_dense_transposed, rpi_dense_outer, rpi_dense_reach};
-static const rpi_map rpi_shared_map = {rpi_shared_apply, rpi_shared_transposed, rpi_shared_outer, rpi_shared_reach};
-static const rpi_map rpi_copy_map = {rpi_copy_apply, rpi_copy_transposed, NULL, NULL};
-static const rpi_map rpi_max_pool_map = {rpi_max_apply, rpi_max_transposed, NULL, NULL};
-static const rpi_map rpi_avg_pool_map = {rpi_avg_apply, rpi_avg_transposed, NULL, NULL};
-
-/* Scratch for the Hessian's diagonal: in a stack the Hessian of one sample's loss by the units of a layer and two more matrices,
-   elsewhere the diagonal as it grows. */
+/* Scratch for the Hessian's diagonal: in a stack the Hessian of one sample's loss by the units of a layer and two more
+   matrices, elsewhere the diagonal as it grows. */
 typedef struct rpi_recursion {
     rp_real *s, *left, *turned, *diagonal;
     ptrdiff_t ld;
@@ -2254,7 +1530,7 @@ struct rp_net {
     rpi_step *steps;
     int step_count;
     int slot_count;
-    int vectors;          /* all maps work on single contiguous vectors too */
+    int singles;          /* all maps work on a single sample's contiguous vectors, too */
     int *slot_rows;       /* each slot: its features */
     int *summed;          /* each slot: several steps send derivatives to it */
     int *live;            /* each slot: parameters below it are trained */
@@ -2264,13 +1540,13 @@ struct rp_net {
     int pool_count;
     rpi_buffers buffers;
     rp_real *parameters, *gradient, *curvature, *direction;
-    rp_real *sums;      /* scratch: the Jacobian rule's curvature, or a product with the Hessian */
+    rp_real *sums;      /* scratch: curvature that is added up, or a product with the Hessian */
     rpi_block tangents; /* buffers.r, buffers.bend, and: */
     rp_real *spare;     /* another scratch vector of parameters */
     int has_gradient, has_curvature, has_direction; /* the array has been filled or zeroed */
     rp_real *h;                                     /* [outputs][ld] second derivatives of the loss */
-    rp_real *row_output; /* [batch][outputs] for rp_output; scratch [outputs][ld] of the Jacobian rule */
-    double *sample_loss; /* [batch] */
+    rp_real *row_output;                            /* [batch][outputs] for rp_output; or scratch [outputs][ld] */
+    double *sample_loss;                            /* [batch] */
     rp_real *staged_inputs, *staged_targets, *staged_weights;
     int *staged_labels;
     int forward_count; /* samples of the last rp_forward, 0 once another call has used the buffers */
@@ -2309,6 +1585,900 @@ RP_API const char *rp_error(const rp_net *net) {
     return net ? net->error : "the net is NULL: rp_net_new found no memory";
 }
 
+/* The guards of the functions that need a built net. */
+static rp_status rpi_built(rp_net *net, const char *who) {
+    if (!net) return RP_ERR_NULL;
+    return net->built ? RP_OK : rpi_fail(net, RP_ERR_ORDER, "%s: the net is not built; call rp_net_build first", who);
+}
+static rp_status rpi_trainable(rp_net *net, const char *who) {
+    rp_status status = rpi_built(net, who);
+    if (status || !net->config.inference_only) return status;
+    return rpi_fail(net, RP_ERR_UNSUPPORTED,
+                    "%s: the net was made with config.inference_only, so it has no memory for training", who);
+}
+static rp_status rpi_needs(rp_net *net, const char *who, const char *what, const void *pointer) {
+    return pointer ? RP_OK : rpi_fail(net, RP_ERR_NULL, "%s: %s is NULL", who, what);
+}
+
+/* While a callback runs that may not use the net: what does so resets forward_count. */
+#define RPI_BUSY -1
+static rp_status rpi_still_busy(rp_net *net, const char *who, const char *callback) {
+    int busy = net->forward_count == RPI_BUSY;
+    net->forward_count = 0;
+    return busy ? RP_OK : rpi_fail(net, RP_ERR_ORDER, "%s: %s used the net, whose values are needed", who, callback);
+}
+
+static ptrdiff_t rpi_slot_rows(const rp_net *net, int slot) { return net->slot_rows[slot]; }
+
+static int rpi_columns(const rpi_buffers *b, int count) {
+    return (count + b->kernels->lanes - 1) / b->kernels->lanes * b->kernels->lanes;
+}
+
+/* Every row of `out` becomes `row`, or 0. */
+static void rpi_fill_rows(int rows, int n, ptrdiff_t ld, const rp_real *row, rp_real *out) {
+    for (int i = 0; i < rows; i++) {
+        if (row) rpi_copy(out + i * ld, row, n);
+        else rpi_zero(out + i * ld, n);
+    }
+}
+
+/* >>maps
+   An affine map's primitives; what is true of a map by itself stands in its row, so that no sweep asks which it is. Pointers
+   to slots are to their first rows; p: flat parameters, or any other vector in their place. */
+
+/* y = A x + b and, if u_out: u_out = own (|x| summed as the weights are, 1 for the bias) + |A| u; u NULL is 0. */
+typedef struct rpi_apply_call {
+    const rpi_buffers *b;
+    const rpi_step *step;
+    const rp_real *p;
+    int n;         /* columns */
+    int bias, add; /* b counts; y and u_out are added to */
+    const rp_real *x, *u;
+    rp_real *y, *u_out;
+    ptrdiff_t ldx, ldy; /* between rows; maps of shared weights and pools take those of the slots */
+    rp_real own;
+} rpi_apply_call;
+
+/* d_in = A' d and v_in = |A|' v, or A' v if plain. d or v may be NULL. */
+typedef struct rpi_transposed_call {
+    const rpi_buffers *b;
+    const rpi_step *step;
+    const rp_real *p;
+    int n;
+    int plain, add; /* add: to d_in and v_in */
+    const rp_real *d, *v;
+    rp_real *d_in, *v_in;
+    ptrdiff_t ld; /* as ldx and ldy */
+} rpi_transposed_call;
+
+/* scale sum_s d x' and scale2 sum_s v |x|' into the sink; d or v may be NULL. With weight[s] the second is scale2 sum_s weight[s]
+   |v x'|, or of the squares, of each sample's own sum over positions; v may be overwritten. */
+typedef struct rpi_outer_call {
+    const rpi_buffers *b;
+    const rpi_step *step;
+    int count, squares, bias; /* samples; squares in the place of magnitudes; with the sums for the bias */
+    const rp_real *x, *d, *weight;
+    rp_real *v;
+    rp_real scale, scale2;
+    const rpi_sink *sink;
+} rpi_outer_call;
+
+/* total[s] += c sum_w |dz_s/dw|, or of the squares, for z with dz/dout = e: of each sample's own gradient. */
+typedef struct rpi_reach_call {
+    const rpi_buffers *b;
+    const rpi_step *step;
+    int n, squares;
+    const rp_real *x, *e;
+    rp_real c;
+    rp_real *total;
+} rpi_reach_call;
+
+struct rpi_map {
+    void (*apply)(const rpi_apply_call *call);
+    void (*apply_one)(
+        const rpi_apply_call *call); /* to one sample's contiguous x and y; NULL: it cannot. y is padded with 0 */
+    void (*transposed)(const rpi_transposed_call *call);
+    void (*outer)(const rpi_outer_call *call); /* NULL: it has no parameters */
+    void (*reach)(const rpi_reach_call *call);
+    double (*worth)(const rpi_step *step);  /* multiply-adds of A x for one sample */
+    int (*positions)(const rpi_step *step); /* products with one weight for one sample */
+    int stacks; /* each row of x is a unit, and apply and transposed take other ld: direct solves */
+};
+
+static rpi_apply_call rpi_apply_of(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n) {
+    rpi_apply_call call;
+    memset(&call, 0, sizeof call);
+    call.b = b;
+    call.step = step;
+    call.p = p;
+    call.n = n;
+    call.bias = step->bias;
+    call.add = step->add;
+    call.ldx = call.ldy = b->ld;
+    return call;
+}
+
+static rpi_transposed_call rpi_transposed_of(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n) {
+    rpi_transposed_call call;
+    memset(&call, 0, sizeof call);
+    call.b = b;
+    call.step = step;
+    call.p = p;
+    call.n = n;
+    call.ld = b->ld;
+    return call;
+}
+
+/* The kernels on a team: each part takes rows of C, columns of the gradient, or rows of units. */
+typedef struct rpi_product_work {
+    const rpi_buffers *b;
+    const rpi_product *product;
+} rpi_product_work;
+
+static void rpi_product_part(const void *context, int part, int parts) {
+    const rpi_product_work *work = (const rpi_product_work *)context;
+    const rpi_buffers *b = work->b;
+    rpi_product q = *work->product;
+    int from = rpi_begin(q.m, b->kernels->rows, part, parts);
+    q.m = rpi_begin(q.m, b->kernels->rows, part + 1, parts) - from;
+    q.a += from * q.a_row;
+    q.a_packed = b->a_packed + (ptrdiff_t)part * RPI_M_BLOCK * RPI_K_BLOCK;
+    if (q.b) q.c += from * q.ldc;
+    if (q.b2) q.c2 += from * q.ldc;
+    if (q.bias) q.bias += from;
+    b->kernels->product(&q);
+}
+
+static void rpi_product_run(const rpi_buffers *b, const rpi_product *product) {
+    rpi_product_work work;
+    double worth = (double)product->m * product->n * product->k;
+    work.b = b;
+    work.product = product;
+    rpi_share(b->team, rpi_parts(b->team, worth, product->m, b->kernels->rows), rpi_product_part, &work);
+}
+
+typedef struct rpi_outer_work {
+    const rpi_buffers *b;
+    const rpi_outer *outer;
+} rpi_outer_work;
+
+static void rpi_outer_part(const void *context, int part, int parts) {
+    const rpi_outer_work *work = (const rpi_outer_work *)context;
+    const rpi_buffers *b = work->b;
+    rpi_outer o = *work->outer;
+    o.panel = b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
+    o.tile = b->tile + (ptrdiff_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST;
+    o.from = rpi_begin(o.n, RPI_PANEL, part, parts);
+    o.end = rpi_begin(o.n, RPI_PANEL, part + 1, parts);
+    o.bias = o.bias && part == 0;
+    b->kernels->outer(&o);
+}
+
+static void rpi_outer_run(const rpi_buffers *b, const rpi_outer *outer) {
+    rpi_outer_work work;
+    double worth = (double)outer->m * outer->n * outer->count;
+    work.b = b;
+    work.outer = outer;
+    rpi_share(b->team, rpi_parts(b->team, worth, outer->n, RPI_PANEL), rpi_outer_part, &work);
+}
+
+typedef enum rpi_direction_kind { RPI_FORWARD, RPI_BACKWARD, RPI_TANGENT } rpi_direction_kind; /* one kernel each */
+typedef struct rpi_activate_work {
+    const rpi_buffers *b;
+    rpi_activate activate;
+    rpi_direction_kind way;
+    rpi_flow flow;
+    rp_real *d, *v;         /* backward; each may be NULL */
+    rp_real *t, *t2, *bend; /* tangent; t2 and bend may be NULL */
+} rpi_activate_work;
+
+static rp_real *rpi_offset(rp_real *x, ptrdiff_t at) { return x ? x + at : NULL; }
+
+static void rpi_activate_part(const void *context, int part, int parts) {
+    const rpi_activate_work *work = (const rpi_activate_work *)context;
+    const rpi_kernels *kernels = work->b->kernels;
+    rpi_activate a = work->activate;
+    int from = rpi_begin(a.rows, 1, part, parts);
+    ptrdiff_t at = from * a.ld;
+    a.rows = rpi_begin(a.rows, 1, part + 1, parts) - from;
+    a.y += at;
+    a.slope = rpi_offset(a.slope, at);
+    a.second = rpi_offset(a.second, at);
+    a.u = rpi_offset(a.u, at);
+    a.bad += part;
+    switch (work->way) {
+    case RPI_FORWARD: kernels->activate(&a); break;
+    case RPI_BACKWARD: kernels->activate_back(&a, rpi_offset(work->d, at), rpi_offset(work->v, at), work->flow); break;
+    case RPI_TANGENT: kernels->activate_tangent(&a, work->t + at, rpi_offset(work->t2, at), rpi_offset(work->bend, at));
+    }
+}
+
+static void rpi_activate_run(const rpi_activate_work *work) {
+    const rpi_activate *a = &work->activate;
+    double worth = 32.0 * a->rows * a->n; /* an exponential costs as much as some 32 multiply-adds */
+    rpi_share(work->b->team, rpi_parts(work->b->team, worth, a->rows, 1), rpi_activate_part, work);
+}
+
+/* Dense: A is [outputs][inputs]. */
+static rpi_product rpi_dense_product(const rpi_apply_call *call) {
+    rpi_product product;
+    memset(&product, 0, sizeof product);
+    product.m = call->step->outputs;
+    product.k = call->step->inputs;
+    product.n = call->n;
+    product.a = call->p + call->step->weights;
+    product.a_row = call->step->inputs;
+    product.a_column = 1;
+    product.b = call->x;
+    product.c = call->y;
+    product.ldb = call->ldx;
+    product.ldc = call->ldy;
+    product.bias = call->bias ? call->p + call->step->biases : NULL;
+    product.add = call->add;
+    return product;
+}
+
+static void rpi_dense_apply(const rpi_apply_call *call) {
+    const rpi_buffers *b = call->b;
+    rpi_product product = rpi_dense_product(call);
+    if (call->u_out) {
+        b->kernels->column_sums(call->step->inputs, call->n, call->x, call->ldx, b->column, 0);
+        for (int s = 0; s < call->n; s++) b->column[s] = call->own * (b->column[s] + (rp_real)call->bias);
+        if (!call->u) rpi_fill_rows(call->step->outputs, call->n, call->ldy, b->column, call->u_out);
+        product.b2 = call->u;
+        product.c2 = call->u_out;
+        product.column = b->column;
+    }
+    rpi_product_run(b, &product);
+}
+
+/* What lies behind the units of a single sample up to a whole vector becomes 0, as activations work on whole ones. */
+static void rpi_pad_one(const rpi_apply_call *call) {
+    rp_real *end = call->y + call->step->out_row + call->step->outputs;
+    rpi_zero(end, rpi_columns(call->b, call->step->outputs) - call->step->outputs);
+}
+
+static void rpi_dense_apply_one(const rpi_apply_call *call) {
+    rpi_product product = rpi_dense_product(call);
+    call->b->kernels->matrix_vector(&product);
+    rpi_pad_one(call);
+}
+
+static void rpi_dense_transposed(const rpi_transposed_call *call) {
+    rpi_product product;
+    memset(&product, 0, sizeof product);
+    product.m = call->step->inputs;
+    product.k = call->step->outputs;
+    product.n = call->n;
+    product.a = call->p + call->step->weights;
+    product.a_row = 1;
+    product.a_column = call->step->inputs;
+    product.b = call->d;
+    product.c = call->d_in;
+    product.ldb = product.ldc = call->ld;
+    product.add = call->add;
+    if (!call->plain) {
+        product.b2 = call->v;
+        product.c2 = call->v_in;
+    }
+    if (product.b || product.b2) rpi_product_run(call->b, &product);
+    if (!call->plain || !call->v) return;
+    product.b = call->v;
+    product.c = call->v_in;
+    rpi_product_run(call->b, &product);
+}
+
+static void rpi_dense_outer(const rpi_outer_call *call) {
+    const rpi_buffers *b = call->b;
+    const rpi_step *step = call->step;
+    int n = rpi_columns(b, call->count);
+    rpi_outer outer;
+    if (call->squares) b->kernels->weigh(step->outputs, n, call->v, b->ld, call->v, b->ld, 0);
+    if (call->weight) b->kernels->weigh(step->outputs, n, call->v, b->ld, call->weight, 0, 1);
+    memset(&outer, 0, sizeof outer);
+    outer.squares = call->squares;
+    outer.m = step->outputs;
+    outer.n = step->inputs;
+    outer.count = call->count;
+    outer.d = call->d;
+    outer.v = call->v;
+    outer.y = call->x;
+    outer.ld = b->ld;
+    outer.scale = call->scale;
+    outer.scale2 = call->scale2;
+    outer.weights = step->weights;
+    outer.biases = step->biases;
+    outer.bias = call->bias;
+    outer.sink = call->sink;
+    rpi_outer_run(b, &outer);
+}
+
+static void rpi_dense_reach(const rpi_reach_call *call) {
+    const rpi_buffers *b = call->b;
+    rp_real *from = b->column, *to = b->column + b->ld;
+    b->kernels->column_sums(call->step->inputs, call->n, call->x, b->ld, from, call->squares);
+    b->kernels->column_sums(call->step->outputs, call->n, call->e, b->ld, to, call->squares);
+    for (int s = 0; s < call->n; s++) call->total[s] += call->c * to[s] * (from[s] + (rp_real)call->step->bias);
+}
+
+static double rpi_dense_worth(const rpi_step *step) { return (double)step->inputs * step->outputs; }
+static int rpi_one_position(const rpi_step *step) {
+    (void)step;
+    return 1;
+}
+
+/* Maps of shared weights. What such a step needs of the scratch in rpi_buffers: */
+static ptrdiff_t rpi_larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static void rpi_scratch_of(const rpi_step *step, ptrdiff_t *at_size, ptrdiff_t *shared_size) {
+    const rpi_geometry *g = &step->geometry;
+    ptrdiff_t covering = (ptrdiff_t)g->window * g->group_filters;
+    if (!g->filters) return;
+    *at_size = rpi_larger(*at_size, rpi_larger(RPI_POSITIONS, rpi_larger(g->taps, covering)));
+    *shared_size = rpi_larger(*shared_size, ((ptrdiff_t)g->taps + 1) * g->filters);
+}
+
+/* Rows at which channel or filter 0 has a position. */
+static ptrdiff_t rpi_in_at(const rpi_geometry *g, int position) {
+    return position / g->width * g->in_y + position % g->width * g->in_x;
+}
+static ptrdiff_t rpi_out_at(const rpi_geometry *g, int position) {
+    return position / g->out_width * g->out_y + position % g->out_width * g->out_x;
+}
+
+/* Scratch of a thread: offsets into A and into B of the terms of a gathered product. */
+typedef struct rpi_taps {
+    ptrdiff_t *a_at, *b_at;
+    int count;
+} rpi_taps;
+
+static rpi_taps rpi_taps_of(const rpi_buffers *b, int part) {
+    rpi_taps taps;
+    taps.a_at = b->at + (ptrdiff_t)part * 2 * b->at_size;
+    taps.b_at = taps.a_at + b->at_size;
+    taps.count = 0;
+    return taps;
+}
+
+/* The window at an output position: offsets into A (weights of one filter) and B (rows of the group's channels) of those of its
+   taps that lie inside the input. */
+static void rpi_window_taps(const rpi_geometry *g, int position, ptrdiff_t ld, rpi_taps *taps) {
+    int y = position / g->out_width * g->stride_height - g->padding_height;
+    int x = position % g->out_width * g->stride_width - g->padding_width;
+    int k = 0;
+    for (int c = 0; c < g->channels; c++)
+        for (int i = 0; i < g->kernel_height; i++)
+            for (int j = 0; j < g->kernel_width; j++) {
+                if (y + i < 0 || y + i >= g->height || x + j < 0 || x + j >= g->width) continue;
+                taps->a_at[k] = (ptrdiff_t)c * g->window + (ptrdiff_t)i * g->kernel_width + j;
+                taps->b_at[k] = (c * g->in_channel + (y + i) * g->in_y + (x + j) * g->in_x) * ld;
+                k++;
+            }
+    taps->count = k;
+}
+
+/* The other way: the outputs in from..end - 1 whose windows cover an input position, for each of a group's filters. */
+static void rpi_covering_taps(const rpi_step *step, int position, ptrdiff_t ld, rpi_taps *taps) {
+    const rpi_geometry *g = &step->geometry;
+    int y = position / g->width + g->padding_height, x = position % g->width + g->padding_width;
+    int k = 0;
+    for (int i = 0; i < g->kernel_height && i <= y; i++) {
+        int row = (y - i) / g->stride_height;
+        if ((y - i) % g->stride_height || row >= g->out_height) continue;
+        for (int j = 0; j < g->kernel_width && j <= x; j++) {
+            int column = (x - j) / g->stride_width, output = row * g->out_width + column;
+            if ((x - j) % g->stride_width || column >= g->out_width) continue;
+            if (output < step->from || output >= step->end) continue;
+            for (int f = 0; f < g->group_filters; f++) {
+                taps->a_at[k] = (ptrdiff_t)f * g->taps + (ptrdiff_t)i * g->kernel_width + j;
+                taps->b_at[k] = (f * g->out_filter + row * g->out_y + column * g->out_x) * ld;
+                k++;
+            }
+        }
+    }
+    taps->count = k;
+}
+
+/* |W| into the shared scratch. */
+static void rpi_shared_magnitudes(const rpi_buffers *b, const rpi_step *step, const rp_real *weights) {
+    const rpi_geometry *g = &step->geometry;
+    ptrdiff_t count = (ptrdiff_t)g->filters * g->taps, whole = count / RPI_LINE_REALS * RPI_LINE_REALS;
+    for (ptrdiff_t at = 0; at < whole; at += RPI_LARGEST) {
+        int some = whole - at < RPI_LARGEST ? (int)(whole - at) : RPI_LARGEST;
+        b->kernels->column_sums(1, some, weights + at, 0, b->shared + at, 0);
+    }
+    for (ptrdiff_t at = whole; at < count; at++) b->shared[at] = RPI_MATH(fabs)(weights[at]);
+}
+
+/* y of a group at one position */
+static void rpi_apply_window(const rpi_apply_call *call, const rpi_taps *taps, int position, int group) {
+    const rpi_geometry *g = &call->step->geometry;
+    ptrdiff_t ld = call->b->ld, filter = (ptrdiff_t)group * g->group_filters;
+    const rp_real *bias = call->bias ? call->p + call->step->biases + filter : NULL;
+    rpi_gathered q;
+    q.m = g->group_filters;
+    q.n = call->n;
+    q.k = taps->count;
+    q.a = call->p + call->step->weights + filter * g->taps;
+    q.a_row = g->taps;
+    q.a_at = taps->a_at;
+    q.b = call->x + (ptrdiff_t)group * g->channels * g->in_channel * ld;
+    q.b_at = taps->b_at;
+    q.c = call->y + (filter * g->out_filter + rpi_out_at(g, position)) * ld;
+    q.ldc = q.start_row = g->out_filter * ld;
+    q.start = call->add ? q.c : bias;
+    q.per_row = !call->add && bias;
+    call->b->kernels->gathered(&q);
+}
+
+/* u_out of a group at one position; column: a row of scratch */
+static void rpi_reach_window(const rpi_apply_call *call, const rpi_taps *taps, int position, int group,
+                             rp_real *column) {
+    const rpi_geometry *g = &call->step->geometry;
+    const rpi_buffers *b = call->b;
+    ptrdiff_t ld = b->ld, filter = (ptrdiff_t)group * g->group_filters;
+    ptrdiff_t from = (ptrdiff_t)group * g->channels * g->in_channel * ld;
+    rpi_window window;
+    rpi_gathered q;
+    window.k = taps->count;
+    window.n = call->n;
+    window.at = taps->b_at;
+    window.x = call->x + from;
+    b->kernels->window_magnitudes(&window, column);
+    for (int s = 0; s < call->n; s++) column[s] = call->own * (column[s] + (rp_real)call->bias);
+    q.m = g->group_filters;
+    q.n = call->n;
+    q.k = call->u ? taps->count : 0;
+    q.a = b->shared + filter * g->taps;
+    q.a_row = g->taps;
+    q.a_at = taps->a_at;
+    q.b = call->u ? call->u + from : NULL;
+    q.b_at = taps->b_at;
+    q.c = call->u_out + (filter * g->out_filter + rpi_out_at(g, position)) * ld;
+    q.ldc = g->out_filter * ld;
+    q.start = column;
+    q.start_row = 0;
+    q.per_row = 0;
+    if (call->add) {
+        b->kernels->add_rows(q.m, q.n, 1, column, 0, q.c, q.ldc);
+        q.start = q.c;
+        q.start_row = q.ldc;
+    }
+    b->kernels->gathered(&q);
+}
+
+static void rpi_shared_apply_part(const void *context, int part, int parts) {
+    const rpi_apply_call *call = (const rpi_apply_call *)context;
+    const rpi_buffers *b = call->b;
+    const rpi_step *step = call->step;
+    rpi_taps taps = rpi_taps_of(b, part);
+    int count = step->end - step->from, end = step->from + rpi_begin(count, 1, part + 1, parts);
+    for (int t = step->from + rpi_begin(count, 1, part, parts); t < end; t++) {
+        rpi_window_taps(&step->geometry, t, b->ld, &taps);
+        for (int group = 0; group < step->geometry.groups; group++) {
+            rpi_apply_window(call, &taps, t, group);
+            if (call->u_out) rpi_reach_window(call, &taps, t, group, b->columns + part * b->ld);
+        }
+    }
+}
+
+static double rpi_shared_worth(const rpi_step *step) {
+    return (double)(step->end - step->from) * step->geometry.filters * step->geometry.taps;
+}
+
+static void rpi_shared_apply(const rpi_apply_call *call) {
+    const rpi_step *step = call->step;
+    double worth = rpi_shared_worth(step) * call->n;
+    if (call->u) rpi_shared_magnitudes(call->b, step, call->p + step->weights);
+    rpi_share(call->b->team, rpi_parts(call->b->team, worth, step->end - step->from, 1), rpi_shared_apply_part, call);
+}
+
+/* in = A' out of a group at one input position, with A, or its magnitudes, in `weights` */
+static void rpi_cover_window(const rpi_transposed_call *call, const rpi_taps *taps, int position, int group,
+                             const rp_real *weights, const rp_real *out, rp_real *in) {
+    const rpi_geometry *g = &call->step->geometry;
+    ptrdiff_t ld = call->b->ld, filter = (ptrdiff_t)group * g->group_filters;
+    rpi_gathered q;
+    q.m = g->channels;
+    q.n = call->n;
+    q.k = taps->count;
+    q.a = weights + filter * g->taps;
+    q.a_row = g->window;
+    q.a_at = taps->a_at;
+    q.b = out + filter * g->out_filter * ld;
+    q.b_at = taps->b_at;
+    q.c = in + ((ptrdiff_t)group * g->channels * g->in_channel + rpi_in_at(g, position)) * ld;
+    q.ldc = q.start_row = g->in_channel * ld;
+    q.start = call->add ? q.c : NULL;
+    q.per_row = 0;
+    call->b->kernels->gathered(&q);
+}
+
+static void rpi_shared_transposed_part(const void *context, int part, int parts) {
+    const rpi_transposed_call *call = (const rpi_transposed_call *)context;
+    const rpi_buffers *b = call->b;
+    const rpi_step *step = call->step;
+    const rp_real *weights = call->p + step->weights;
+    rpi_taps taps = rpi_taps_of(b, part);
+    int count = step->in_end - step->in_from, end = step->in_from + rpi_begin(count, 1, part + 1, parts);
+    for (int t = step->in_from + rpi_begin(count, 1, part, parts); t < end; t++) {
+        rpi_covering_taps(step, t, b->ld, &taps);
+        for (int group = 0; group < step->geometry.groups; group++) {
+            if (call->d) rpi_cover_window(call, &taps, t, group, weights, call->d, call->d_in);
+            if (call->v)
+                rpi_cover_window(call, &taps, t, group, call->plain ? weights : b->shared, call->v, call->v_in);
+        }
+    }
+}
+
+static void rpi_shared_transposed(const rpi_transposed_call *call) {
+    const rpi_step *step = call->step;
+    double worth = rpi_shared_worth(step) * call->n;
+    int extent = step->in_end - step->in_from;
+    if (call->v && !call->plain) rpi_shared_magnitudes(call->b, step, call->p + step->weights);
+    rpi_share(call->b->team, rpi_parts(call->b->team, worth, extent, 1), rpi_shared_transposed_part, call);
+}
+
+/* Sums over positions of d and v with the windows of x. Taps are numbered as the weights of one filter; the one behind the last
+   is the bias, whose input is 1. Either for an outer product or for a reach: */
+typedef struct rpi_sums_work {
+    const rpi_buffers *b;
+    const rpi_step *step;
+    const rpi_outer_call *outer; /* NULL: reach */
+    const rpi_reach_call *reach;
+    const rp_real *x;
+    int n, taps; /* taps: with the bias's */
+} rpi_sums_work;
+
+/* Pointers to the rows that taps j..j + count - 1 of a group read at `positions` positions from t on: [count][positions]. */
+static void rpi_tap_rows(const rpi_sums_work *w, int group, int j, int count, int t, int positions,
+                         const rp_real **rows) {
+    const rpi_geometry *g = &w->step->geometry;
+    const rp_real *x = w->x + (ptrdiff_t)group * g->channels * g->in_channel * w->b->ld;
+    for (int tap = j; tap < j + count; tap++)
+        for (int p = t; p < t + positions; p++) {
+            int row = p / g->out_width * g->stride_height - g->padding_height + tap % g->window / g->kernel_width;
+            int column = p % g->out_width * g->stride_width - g->padding_width + tap % g->kernel_width;
+            int inside = row >= 0 && row < g->height && column >= 0 && column < g->width;
+            ptrdiff_t at = tap / g->window * g->in_channel + row * g->in_y + column * g->in_x;
+            if (tap == g->taps) *rows++ = w->b->ones;
+            else *rows++ = inside ? x + at * w->b->ld : w->b->zeros;
+        }
+}
+
+static void rpi_position_rows(const rpi_geometry *g, int t, int positions, ptrdiff_t ld, ptrdiff_t *at) {
+    for (int p = 0; p < positions; p++) at[p] = rpi_out_at(g, t + p) * ld;
+}
+
+static int rpi_at_most(int count, int most) { return count < most ? count : most; }
+
+/* Gradient, and curvature that needs no own sums, of some taps into the shared scratch, for a block of positions. */
+static void rpi_taps_tile(const rpi_sums_work *w, int group, int t, int positions, int j, int taps,
+                          const ptrdiff_t *at) {
+    const rpi_buffers *b = w->b;
+    const rpi_geometry *g = &w->step->geometry;
+    const rpi_outer_call *call = w->outer;
+    ptrdiff_t filter = (ptrdiff_t)group * g->group_filters;
+    const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
+    rpi_correlation q;
+    rpi_tap_rows(w, group, j, taps, t, positions, rows);
+    q.m = g->group_filters;
+    q.taps = taps;
+    q.positions = positions;
+    q.n = w->n;
+    q.samples = 0;
+    q.d_row = g->out_filter * b->ld;
+    q.d_at = at;
+    q.y = rows;
+    q.out_row = (ptrdiff_t)g->taps + 1;
+    if (call->d) {
+        q.magnitudes = 0;
+        q.d = call->d + filter * q.d_row;
+        q.out = b->shared + filter * q.out_row + j;
+        b->kernels->correlate(&q);
+    }
+    if (call->v && !call->weight) {
+        q.magnitudes = 1;
+        q.d = call->v + filter * q.d_row;
+        q.out = b->shared + b->shared_size + filter * q.out_row + j;
+        b->kernels->correlate(&q);
+    }
+}
+
+/* A block of positions at a time, so that its rows stay in the cache for all taps. Each part has taps of its own. */
+static void rpi_taps_part(const void *context, int part, int parts) {
+    const rpi_sums_work *w = (const rpi_sums_work *)context;
+    const rpi_geometry *g = &w->step->geometry;
+    int from = rpi_begin(w->taps, RPI_TAPS_MOST, part, parts), end = rpi_begin(w->taps, RPI_TAPS_MOST, part + 1, parts);
+    int some;
+    ptrdiff_t *at = w->b->at + (ptrdiff_t)part * 2 * w->b->at_size;
+    for (int group = 0; group < g->groups; group++)
+        for (int t = g->first; t < g->positions; t += some) {
+            some = rpi_at_most(g->positions - t, RPI_POSITIONS);
+            rpi_position_rows(g, t, some, w->b->ld, at);
+            for (int j = from; j < end; j += RPI_TAPS_MOST)
+                rpi_taps_tile(w, group, t, some, j, rpi_at_most(end - j, RPI_TAPS_MOST), at);
+        }
+}
+
+/* A tile of some filters by some taps, for samples column..column + n - 1, and a thread's scratch for it. */
+typedef struct rpi_own_tile {
+    int group, filter, filters, tap, taps, column, n;
+    rp_real *own, *sums;
+    ptrdiff_t *at;
+} rpi_own_tile;
+
+/* Each sample's own sums over positions of e with the tile's taps, into tile->own. */
+static void rpi_own_sums(const rpi_sums_work *w, const rpi_own_tile *tile, const rp_real *e) {
+    const rpi_buffers *b = w->b;
+    const rpi_geometry *g = &w->step->geometry;
+    ptrdiff_t filter = (ptrdiff_t)tile->group * g->group_filters + tile->filter;
+    const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
+    rpi_correlation q;
+    rpi_fill_rows(RPI_FILTERS_MOST * RPI_TAPS_MOST, tile->n, b->ld, NULL, tile->own);
+    q.m = tile->filters;
+    q.taps = tile->taps;
+    q.n = tile->n;
+    q.magnitudes = 0;
+    q.samples = b->ld;
+    q.out = tile->own;
+    q.out_row = RPI_TAPS_MOST;
+    q.d_row = g->out_filter * b->ld;
+    q.d = e + filter * q.d_row + tile->column;
+    q.d_at = tile->at;
+    q.y = rows;
+    for (int t = g->first; t < g->positions; t += q.positions) {
+        q.positions = rpi_at_most(g->positions - t, RPI_POSITIONS);
+        rpi_position_rows(g, t, q.positions, b->ld, tile->at);
+        rpi_tap_rows(w, tile->group, tile->tap, tile->taps, t, q.positions, rows);
+        for (int i = 0; i < tile->taps * q.positions; i++) rows[i] += tile->column;
+        b->kernels->correlate(&q);
+    }
+}
+
+/* Their magnitudes or squares, weighted and summed over the samples, into the shared scratch. */
+static void rpi_own_outer(const rpi_sums_work *w, const rpi_own_tile *tile) {
+    const rpi_buffers *b = w->b;
+    const rpi_geometry *g = &w->step->geometry;
+    ptrdiff_t filter = (ptrdiff_t)tile->group * g->group_filters + tile->filter, row = (ptrdiff_t)g->taps + 1, zero = 0;
+    int sums = RPI_FILTERS_MOST * RPI_TAPS_MOST;
+    const rp_real *rows[RPI_FILTERS_MOST * RPI_TAPS_MOST];
+    rp_real results[RPI_FILTERS_MOST * RPI_TAPS_MOST] = {0};
+    rpi_correlation q;
+    rpi_own_sums(w, tile, w->outer->v);
+    if (w->outer->squares) b->kernels->weigh(sums, tile->n, tile->own, b->ld, tile->own, b->ld, 0);
+    for (int r = 0; r < sums; r++) rows[r] = tile->own + r * b->ld;
+    q.m = 1;
+    q.taps = sums;
+    q.positions = 1;
+    q.n = tile->n;
+    q.magnitudes = 1;
+    q.samples = 0;
+    q.d = w->outer->weight;
+    q.d_row = 0;
+    q.d_at = &zero;
+    q.y = rows;
+    q.out = results;
+    q.out_row = 0;
+    b->kernels->correlate(&q);
+    for (int r = 0; r < tile->filters; r++)
+        for (int k = 0; k < tile->taps; k++)
+            b->shared[b->shared_size + (filter + r) * row + tile->tap + k] = results[r * RPI_TAPS_MOST + k];
+}
+
+/* The same into the total of each sample. */
+static void rpi_own_reach(const rpi_sums_work *w, const rpi_own_tile *tile) {
+    const rpi_kernels *kernels = w->b->kernels;
+    int sums = RPI_FILTERS_MOST * RPI_TAPS_MOST;
+    rpi_own_sums(w, tile, w->reach->e);
+    kernels->column_sums(sums, tile->n, tile->own, w->b->ld, tile->sums, w->reach->squares);
+    kernels->add_rows(1, tile->n, w->reach->c, tile->sums, 0, w->reach->total + tile->column, 0);
+}
+
+/* All tiles: for an outer product each part has taps of its own, for a reach it has samples of its own. */
+static void rpi_own_part(const void *context, int part, int parts) {
+    const rpi_sums_work *w = (const rpi_sums_work *)context;
+    const rpi_buffers *b = w->b;
+    const rpi_geometry *g = &w->step->geometry;
+    int from = 0, end = w->taps;
+    rpi_own_tile tile;
+    tile.column = 0;
+    tile.n = w->n;
+    tile.own = b->own + (ptrdiff_t)part * RPI_FILTERS_MOST * RPI_TAPS_MOST * b->ld;
+    tile.sums = b->columns + part * b->ld;
+    tile.at = b->at + (ptrdiff_t)part * 2 * b->at_size;
+    if (w->outer) {
+        from = rpi_begin(w->taps, RPI_TAPS_MOST, part, parts);
+        end = rpi_begin(w->taps, RPI_TAPS_MOST, part + 1, parts);
+    } else {
+        tile.column = rpi_begin(w->n, b->kernels->lanes, part, parts);
+        tile.n = rpi_begin(w->n, b->kernels->lanes, part + 1, parts) - tile.column;
+    }
+    for (tile.group = 0; tile.group < g->groups; tile.group++)
+        for (tile.filter = 0; tile.filter < g->group_filters; tile.filter += RPI_FILTERS_MOST)
+            for (tile.tap = from; tile.tap < end; tile.tap += RPI_TAPS_MOST) {
+                tile.filters = rpi_at_most(g->group_filters - tile.filter, RPI_FILTERS_MOST);
+                tile.taps = rpi_at_most(end - tile.tap, RPI_TAPS_MOST);
+                if (w->outer) rpi_own_outer(w, &tile);
+                else rpi_own_reach(w, &tile);
+            }
+}
+
+static double rpi_sums_worth(const rpi_sums_work *w) {
+    return (double)w->step->geometry.positions * w->n * w->step->geometry.filters * w->step->geometry.taps;
+}
+
+static void rpi_shared_outer(const rpi_outer_call *call) {
+    const rpi_buffers *b = call->b;
+    const rpi_step *step = call->step;
+    const rpi_geometry *g = &step->geometry;
+    int parts;
+    rpi_sums_work w;
+    rpi_piece piece;
+    memset(&w, 0, sizeof w);
+    w.b = b;
+    w.step = step;
+    w.outer = call;
+    w.x = call->x;
+    w.n = rpi_columns(b, call->count);
+    w.taps = g->taps + call->bias;
+    parts = rpi_parts(b->team, rpi_sums_worth(&w), w.taps, RPI_TAPS_MOST);
+    rpi_zero(b->shared, 2 * b->shared_size);
+    rpi_share(b->team, parts, rpi_taps_part, &w);
+    if (call->v && call->weight) rpi_share(b->team, parts, rpi_own_part, &w);
+    piece.rows = g->filters;
+    piece.n = g->taps;
+    piece.ld = (ptrdiff_t)g->taps + 1;
+    piece.stride = g->taps;
+    piece.offset = step->weights;
+    piece.gradient = call->d ? b->shared : NULL;
+    piece.curvature = call->v ? b->shared + b->shared_size : NULL;
+    piece.scale = call->scale;
+    piece.scale2 = call->scale2;
+    call->sink->take(call->sink, &piece);
+    if (!call->bias) return;
+    piece.n = 1;
+    piece.stride = 1;
+    piece.offset = step->biases;
+    if (call->d) piece.gradient += g->taps;
+    if (call->v) piece.curvature += g->taps;
+    call->sink->take(call->sink, &piece);
+}
+
+static void rpi_shared_reach(const rpi_reach_call *call) {
+    rpi_team *team = call->b->team;
+    rpi_sums_work w;
+    memset(&w, 0, sizeof w);
+    w.b = call->b;
+    w.step = call->step;
+    w.reach = call;
+    w.x = call->x;
+    w.n = call->n;
+    w.taps = call->step->geometry.taps + call->step->bias;
+    rpi_share(team, rpi_parts(team, rpi_sums_worth(&w), w.n, call->b->kernels->lanes), rpi_own_part, &w);
+}
+
+static int rpi_shared_positions(const rpi_step *step) { return step->geometry.positions; }
+
+/* Maps without parameters. A copy of some rows of one slot to some rows of another: */
+static void rpi_copy_rows(const rpi_kernels *kernels, int rows, int n, const rp_real *in, ptrdiff_t ldi, rp_real *out,
+                          ptrdiff_t ldo, int add) {
+    if (add) {
+        kernels->add_rows(rows, n, 1, in, ldi, out, ldo);
+        return;
+    }
+    for (int i = 0; i < rows; i++) rpi_copy(out + i * ldo, in + i * ldi, n);
+}
+
+static void rpi_copy_apply(const rpi_apply_call *call) {
+    const rpi_kernels *kernels = call->b->kernels;
+    const rpi_step *step = call->step;
+    ptrdiff_t in = step->in_row * call->ldx, out = step->out_row * call->ldy;
+    rpi_copy_rows(kernels, step->outputs, call->n, call->x + in, call->ldx, call->y + out, call->ldy, call->add);
+    if (!call->u_out) return;
+    if (call->u)
+        rpi_copy_rows(kernels, step->outputs, call->n, call->u + in, call->ldx, call->u_out + out, call->ldy,
+                      call->add);
+    else if (!call->add) rpi_fill_rows(step->outputs, call->n, call->ldy, NULL, call->u_out + out);
+}
+
+static void rpi_copy_apply_one(const rpi_apply_call *call) {
+    const rpi_step *step = call->step;
+    rpi_copy_rows(call->b->kernels, 1, step->outputs, call->x + step->in_row, 0, call->y + step->out_row, 0, call->add);
+    rpi_pad_one(call);
+}
+
+static void rpi_copy_transposed(const rpi_transposed_call *call) {
+    const rpi_kernels *kernels = call->b->kernels;
+    const rpi_step *step = call->step;
+    ptrdiff_t ld = call->ld, in = step->in_row * ld, out = step->out_row * ld;
+    if (call->d) rpi_copy_rows(kernels, step->outputs, call->n, call->d + out, ld, call->d_in + in, ld, call->add);
+    if (call->v) rpi_copy_rows(kernels, step->outputs, call->n, call->v + out, ld, call->v_in + in, ld, call->add);
+}
+
+/* Pools: the window of channel c begins at channel c's rows. The routes of a max pool follow the values in its input slot,
+   whatever is sent along them. */
+typedef void (*rpi_pool_window)(const rpi_kernels *kernels, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
+                                const rp_real *in, rp_real *out);
+
+static void rpi_pool(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *in, rp_real *out,
+                     rpi_pool_window each) {
+    const rpi_geometry *g = &step->geometry;
+    rpi_taps taps = rpi_taps_of(b, 0);
+    rpi_window window;
+    window.n = n;
+    window.at = taps.b_at;
+    for (int t = 0; t < step->end; t++) {
+        rpi_window_taps(g, t, b->ld, &taps);
+        window.k = taps.count;
+        for (int c = 0; c < g->filters; c++) {
+            ptrdiff_t from = c * g->in_channel * b->ld, to = (c * g->out_filter + t) * b->ld;
+            window.x = b->y[step->in] + from;
+            each(b->kernels, &window, from, to, in, out);
+        }
+    }
+}
+
+static void rpi_max_window(const rpi_kernels *kernels, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
+                           const rp_real *in, rp_real *out) {
+    kernels->select(window, in + from, out + to);
+}
+static void rpi_max_window_back(const rpi_kernels *kernels, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
+                                const rp_real *in, rp_real *out) {
+    kernels->select_back(window, in + to, out + from);
+}
+static void rpi_avg_window(const rpi_kernels *kernels, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
+                           const rp_real *in, rp_real *out) {
+    rp_real share = 1 / (rp_real)window->k;
+    rpi_zero(out + to, window->n);
+    for (int j = 0; j < window->k; j++)
+        kernels->add_rows(1, window->n, share, in + from + window->at[j], 0, out + to, 0);
+}
+static void rpi_avg_window_back(const rpi_kernels *kernels, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
+                                const rp_real *in, rp_real *out) {
+    rp_real share = 1 / (rp_real)window->k;
+    for (int j = 0; j < window->k; j++)
+        kernels->add_rows(1, window->n, share, in + to, 0, out + from + window->at[j], 0);
+}
+
+static void rpi_pool_apply(const rpi_apply_call *call, rpi_pool_window each) {
+    rpi_pool(call->b, call->step, call->n, call->x, call->y, each);
+    if (!call->u_out) return;
+    if (call->u) rpi_pool(call->b, call->step, call->n, call->u, call->u_out, each);
+    else rpi_fill_rows(call->step->outputs, call->n, call->b->ld, NULL, call->u_out);
+}
+static void rpi_pool_back(const rpi_transposed_call *call, const rp_real *out, rp_real *in, rpi_pool_window each) {
+    if (!out) return;
+    if (!call->add) rpi_fill_rows(call->step->inputs, call->n, call->b->ld, NULL, in);
+    rpi_pool(call->b, call->step, call->n, out, in, each);
+}
+static void rpi_pool_transposed(const rpi_transposed_call *call, rpi_pool_window each) {
+    rpi_pool_back(call, call->d, call->d_in, each);
+    rpi_pool_back(call, call->v, call->v_in, each);
+}
+static void rpi_max_apply(const rpi_apply_call *call) { rpi_pool_apply(call, rpi_max_window); }
+static void rpi_max_transposed(const rpi_transposed_call *call) { rpi_pool_transposed(call, rpi_max_window_back); }
+static void rpi_avg_apply(const rpi_apply_call *call) { rpi_pool_apply(call, rpi_avg_window); }
+static void rpi_avg_transposed(const rpi_transposed_call *call) { rpi_pool_transposed(call, rpi_avg_window_back); }
+
+static double rpi_no_worth(const rpi_step *step) {
+    (void)step;
+    return 0;
+}
+
+static const rpi_map rpi_dense_map = {rpi_dense_apply, rpi_dense_apply_one, rpi_dense_transposed, rpi_dense_outer,
+                                      rpi_dense_reach, rpi_dense_worth,     rpi_one_position,     1};
+static const rpi_map rpi_shared_map = {
+    rpi_shared_apply,     NULL, rpi_shared_transposed, rpi_shared_outer, rpi_shared_reach, rpi_shared_worth,
+    rpi_shared_positions, 0};
+static const rpi_map rpi_copy_map = {rpi_copy_apply, rpi_copy_apply_one, rpi_copy_transposed, NULL,
+                                     NULL,           rpi_no_worth,       rpi_one_position,    1};
+static const rpi_map rpi_max_pool_map = {rpi_max_apply, NULL,         rpi_max_transposed, NULL,
+                                         NULL,          rpi_no_worth, rpi_one_position,   0};
+static const rpi_map rpi_avg_pool_map = {rpi_avg_apply, NULL,         rpi_avg_transposed, NULL,
+                                         NULL,          rpi_no_worth, rpi_one_position,   0};
+
+/* >>describe
+   The first mistake sticks, with its message, until rp_net_build. */
 static int rpi_features(rp_shape shape) { return shape.steps * shape.channels * shape.height * shape.width; }
 
 static rp_shape rpi_shape(rp_shape_kind kind, int steps, int channels, int height, int width) {
@@ -2326,27 +2496,31 @@ RP_API rp_shape rp_image(int channels, int height, int width) {
 }
 RP_API rp_shape rp_sequence(int steps, int features) { return rpi_shape(RP_SHAPE_SEQUENCE, steps, features, 1, 1); }
 
+static int rpi_same_shape(rp_shape a, rp_shape b) {
+    return a.kind == b.kind && a.steps == b.steps && a.channels == b.channels && a.height == b.height &&
+           a.width == b.width;
+}
+
 static int rpi_shape_valid(rp_shape s) {
-    int64_t sizes[4], product = 1;
-    sizes[0] = s.steps;
-    sizes[1] = s.channels;
-    sizes[2] = s.height;
-    sizes[3] = s.width;
+    const int64_t sizes[] = {s.steps, s.channels, s.height, s.width};
+    int64_t product = 1;
     for (int i = 0; i < 4; i++) {
         if (sizes[i] < 1 || sizes[i] > RPI_LARGEST) return 0;
         product *= sizes[i];
         if (product > RPI_LARGEST) return 0;
     }
     if (s.kind == RP_SHAPE_IMAGE) return s.steps == 1;
-    return (s.kind == RP_SHAPE_VECTOR && s.steps == 1 && s.height == 1 && s.width == 1) ||
-           (s.kind == RP_SHAPE_SEQUENCE && s.height == 1 && s.width == 1);
+    if (s.height != 1 || s.width != 1) return 0;
+    return s.kind == RP_SHAPE_SEQUENCE || (s.kind == RP_SHAPE_VECTOR && s.steps == 1);
 }
 
 static void rpi_put_shape(rpi_text *text, rp_shape s) {
     char buffer[64];
-    if (s.kind == RP_SHAPE_IMAGE) rpi_format(buffer, sizeof buffer, "%dx%dx%d", s.channels, s.height, s.width);
-    else if (s.kind == RP_SHAPE_SEQUENCE) rpi_format(buffer, sizeof buffer, "%dx%d", s.steps, s.channels);
-    else rpi_format(buffer, sizeof buffer, "%d", s.channels);
+    switch (s.kind) {
+    case RP_SHAPE_IMAGE: rpi_format(buffer, sizeof buffer, "%dx%dx%d", s.channels, s.height, s.width); break;
+    case RP_SHAPE_SEQUENCE: rpi_format(buffer, sizeof buffer, "%dx%d", s.steps, s.channels); break;
+    default: rpi_format(buffer, sizeof buffer, "%d", s.channels);
+    }
     rpi_put_string(text, buffer);
 }
 
@@ -2366,9 +2540,15 @@ static const char *rpi_layer_name(const rpi_layer *layer) {
     return layer->kind == RPI_ACTIVATION ? rpi_activations[layer->activation].name : names[layer->kind];
 }
 
-/* >>build
-   Describing a net. The first mistake sticks, with its message, until rp_net_build. */
-static rp_status rpi_break(rp_net *net, rp_status status) { return net->broken = status; }
+/* rpi_fail, and the mistake sticks. */
+static rp_status rpi_mistake(rp_net *net, rp_status status, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    rpi_format_list(net->error, sizeof net->error, format, list);
+    va_end(list);
+    net->broken = status;
+    return status;
+}
 
 static rp_status rpi_may_describe(rp_net *net, const char *who) {
     if (!net) return RP_ERR_NULL;
@@ -2377,51 +2557,62 @@ static rp_status rpi_may_describe(rp_net *net, const char *who) {
     return net->broken;
 }
 
+static void rpi_check_config(rp_net *net) {
+    const rp_config *config = &net->config;
+    if (!config->allocate != !config->release) {
+        const char *missing = config->allocate ? "release" : "allocate";
+        rpi_mistake(net, RP_ERR_VALUE, "rp_net_new: config.%s is NULL; set allocate and release both, or neither",
+                    missing);
+        return;
+    }
+    if ((int)config->isa < 0 || config->isa > RP_ISA_NEON) {
+        rpi_mistake(net, RP_ERR_VALUE, "rp_net_new: config.isa is %d, which is no rp_isa_kind", (int)config->isa);
+        return;
+    }
+    if (!rpi_resolve_isa(&net->config.isa)) {
+        rpi_mistake(
+            net, RP_ERR_UNSUPPORTED,
+            "rp_net_new: the instruction set of config.isa (%s) or of the environment's RP_ISA is not known, not in "
+            "this build or not on this machine",
+            rpi_isa_names[config->isa]);
+        return;
+    }
+    if (config->threads < 0)
+        rpi_mistake(net, RP_ERR_VALUE, "rp_net_new: config.threads is %d; it may be 0 or more", config->threads);
+#ifndef RP_THREADS
+    if (config->threads > 1)
+        rpi_mistake(net, RP_ERR_UNSUPPORTED,
+                    "rp_net_new: config.threads is %d, but this build has none; define RP_THREADS", config->threads);
+#endif
+}
+
 RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config) {
-    static const rp_config defaults = {NULL, NULL, NULL, RP_ISA_AUTO, 0, 0};
+    rp_config chosen;
     rpi_memory memory;
     rp_net *net;
-    if (!config) config = &defaults;
-    memory.allocate = config->allocate && config->release ? config->allocate : rpi_default_allocate;
-    memory.release = config->allocate && config->release ? config->release : rpi_default_release;
-    memory.user = config->user;
+    memset(&chosen, 0, sizeof chosen);
+    if (config) chosen = *config;
+    memory.allocate = rpi_default_allocate;
+    memory.release = rpi_default_release;
+    memory.user = chosen.user;
+    if (chosen.allocate && chosen.release) {
+        memory.allocate = chosen.allocate;
+        memory.release = chosen.release;
+    }
     net = (rp_net *)memory.allocate(memory.user, sizeof *net);
     if (!net) return NULL;
     memset(net, 0, sizeof *net);
     net->memory = memory;
-    net->config = *config;
+    net->config = chosen;
     net->input = net->output = input;
     net->huber_delta = 1;
-    if (!rpi_shape_valid(input))
-        rpi_break(
-            net,
-            rpi_fail(
-                net, RP_ERR_VALUE,
-                "rp_net_new: the input shape %dx%dx%dx%d (steps, channels, height, width) must come from rp_vector, "
-                "rp_image or rp_sequence, with sizes of 1 or more, and at most %d in all",
-                input.steps, input.channels, input.height, input.width, RPI_LARGEST));
-    else if (!config->allocate != !config->release)
-        rpi_break(net, rpi_fail(net, RP_ERR_VALUE,
-                                "rp_net_new: config.%s is NULL; set allocate and release both, or neither",
-                                config->allocate ? "release" : "allocate"));
-    else if ((int)config->isa < 0 || config->isa > RP_ISA_NEON)
-        rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.isa is %d, which is no rp_isa_kind",
-                                (int)config->isa));
-    else if (!rpi_resolve_isa(&net->config.isa))
-        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED,
-                                "rp_net_new: the instruction set of config.isa (%s) or of the environment's RP_ISA is "
-                                "not known, not in "
-                                "this build or not on this machine",
-                                rpi_isa_names[net->config.isa]));
-    else if (config->threads < 0)
-        rpi_break(
-            net, rpi_fail(net, RP_ERR_VALUE, "rp_net_new: config.threads is %d; it may be 0 or more", config->threads));
-#ifndef RP_THREADS
-    else if (config->threads > 1)
-        rpi_break(net, rpi_fail(net, RP_ERR_UNSUPPORTED,
-                                "rp_net_new: config.threads is %d, but this build has none; define RP_THREADS",
-                                config->threads));
-#endif
+    if (rpi_shape_valid(input)) rpi_check_config(net);
+    else
+        rpi_mistake(
+            net, RP_ERR_VALUE,
+            "rp_net_new: the input shape %dx%dx%dx%d (steps, channels, height, width) must come from rp_vector, "
+            "rp_image or rp_sequence, with sizes of 1 or more, and at most %d in all",
+            input.steps, input.channels, input.height, input.width, RPI_LARGEST);
     return net;
 }
 
@@ -2438,14 +2629,14 @@ RP_API void rp_net_free(rp_net *net) {
     memory.release(memory.user, net);
 }
 
-/* A new last layer, all zero but for its input shape; NULL after a failure. */
-static rpi_layer *rpi_append(rp_net *net, const char *who) {
+/* A new last layer, all zero but for its input shape; NULL after a failure. It counts from rpi_appended on. */
+static rpi_layer *rpi_append(rp_net *net, const char *who, rpi_kind kind) {
     rpi_layer *layer;
     if (net->layer_count == net->layer_capacity) {
         int capacity = net->layer_capacity ? 2 * net->layer_capacity : 16;
         rpi_layer *layers = (rpi_layer *)net->memory.allocate(net->memory.user, (size_t)capacity * sizeof *layers);
         if (!layers) {
-            rpi_break(net, rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for layer %d", who, net->layer_count));
+            rpi_mistake(net, RP_ERR_MEMORY, "%s: no memory for layer %d", who, net->layer_count);
             return NULL;
         }
         if (net->layers) {
@@ -2457,6 +2648,7 @@ static rpi_layer *rpi_append(rp_net *net, const char *who) {
     }
     layer = &net->layers[net->layer_count];
     memset(layer, 0, sizeof *layer);
+    layer->kind = kind;
     layer->in = layer->out = net->output;
     return layer;
 }
@@ -2468,11 +2660,10 @@ static int rpi_appended(rp_net *net, const rpi_layer *layer) {
 
 /* An affine layer with [units][fan_in + fan_back] weights, drawn from +-1/sqrt(fan_back), or fan_in if that is 0. */
 static int rpi_appended_affine(rp_net *net, const char *who, rpi_layer *layer, int fan_in, int fan_back, int units) {
-    if ((int64_t)units * ((int64_t)fan_in + fan_back) >
-        (int64_t)(SIZE_MAX / 64 < INT64_MAX ? SIZE_MAX / 64 : INT64_MAX))
-        return rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW,
-                                       "%s: layer %d: %d units with %d inputs have more weights than can be addressed",
-                                       who, net->layer_count, units, fan_in));
+    if ((double)units * ((double)fan_in + fan_back) > (double)(PTRDIFF_MAX / 32))
+        return rpi_mistake(net, RP_ERR_OVERFLOW,
+                           "%s: layer %d: %d units with %d inputs have more weights than can be addressed", who,
+                           net->layer_count, units, fan_in);
     layer->affine = layer->bias = 1;
     layer->units = units;
     layer->fan_in = fan_in + fan_back;
@@ -2487,152 +2678,156 @@ RP_API int rp_dense(rp_net *net, int units) {
     rpi_layer *layer;
     if (status) return status;
     if (units < 1 || units > RPI_LARGEST)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_dense: layer %d: units is %d; it may be 1 to %d",
-                                       net->layer_count, units, RPI_LARGEST));
-    layer = rpi_append(net, "rp_dense");
+        return rpi_mistake(net, RP_ERR_VALUE, "rp_dense: layer %d: units is %d; it may be 1 to %d", net->layer_count,
+                           units, RPI_LARGEST);
+    layer = rpi_append(net, "rp_dense", RPI_DENSE);
     if (!layer) return net->broken;
-    layer->kind = RPI_DENSE;
     layer->out = rp_vector(units);
     return rpi_appended_affine(net, "rp_dense", layer, rpi_features(layer->in), 0, units);
 }
 
-static void rpi_set_activation(rpi_layer *layer, rp_activation_kind activation) {
-    layer->activation = activation;
-    layer->alpha = activation == RP_LEAKY_RELU ? (rp_real)0.01 : 1;
+/* What follows from a geometry's other fields. */
+static void rpi_complete_geometry(rpi_geometry *g) {
+    g->group_filters = g->filters / g->groups;
+    g->window = g->kernel_height * g->kernel_width;
+    g->taps = g->channels * g->window;
+    g->positions = g->out_height * g->out_width;
 }
 
-/* The geometry's output sizes, and the strides of images [channels][height][width]: 1, 0 if no window fits, -1 if the output is too
-   large. */
+/* Sizes and strides of images [channels][height][width] for a window that fits. 0: the output, or a window, is too large. */
 static int rpi_image_geometry(rpi_geometry *g, rp_shape in) {
-    int64_t height = (int64_t)in.height + 2 * (int64_t)g->padding_height - g->kernel_height;
-    int64_t width = (int64_t)in.width + 2 * (int64_t)g->padding_width - g->kernel_width;
-    if (height < 0 || width < 0) return 0;
-    height /= g->stride_height;
-    width /= g->stride_width;
+    int64_t height = ((int64_t)in.height + 2 * (int64_t)g->padding_height - g->kernel_height) / g->stride_height + 1;
+    int64_t width = ((int64_t)in.width + 2 * (int64_t)g->padding_width - g->kernel_width) / g->stride_width + 1;
     g->height = in.height;
     g->width = in.width;
-    g->out_height = (int)height + 1;
-    g->out_width = (int)width + 1;
-    if ((height + 1) * (width + 1) > RPI_LARGEST) return -1;
+    g->out_height = (int)height;
+    g->out_width = (int)width;
+    if (height * width > RPI_LARGEST) return 0;
     g->in_x = g->out_x = 1;
     g->in_y = in.width;
     g->out_y = g->out_width;
     g->in_channel = (ptrdiff_t)in.width * in.height;
     g->out_filter = (ptrdiff_t)g->out_width * g->out_height;
-    return 1;
+    return rpi_shape_valid(rp_image(g->filters, g->out_height, g->out_width));
+}
+
+static rp_status rpi_check_window(rp_net *net, const char *who, const rpi_geometry *g) {
+    const struct {
+        const char *name;
+        int value, least;
+    } fields[] = {{"filters", g->filters, 1},
+                  {"kernel height", g->kernel_height, 1},
+                  {"kernel width", g->kernel_width, 1},
+                  {"stride height", g->stride_height, 1},
+                  {"stride width", g->stride_width, 1},
+                  {"padding height", g->padding_height, 0},
+                  {"padding width", g->padding_width, 0},
+                  {"groups", g->groups, 1}};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (fields[i].value < fields[i].least || fields[i].value > RPI_LARGEST)
+            return rpi_mistake(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it may be %d to %d", who, net->layer_count,
+                               fields[i].name, fields[i].value, fields[i].least, RPI_LARGEST);
+    return RP_OK;
 }
 
 /* A layer of images: checks sizes, windows and shapes; NULL after a failure. */
 static rpi_layer *rpi_append_image(rp_net *net, const char *who, rpi_kind kind, rpi_geometry g) {
     rpi_layer *layer;
     rp_shape in = net->output;
-    int fits;
-    const struct {
-        const char *name;
-        int value, least;
-    } fields[] = {{"filters", g.filters, 1},
-                  {"kernel height", g.kernel_height, 1},
-                  {"kernel width", g.kernel_width, 1},
-                  {"stride height", g.stride_height, 1},
-                  {"stride width", g.stride_width, 1},
-                  {"padding height", g.padding_height, 0},
-                  {"padding width", g.padding_width, 0},
-                  {"groups", g.groups, 1}};
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        if (fields[i].value < fields[i].least || fields[i].value > RPI_LARGEST) {
-            rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it may be %d to %d", who,
-                                    net->layer_count, fields[i].name, fields[i].value, fields[i].least, RPI_LARGEST));
-            return NULL;
-        }
+    char text[64];
+    if (rpi_check_window(net, who, &g)) return NULL;
     if (in.kind != RP_SHAPE_IMAGE) {
-        char text[64];
-        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE, "%s: layer %d: it needs an image, but what comes before gives %s",
-                                who, net->layer_count, rpi_shape_text(in, text)));
+        rpi_mistake(net, RP_ERR_SHAPE, "%s: layer %d: it needs an image, but what comes before gives %s", who,
+                    net->layer_count, rpi_shape_text(in, text));
         return NULL;
     }
     if (g.groups > in.channels || in.channels % g.groups || g.filters % g.groups) {
-        rpi_break(net, rpi_fail(net, RP_ERR_SHAPE,
-                                "%s: layer %d: groups is %d, which must divide the %d channels and the %d filters", who,
-                                net->layer_count, g.groups, in.channels, g.filters));
+        rpi_mistake(net, RP_ERR_SHAPE,
+                    "%s: layer %d: groups is %d, which must divide the %d channels and the %d filters", who,
+                    net->layer_count, g.groups, in.channels, g.filters);
         return NULL;
     }
     g.channels = in.channels / g.groups;
-    fits = rpi_image_geometry(&g, in);
-    if (!fits) {
-        rpi_break(net,
-                  rpi_fail(net, RP_ERR_SHAPE,
-                           "%s: layer %d: a window of %dx%d does not fit into the image of %dx%dx%d with padding %dx%d",
-                           who, net->layer_count, g.kernel_height, g.kernel_width, in.channels, in.height, in.width,
-                           g.padding_height, g.padding_width));
+    if (g.kernel_height > in.height + 2 * (int64_t)g.padding_height ||
+        g.kernel_width > in.width + 2 * (int64_t)g.padding_width) {
+        rpi_mistake(net, RP_ERR_SHAPE,
+                    "%s: layer %d: a window of %dx%d does not fit into the image of %dx%dx%d with padding %dx%d", who,
+                    net->layer_count, g.kernel_height, g.kernel_width, in.channels, in.height, in.width,
+                    g.padding_height, g.padding_width);
         return NULL;
     }
-    if (fits < 0 || !rpi_shape_valid(rp_image(g.filters, g.out_height, g.out_width))) {
-        rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: its output of %dx%dx%d is too large", who,
-                                net->layer_count, g.filters, g.out_height, g.out_width));
+    if (!rpi_image_geometry(&g, in)) {
+        rpi_mistake(net, RP_ERR_OVERFLOW, "%s: layer %d: its output of %dx%dx%d is too large", who, net->layer_count,
+                    g.filters, g.out_height, g.out_width);
         return NULL;
     }
-    layer = rpi_append(net, who);
+    if ((int64_t)g.kernel_height * g.kernel_width > RPI_LARGEST / g.channels) {
+        rpi_mistake(net, RP_ERR_OVERFLOW, "%s: layer %d: a window of %dx%dx%d is too large", who, net->layer_count,
+                    g.channels, g.kernel_height, g.kernel_width);
+        return NULL;
+    }
+    rpi_complete_geometry(&g);
+    layer = rpi_append(net, who, kind);
     if (!layer) return NULL;
-    layer->kind = kind;
     layer->geometry = g;
     layer->out = rp_image(g.filters, g.out_height, g.out_width);
     return layer;
 }
+
+static int rpi_or_one(int size) { return size ? size : 1; }
 
 static int rpi_conv2d(rp_net *net, const char *who, const rp_conv2d_desc *desc) {
     rp_status status = rpi_may_describe(net, who);
     rpi_geometry g;
     rpi_layer *layer;
     if (status) return status;
-    if (!desc) return rpi_break(net, rpi_fail(net, RP_ERR_NULL, "%s: layer %d: desc is NULL", who, net->layer_count));
+    if (!desc) return rpi_mistake(net, RP_ERR_NULL, "%s: layer %d: desc is NULL", who, net->layer_count);
     memset(&g, 0, sizeof g);
     g.filters = desc->filters;
-    g.kernel_height = desc->kernel_height ? desc->kernel_height : 1;
-    g.kernel_width = desc->kernel_width ? desc->kernel_width : 1;
-    g.stride_height = desc->stride_height ? desc->stride_height : 1;
-    g.stride_width = desc->stride_width ? desc->stride_width : 1;
+    g.kernel_height = rpi_or_one(desc->kernel_height);
+    g.kernel_width = rpi_or_one(desc->kernel_width);
+    g.stride_height = rpi_or_one(desc->stride_height);
+    g.stride_width = rpi_or_one(desc->stride_width);
     g.padding_height = desc->padding_height;
     g.padding_width = desc->padding_width;
-    g.groups = desc->groups ? desc->groups : 1;
+    g.groups = rpi_or_one(desc->groups);
     layer = rpi_append_image(net, who, RPI_CONV2D, g);
     if (!layer) return net->broken;
-    if ((int64_t)g.kernel_height * g.kernel_width > RPI_LARGEST / layer->geometry.channels)
-        return rpi_break(net, rpi_fail(net, RP_ERR_OVERFLOW, "%s: layer %d: a window of %dx%dx%d is too large", who,
-                                       net->layer_count, layer->geometry.channels, g.kernel_height, g.kernel_width));
-    return rpi_appended_affine(net, who, layer, layer->geometry.channels * g.kernel_height * g.kernel_width, 0,
-                               g.filters);
+    return rpi_appended_affine(net, who, layer, layer->geometry.taps, 0, g.filters);
 }
 
 RP_API int rp_conv2d_with(rp_net *net, const rp_conv2d_desc *desc) { return rpi_conv2d(net, "rp_conv2d_with", desc); }
 
+/* Fails if a size of a square window is below what it may be: 0 in a description would mean 1. */
+static rp_status rpi_check_size(rp_net *net, const char *who, const char *name, int size, int least) {
+    if (size >= least) return RP_OK;
+    return rpi_mistake(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it must be %d or more", who, net->layer_count, name,
+                       size, least);
+}
+
 RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride, int padding) {
+    static const char who[] = "rp_conv2d";
     rp_conv2d_desc desc;
-    rp_status status = rpi_may_describe(net, "rp_conv2d");
+    rp_status status = rpi_may_describe(net, who);
+    if (!status) status = rpi_check_size(net, who, "kernel", kernel, 1);
+    if (!status) status = rpi_check_size(net, who, "stride", stride, 1);
+    if (!status) status = rpi_check_size(net, who, "padding", padding, 0);
     if (status) return status;
-    if (kernel < 1 || stride < 1)
-        return rpi_break(net,
-                         rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: %s is %d; it must be 1 or more",
-                                  net->layer_count, kernel < 1 ? "kernel" : "stride", kernel < 1 ? kernel : stride));
-    if (padding < 0)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_conv2d: layer %d: padding is %d; it must be 0 or more",
-                                       net->layer_count, padding));
     memset(&desc, 0, sizeof desc);
     desc.filters = filters;
     desc.kernel_height = desc.kernel_width = kernel;
     desc.stride_height = desc.stride_width = stride;
     desc.padding_height = desc.padding_width = padding;
-    return rpi_conv2d(net, "rp_conv2d", &desc);
+    return rpi_conv2d(net, who, &desc);
 }
 
 static int rpi_pool2d(rp_net *net, const char *who, rpi_kind kind, int height, int width, int stride) {
     rp_status status = rpi_may_describe(net, who);
     rpi_geometry g;
     rpi_layer *layer;
+    if (!status) status = rpi_check_size(net, who, "window", height, 1);
+    if (!status) status = rpi_check_size(net, who, "stride", stride, 1);
     if (status) return status;
-    if (height < 1 || stride < 1)
-        return rpi_break(net,
-                         rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %s is %d; it must be 1 or more", who,
-                                  net->layer_count, height < 1 ? "window" : "stride", height < 1 ? height : stride));
     memset(&g, 0, sizeof g);
     g.filters = g.groups = net->output.channels;
     g.kernel_height = height;
@@ -2648,15 +2843,19 @@ RP_API int rp_avg_pool2d(rp_net *net, int window, int stride) {
     return rpi_pool2d(net, "rp_avg_pool2d", RPI_AVG_POOL2D, window, window, stride);
 }
 RP_API int rp_global_avg_pool2d(rp_net *net) {
-    return rpi_pool2d(net, "rp_global_avg_pool2d", RPI_AVG_POOL2D, net ? net->output.height : 1,
-                      net ? net->output.width : 1, 1);
+    int height = net ? net->output.height : 1, width = net ? net->output.width : 1;
+    return rpi_pool2d(net, "rp_global_avg_pool2d", RPI_AVG_POOL2D, height, width, 1);
 }
 
-static int rpi_known_activation(rp_net *net, const char *who, rp_activation_kind activation) {
-    if ((int)activation >= 0 && (int)activation < RPI_ACTIVATIONS) return 1;
-    rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "%s: layer %d: %d is no rp_activation_kind", who, net->layer_count,
-                            (int)activation));
-    return 0;
+static rp_status rpi_check_activation(rp_net *net, const char *who, rp_activation_kind activation) {
+    if ((int)activation >= 0 && (int)activation < RPI_ACTIVATIONS) return RP_OK;
+    return rpi_mistake(net, RP_ERR_VALUE, "%s: layer %d: %d is no rp_activation_kind", who, net->layer_count,
+                       (int)activation);
+}
+
+static void rpi_set_activation(rpi_layer *layer, rp_activation_kind activation) {
+    layer->activation = activation;
+    layer->alpha = activation == RP_LEAKY_RELU ? (rp_real)0.01 : 1;
 }
 
 static int rpi_recurrent(rp_net *net, const char *who, const rp_recurrent_desc *desc) {
@@ -2665,22 +2864,19 @@ static int rpi_recurrent(rp_net *net, const char *who, const rp_recurrent_desc *
     rpi_layer *layer;
     char text[64];
     if (status) return status;
-    if (!desc) return rpi_break(net, rpi_fail(net, RP_ERR_NULL, "%s: layer %d: desc is NULL", who, net->layer_count));
+    if (!desc) return rpi_mistake(net, RP_ERR_NULL, "%s: layer %d: desc is NULL", who, net->layer_count);
     in = net->output;
     if (in.kind != RP_SHAPE_SEQUENCE)
-        return rpi_break(net, rpi_fail(net, RP_ERR_SHAPE,
-                                       "%s: layer %d: it needs a sequence, but what comes before gives %s", who,
-                                       net->layer_count, rpi_shape_text(in, text)));
+        return rpi_mistake(net, RP_ERR_SHAPE, "%s: layer %d: it needs a sequence, but what comes before gives %s", who,
+                           net->layer_count, rpi_shape_text(in, text));
     out = rp_sequence(in.steps, desc->units);
     if (!rpi_shape_valid(out))
-        return rpi_break(net,
-                         rpi_fail(net, RP_ERR_VALUE,
-                                  "%s: layer %d: units is %d; it must be 1 or more, and at most %d in all %d steps",
-                                  who, net->layer_count, desc->units, RPI_LARGEST, in.steps));
-    if (!rpi_known_activation(net, who, desc->activation)) return net->broken;
-    layer = rpi_append(net, who);
+        return rpi_mistake(net, RP_ERR_VALUE,
+                           "%s: layer %d: units is %d; it must be 1 or more, and at most %d in all %d steps", who,
+                           net->layer_count, desc->units, RPI_LARGEST, in.steps);
+    if (rpi_check_activation(net, who, desc->activation)) return net->broken;
+    layer = rpi_append(net, who, RPI_RECURRENT);
     if (!layer) return net->broken;
-    layer->kind = RPI_RECURRENT;
     layer->steps = in.steps;
     layer->all_states = desc->all_states != 0;
     rpi_set_activation(layer, desc->activation);
@@ -2708,14 +2904,12 @@ RP_API int rp_recursive(rp_net *net, int steps, rp_activation_kind activation) {
     if (status) return status;
     units = rpi_features(net->output);
     if (steps < 1 || steps >= RPI_LARGEST || (int64_t)units * (steps + 1) > RPI_LARGEST)
-        return rpi_break(
-            net, rpi_fail(net, RP_ERR_VALUE,
-                          "%s: layer %d: steps is %d; it must be 1 or more, and %d units in all steps at most %d", who,
-                          net->layer_count, steps, units, RPI_LARGEST));
-    if (!rpi_known_activation(net, who, activation)) return net->broken;
-    layer = rpi_append(net, who);
+        return rpi_mistake(net, RP_ERR_VALUE,
+                           "%s: layer %d: steps is %d; it must be 1 or more, and %d units in all steps at most %d", who,
+                           net->layer_count, steps, units, RPI_LARGEST);
+    if (rpi_check_activation(net, who, activation)) return net->broken;
+    layer = rpi_append(net, who, RPI_RECURSIVE);
     if (!layer) return net->broken;
-    layer->kind = RPI_RECURSIVE;
     layer->steps = steps;
     rpi_set_activation(layer, activation);
     layer->out = rp_vector(units);
@@ -2724,27 +2918,22 @@ RP_API int rp_recursive(rp_net *net, int steps, rp_activation_kind activation) {
 
 RP_API int rp_add(rp_net *net, int source) {
     rp_status status = rpi_may_describe(net, "rp_add");
-    rp_shape other, in;
+    rp_shape other;
     rpi_layer *layer;
     if (status) return status;
     if (source < RP_INPUT || source >= net->layer_count)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE,
-                                       "rp_add: layer %d: the layer to add is %d; it may be RP_INPUT or 0 to %d",
-                                       net->layer_count, source, net->layer_count - 1));
-    in = net->output;
+        return rpi_mistake(net, RP_ERR_VALUE, "rp_add: layer %d: the layer to add is %d; it may be RP_INPUT or 0 to %d",
+                           net->layer_count, source, net->layer_count - 1);
     other = source == RP_INPUT ? net->input : net->layers[source].out;
-    if (in.kind != other.kind || in.steps != other.steps || in.channels != other.channels ||
-        in.height != other.height || in.width != other.width) {
+    if (!rpi_same_shape(net->output, other)) {
         char one[64], two[64], name[32] = "the input";
         if (source != RP_INPUT) rpi_format(name, sizeof name, "layer %d", source);
-        return rpi_break(net,
-                         rpi_fail(net, RP_ERR_SHAPE,
-                                  "rp_add: layer %d: what comes before gives %s, %s gives %s; they must be the same",
-                                  net->layer_count, rpi_shape_text(in, one), name, rpi_shape_text(other, two)));
+        return rpi_mistake(net, RP_ERR_SHAPE,
+                           "rp_add: layer %d: what comes before gives %s, %s gives %s; they must be the same",
+                           net->layer_count, rpi_shape_text(net->output, one), name, rpi_shape_text(other, two));
     }
-    layer = rpi_append(net, "rp_add");
+    layer = rpi_append(net, "rp_add", RPI_ADD);
     if (!layer) return net->broken;
-    layer->kind = RPI_ADD;
     layer->source = source;
     return rpi_appended(net, layer);
 }
@@ -2752,11 +2941,9 @@ RP_API int rp_add(rp_net *net, int source) {
 RP_API int rp_activation(rp_net *net, rp_activation_kind activation) {
     rp_status status = rpi_may_describe(net, "rp_activation");
     rpi_layer *layer;
+    if (!status) status = rpi_check_activation(net, "rp_activation", activation);
     if (status) return status;
-    if ((int)activation < 0 || (int)activation >= RPI_ACTIVATIONS)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_activation: layer %d: %d is no rp_activation_kind",
-                                       net->layer_count, (int)activation));
-    layer = rpi_append(net, "rp_activation");
+    layer = rpi_append(net, "rp_activation", RPI_ACTIVATION);
     if (!layer) return net->broken;
     rpi_set_activation(layer, activation);
     return rpi_appended(net, layer);
@@ -2768,9 +2955,9 @@ RP_API rp_status rp_no_bias(rp_net *net) {
     if (status) return status;
     last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
     if (!last || !last->affine)
-        return rpi_break(net, rpi_fail(net, RP_ERR_ORDER,
-                                       "rp_no_bias: %s has no bias; call it right after the affine layer is added",
-                                       last ? rpi_layer_name(last) : "a net without a layer"));
+        return rpi_mistake(net, RP_ERR_ORDER,
+                           "rp_no_bias: %s has no bias; call it right after the affine layer is added",
+                           last ? rpi_layer_name(last) : "a net without a layer");
     last->bias = 0;
     last->bias_count = 0;
     return RP_OK;
@@ -2782,14 +2969,13 @@ RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope) {
     if (status) return status;
     last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
     if (!last || (last->activation != RP_LEAKY_RELU && last->activation != RP_ELU))
-        return rpi_break(
-            net, rpi_fail(net, RP_ERR_ORDER,
-                          "rp_negative_slope: %s has no such slope; call it right after a leaky_relu or elu is added",
-                          last ? rpi_layer_name(last) : "a net without a layer"));
+        return rpi_mistake(net, RP_ERR_ORDER,
+                           "rp_negative_slope: %s has no such slope; call it right after a leaky_relu or elu is added",
+                           last ? rpi_layer_name(last) : "a net without a layer");
     if (!rpi_finite(slope) || slope < 0)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE,
-                                       "rp_negative_slope: layer %d: the slope is %g; it must be finite and 0 or more",
-                                       net->layer_count - 1, (double)slope));
+        return rpi_mistake(net, RP_ERR_VALUE,
+                           "rp_negative_slope: layer %d: the slope is %g; it must be finite and 0 or more",
+                           net->layer_count - 1, (double)slope);
     last->alpha = slope;
     return RP_OK;
 }
@@ -2797,8 +2983,8 @@ RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope) {
 RP_API rp_status rp_loss(rp_net *net, rp_loss_kind loss) {
     rp_status status = rpi_may_describe(net, "rp_loss");
     if (status) return status;
-    if ((int)loss < 0 || (int)loss >= RPI_LOSSES)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_loss: %d is no rp_loss_kind", (int)loss));
+    if ((int)loss < 0 || loss > RP_POISSON)
+        return rpi_mistake(net, RP_ERR_VALUE, "rp_loss: %d is no rp_loss_kind", (int)loss);
     net->loss = loss;
     return RP_OK;
 }
@@ -2807,40 +2993,33 @@ RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta) {
     rp_status status = rpi_may_describe(net, "rp_huber_delta");
     if (status) return status;
     if (!rpi_finite(delta) || delta <= 0)
-        return rpi_break(net, rpi_fail(net, RP_ERR_VALUE, "rp_huber_delta: delta is %g; it must be finite and above 0",
-                                       (double)delta));
+        return rpi_mistake(net, RP_ERR_VALUE, "rp_huber_delta: delta is %g; it must be finite and above 0",
+                           (double)delta);
     net->huber_delta = delta;
     return RP_OK;
 }
 
-/* Offsets of the parameters in the flat arrays. */
-static rp_status rpi_place_parameters(rp_net *net) {
-    ptrdiff_t at = 0;
-    for (int i = 0; i < net->layer_count; i++) {
-        rpi_layer *layer = &net->layers[i];
-        if (layer->weight_count + layer->bias_count > PTRDIFF_MAX / 8 / (ptrdiff_t)sizeof(rp_real) - at)
-            return rpi_fail(net, RP_ERR_OVERFLOW,
-                            "rp_net_build: layer %d (%s): its parameters are more than can be addressed", i,
-                            rpi_layer_name(layer));
-        layer->weights = at;
-        layer->biases = at += layer->weight_count;
-        at += layer->bias_count;
-    }
-    net->parameter_count = at;
-    return RP_OK;
-}
+/* >>lower
+   Layers to steps. Runs twice: first it only counts steps and slots, then it writes them. */
+typedef struct rpi_lowering {
+    rp_net *net;
+    rpi_step counted; /* the step that the first run writes to, again and again */
+    rpi_step *open;   /* the step which an activation may join; NULL: there is none */
+    int last_read;    /* the highest slot that a step reads */
+} rpi_lowering;
 
-/* A new step that writes `rows` rows: of a new slot, or of slot `out` from out_row on. The first lowering only counts. */
-static rpi_step *rpi_emit(rp_net *net, const rpi_map *map, int layer, int in, int rows, int out, int out_row,
-                          rpi_step *counted) {
-    rpi_step *step = net->steps ? &net->steps[net->step_count] : counted;
+/* A new step of a layer that reads slot `in` and writes `rows` rows of slot `out` from out_row on. */
+static rpi_step *rpi_emit_into(rpi_lowering *lowering, const rpi_map *map, int layer, int in, int rows, int out,
+                               int out_row) {
+    rp_net *net = lowering->net;
     const rpi_layer *l = &net->layers[layer];
+    rpi_step *step = net->steps ? &net->steps[net->step_count] : &lowering->counted;
     memset(step, 0, sizeof *step);
     step->map = map;
     step->layer = layer;
     step->collects = 1;
     step->in = in;
-    step->out = out < 0 ? net->slot_count : out;
+    step->out = out;
     step->out_row = out_row;
     step->outputs = rows;
     step->inputs = net->slot_rows ? net->slot_rows[in] : 0;
@@ -2849,14 +3028,29 @@ static rpi_step *rpi_emit(rp_net *net, const rpi_map *map, int layer, int in, in
     step->weights = l->weights;
     step->biases = l->biases;
     step->geometry = l->geometry;
-    step->end = l->geometry.out_height * l->geometry.out_width;
+    step->end = l->geometry.positions;
     step->in_end = l->geometry.height * l->geometry.width;
-    if (out < 0) {
-        if (net->slot_rows) net->slot_rows[net->slot_count] = rows;
-        net->slot_count++;
-    }
     net->step_count++;
+    net->singles &= map->apply_one != NULL;
+    if (in > lowering->last_read) lowering->last_read = in;
     return step;
+}
+
+/* The same, to a new slot of slot_rows rows. */
+static rpi_step *rpi_emit(rpi_lowering *lowering, const rpi_map *map, int layer, int in, int rows, int slot_rows) {
+    rp_net *net = lowering->net;
+    rpi_step *step = rpi_emit_into(lowering, map, layer, in, rows, net->slot_count, 0);
+    if (net->slot_rows) net->slot_rows[net->slot_count] = slot_rows;
+    net->slot_count++;
+    return step;
+}
+
+/* A slot of its own for rows of another. */
+static int rpi_lower_copy(rpi_lowering *lowering, int layer, int in, int in_row, int rows) {
+    rpi_step *step = rpi_emit(lowering, &rpi_copy_map, layer, in, rows, rows);
+    step->in_row = in_row;
+    step->inputs = rows;
+    return step->out;
 }
 
 /* A sequence's map with one kernel for all positions, `shift` positions back. */
@@ -2874,58 +3068,60 @@ static rpi_geometry rpi_sequence_geometry(int steps, int features, int units, in
     g.in_channel = g.out_filter = 1;
     g.in_y = features;
     g.out_y = units;
+    rpi_complete_geometry(&g);
     return g;
 }
 
-/* h_t = activation(... + U h_(t-1)), one step of the tape for each t from `first` on, in place in one slot of `states` states. */
-static void rpi_lower_states(rp_net *net, int index, int slot, int states, int first, int add, ptrdiff_t weights,
-                             rpi_step *counted) {
-    const rpi_layer *layer = &net->layers[index];
+/* h_t = activation(W h_(t-1) + what is there, or b), one step of the tape for each t from `first` on, in place in one slot of
+   `states` states. */
+static void rpi_lower_states(rpi_lowering *lowering, int index, int slot, int states, int first) {
+    const rpi_layer *layer = &lowering->net->layers[index];
+    int inputs = layer->fan_in - layer->units; /* of the product that stands in the slot; 0: there is none */
     for (int t = first; t < states; t++) {
-        rpi_step *step = rpi_emit(net, &rpi_shared_map, index, slot, layer->units, slot, t * layer->units, counted);
+        int row = t * layer->units;
+        rpi_step *step = rpi_emit_into(lowering, &rpi_shared_map, index, slot, layer->units, slot, row);
         step->geometry = rpi_sequence_geometry(states, layer->units, layer->units, 1);
         step->from = t;
         step->end = t + 1;
         step->in_from = t ? t - 1 : 0;
         step->in_end = t;
         step->inputs = layer->units;
-        step->weights = weights;
-        step->add = add;
-        step->bias = add ? 0 : layer->bias;
+        step->weights = layer->weights + (ptrdiff_t)layer->units * inputs;
+        step->add = inputs > 0;
+        step->bias = layer->bias && !step->add;
         step->collects = t == states - 1;
         step->activation = layer->activation;
         step->alpha = layer->alpha;
     }
 }
 
-/* A slot of its own for rows of another. */
-static int rpi_lower_copy(rp_net *net, int index, int in, int in_row, int rows, rpi_step *counted) {
-    rpi_step *step = rpi_emit(net, &rpi_copy_map, index, in, rows, -1, 0, counted);
-    step->in_row = in_row;
-    step->inputs = rows;
-    return step->out;
-}
-
-static int rpi_lower_recurrent(rp_net *net, int index, int in, rpi_step *counted) {
-    const rpi_layer *layer = &net->layers[index];
-    rpi_step *step = rpi_emit(net, &rpi_shared_map, index, in, layer->steps * layer->units, -1, 0, counted);
+static int rpi_lower_recurrent(rpi_lowering *lowering, int index, int in) {
+    const rpi_layer *layer = &lowering->net->layers[index];
+    int rows = layer->steps * layer->units;
+    rpi_step *step = rpi_emit(lowering, &rpi_shared_map, index, in, rows, rows);
     int slot = step->out;
     step->geometry = rpi_sequence_geometry(layer->steps, layer->in.channels, layer->units, 0);
     step->end = step->in_end = layer->steps;
-    rpi_lower_states(net, index, slot, layer->steps, 0, 1,
-                     layer->weights + (ptrdiff_t)layer->units * layer->in.channels, counted);
-    return layer->all_states
-               ? slot
-               : rpi_lower_copy(net, index, slot, (layer->steps - 1) * layer->units, layer->units, counted);
+    rpi_lower_states(lowering, index, slot, layer->steps, 0);
+    return layer->all_states ? slot : rpi_lower_copy(lowering, index, slot, rows - layer->units, layer->units);
 }
 
-static int rpi_lower_recursive(rp_net *net, int index, int in, rpi_step *counted) {
-    const rpi_layer *layer = &net->layers[index];
-    rpi_step *step = rpi_emit(net, &rpi_copy_map, index, in, layer->units, -1, 0, counted); /* v_0 */
-    int slot = step->out;
-    if (net->slot_rows) net->slot_rows[slot] = (layer->steps + 1) * layer->units;
-    rpi_lower_states(net, index, slot, layer->steps + 1, 1, 0, layer->weights, counted);
-    return rpi_lower_copy(net, index, slot, layer->steps * layer->units, layer->units, counted);
+static int rpi_lower_recursive(rpi_lowering *lowering, int index, int in) {
+    const rpi_layer *layer = &lowering->net->layers[index];
+    int rows = layer->steps * layer->units;
+    int slot = rpi_emit(lowering, &rpi_copy_map, index, in, layer->units, rows + layer->units)->out; /* v_0 */
+    rpi_lower_states(lowering, index, slot, layer->steps + 1, 1);
+    return rpi_lower_copy(lowering, index, slot, rows, layer->units);
+}
+
+static int rpi_lower_add(rpi_lowering *lowering, int index, int in) {
+    const rp_net *net = lowering->net;
+    int source = net->layers[index].source, rows = rpi_features(net->layers[index].out);
+    int out = rpi_lower_copy(lowering, index, in, 0, rows);
+    int other = source == RP_INPUT ? 0 : net->layers[source].slot;
+    lowering->open = rpi_emit_into(lowering, &rpi_copy_map, index, other, rows, out, 0);
+    lowering->open->add = 1;
+    return out;
 }
 
 /* Whether a later rp_add reads this layer's output, which must then stay as it is. */
@@ -2935,61 +3131,69 @@ static int rpi_added_later(const rp_net *net, int index) {
     return 0;
 }
 
-/* The layer's steps; returns the slot of its output. An activation joins the step before it, if that is the last to write the
-   slot and nothing else reads it. */
-static int rpi_lower_layer(rp_net *net, int index, int in, rpi_step **open, rpi_step *counted) {
-    const rpi_layer *layer = &net->layers[index];
+/* An activation joins the step before it, if that is the last to write the slot and nothing else reads it. */
+static int rpi_lower_activation(rpi_lowering *lowering, int index, int in, rpi_step *before) {
+    const rpi_layer *layer = &lowering->net->layers[index];
     int rows = rpi_features(layer->out);
-    rpi_step *last = *open;
-    *open = NULL;
-    switch (layer->kind) {
-    case RPI_DENSE: *open = rpi_emit(net, &rpi_dense_map, index, in, rows, -1, 0, counted); break;
-    case RPI_CONV2D: *open = rpi_emit(net, &rpi_shared_map, index, in, rows, -1, 0, counted); break;
-    case RPI_MAX_POOL2D: return rpi_emit(net, &rpi_max_pool_map, index, in, rows, -1, 0, counted)->out;
-    case RPI_AVG_POOL2D: return rpi_emit(net, &rpi_avg_pool_map, index, in, rows, -1, 0, counted)->out;
-    case RPI_RECURRENT: return rpi_lower_recurrent(net, index, in, counted);
-    case RPI_RECURSIVE: return rpi_lower_recursive(net, index, in, counted);
-    case RPI_ADD: {
-        int out = rpi_lower_copy(net, index, in, 0, rows, counted);
-        *open = rpi_emit(net, &rpi_copy_map, index, layer->source == RP_INPUT ? 0 : net->layers[layer->source].slot,
-                         rows, out, 0, counted);
-        (*open)->add = 1;
-        return out;
-    }
-    default:
-        if (!last || rpi_added_later(net, index - 1))
-            last = rpi_emit(net, &rpi_copy_map, index, in, rows, -1, 0, counted);
-        last->activation = layer->activation;
-        last->alpha = layer->alpha;
-        return last->out;
-    }
-    return (*open)->out;
+    if (!before || rpi_added_later(lowering->net, index - 1))
+        before = rpi_emit(lowering, &rpi_copy_map, index, in, rows, rows);
+    before->activation = layer->activation;
+    before->alpha = layer->alpha;
+    return before->out;
 }
 
+/* The layer's steps; returns the slot of its output. */
+static int rpi_lower_layer(rpi_lowering *lowering, int index, int in) {
+    const rpi_layer *layer = &lowering->net->layers[index];
+    int rows = rpi_features(layer->out);
+    rpi_step *before = lowering->open;
+    lowering->open = NULL;
+    switch (layer->kind) {
+    case RPI_DENSE: lowering->open = rpi_emit(lowering, &rpi_dense_map, index, in, rows, rows); break;
+    case RPI_CONV2D: lowering->open = rpi_emit(lowering, &rpi_shared_map, index, in, rows, rows); break;
+    case RPI_MAX_POOL2D: return rpi_emit(lowering, &rpi_max_pool_map, index, in, rows, rows)->out;
+    case RPI_AVG_POOL2D: return rpi_emit(lowering, &rpi_avg_pool_map, index, in, rows, rows)->out;
+    case RPI_RECURRENT: return rpi_lower_recurrent(lowering, index, in);
+    case RPI_RECURSIVE: return rpi_lower_recursive(lowering, index, in);
+    case RPI_ADD: return rpi_lower_add(lowering, index, in);
+    case RPI_ACTIVATION: return rpi_lower_activation(lowering, index, in, before);
+    }
+    return lowering->open->out;
+}
+
+/* The output is the last slot, which no step reads. */
 static void rpi_lower(rp_net *net) {
-    rpi_step counted, *open = NULL;
+    rpi_lowering lowering;
     int slot = 0;
+    memset(&lowering, 0, sizeof lowering);
+    lowering.net = net;
     net->step_count = 0;
     net->slot_count = 1;
-    net->vectors = 1;
+    net->singles = 1;
     if (net->slot_rows) net->slot_rows[0] = net->inputs;
     for (int i = 0; i < net->layer_count; i++) {
-        const rpi_layer *layer = &net->layers[i];
-        slot = rpi_lower_layer(net, i, slot, &open, &counted);
+        slot = rpi_lower_layer(&lowering, i, slot);
         net->layers[i].slot = slot;
-        net->vectors &= layer->kind == RPI_DENSE || layer->kind == RPI_ACTIVATION || layer->kind == RPI_ADD;
     }
-    if (slot != net->slot_count - 1 ||
-        net->layers[net->layer_count - 1].kind == RPI_RECURRENT) /* the output is the last slot, and no step reads it */
-        rpi_lower_copy(net, net->layer_count - 1, slot, 0, net->outputs, &counted);
+    if (slot != net->slot_count - 1 || slot == lowering.last_read)
+        rpi_lower_copy(&lowering, net->layer_count - 1, slot, 0, net->outputs);
 }
 
 static int rpi_trains(const rp_net *net, const rpi_step *step) {
     return step->map->outer && !net->layers[step->layer].frozen;
 }
 
+/* The step behind `step` (NULL: the first) whose parameters are trained; of steps that share them, the one that collects. NULL
+   behind the last. */
+static const rpi_step *rpi_next_trained(const rp_net *net, const rpi_step *step) {
+    const rpi_step *end = net->steps + net->step_count;
+    for (step = step ? step + 1 : net->steps; step < end; step++)
+        if (rpi_trains(net, step) && step->collects) return step;
+    return NULL;
+}
+
 static void rpi_mark_live(rp_net *net) {
-    memset(net->live, 0, (size_t)net->slot_count * sizeof *net->live);
+    for (int slot = 0; slot < net->slot_count; slot++) net->live[slot] = 0;
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         net->live[step->out] |= net->live[step->in] || rpi_trains(net, step);
@@ -2998,15 +3202,13 @@ static void rpi_mark_live(rp_net *net) {
 
 /* Slots to which several steps, or steps that read only a part, send derivatives: these begin at zero and are added to. */
 static void rpi_mark_summed(rp_net *net) {
-    memset(net->summed, 0, (size_t)net->slot_count * sizeof *net->summed);
+    for (int slot = 0; slot < net->slot_count; slot++) net->summed[slot] = 0;
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         net->summed[step->in] += step->inputs == net->slot_rows[step->in] ? 1 : 2;
     }
     for (int slot = 0; slot < net->slot_count; slot++) net->summed[slot] = net->summed[slot] > 1;
 }
-
-static ptrdiff_t rpi_slot_rows(const rp_net *net, int slot) { return net->slot_rows[slot]; }
 
 /* Slots that are never needed at the same time share a buffer when nothing is kept for a backward pass. first, last: scratch
    for the steps that first and last touch a slot. */
@@ -3024,12 +3226,14 @@ static void rpi_share_slots(rp_net *net, int *first, int *last) {
         if (p == net->pool_count) net->pool_rows[net->pool_count++] = 0;
         net->pool[slot] = p;
         net->pool_until[p] = last[slot];
-        if (net->pool_rows[p] < rpi_slot_rows(net, slot)) net->pool_rows[p] = rpi_slot_rows(net, slot);
+        net->pool_rows[p] = rpi_larger(net->pool_rows[p], rpi_slot_rows(net, slot));
     }
 }
 
+/* >>build
+   Memory: each layout runs twice, first for its size, then to hand out pointers. */
 static ptrdiff_t rpi_leading(int batch) {
-    ptrdiff_t lines = (batch + RPI_LINE_REALS - 1) / RPI_LINE_REALS;
+    ptrdiff_t lines = ((ptrdiff_t)batch + RPI_LINE_REALS - 1) / RPI_LINE_REALS;
     return (lines | 1) * RPI_LINE_REALS;
 }
 
@@ -3041,7 +3245,34 @@ static rp_real *rpi_claim_rows(rpi_arena *arena, ptrdiff_t rows, ptrdiff_t ld) {
     return rpi_claim_reals(arena, rows * ld);
 }
 
-static ptrdiff_t rpi_threads(const rp_net *net) { return (net->config.threads > 1 ? net->config.threads : 1); }
+typedef void (*rpi_layout)(rpi_arena *arena, void *context);
+
+/* Runs a layout for its size, and then on a new block of that size. RP_ERR_OVERFLOW, RP_ERR_MEMORY; *size (NULL: not wanted): the
+   bytes that it needs. */
+static rp_status rpi_lay_out(const rpi_memory *memory, rpi_block *block, rpi_layout layout, void *context,
+                             size_t *size) {
+    rpi_arena arena = {NULL, 0, 0};
+    layout(&arena, context);
+    if (size) *size = arena.used;
+    if (arena.overflow) return RP_ERR_OVERFLOW;
+    if (!rpi_block_new(memory, block, arena.used)) return RP_ERR_MEMORY;
+    arena.base = block->base;
+    arena.used = 0;
+    layout(&arena, context);
+    return RP_OK;
+}
+
+/* Memory for one call. */
+static rp_status rpi_temporary(rp_net *net, const char *who, rpi_block *block, rpi_layout layout, void *context) {
+    size_t size = 0;
+    rp_status status = rpi_lay_out(&net->memory, block, layout, context, &size);
+    if (status == RP_ERR_OVERFLOW)
+        rpi_fail(net, status, "%s: its matrices need more memory than can be addressed", who);
+    if (status == RP_ERR_MEMORY) rpi_fail(net, status, "%s: no memory for %z bytes", who, size);
+    return status;
+}
+
+static ptrdiff_t rpi_threads(const rp_net *net) { return net->config.threads > 1 ? net->config.threads : 1; }
 
 static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffers *b, ptrdiff_t threads) {
     ptrdiff_t slots = net->slot_count, steps = net->step_count, all = 4 * slots + 3 * steps;
@@ -3052,9 +3283,9 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
     b->threads = threads;
     for (int i = 0; i < net->step_count; i++) rpi_scratch_of(&net->steps[i], &b->at_size, &b->shared_size);
     b->at = (ptrdiff_t *)rpi_claim(arena, 2 * threads * b->at_size, sizeof *b->at);
-    b->shared = rpi_claim_rows(arena, 2, b->shared_size ? b->shared_size : 1);
+    b->shared = rpi_claim_rows(arena, 2, rpi_larger(b->shared_size, 1));
     b->columns = rpi_claim_rows(arena, threads, b->ld);
-    b->own = rpi_claim_rows(arena, threads * RPI_TAPS_MOST * 4, b->ld);
+    b->own = rpi_claim_rows(arena, threads * RPI_TAPS_MOST * RPI_FILTERS_MOST, b->ld);
     b->zeros = rpi_claim_reals(arena, b->ld);
     b->ones = rpi_claim_reals(arena, b->ld);
     b->bad = (int *)rpi_claim(arena, steps * threads, sizeof *b->bad);
@@ -3062,10 +3293,10 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
     if (!arena->base) return;
     memset(pointers, 0, (size_t)all * sizeof *pointers);
     b->y = pointers;
-    b->d = pointers + slots;
-    b->v = pointers + 2 * slots;
-    b->r = pointers + 3 * slots;
-    b->slope = pointers + 4 * slots;
+    b->d = b->y + slots;
+    b->v = b->d + slots;
+    b->r = b->v + slots;
+    b->slope = b->r + slots;
     b->second = b->slope + steps;
     b->bend = b->second + steps;
     for (ptrdiff_t i = 0; i < b->ld; i++) {
@@ -3088,36 +3319,35 @@ static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffer
     ptrdiff_t threads = rpi_threads(net);
     rpi_lay_out_pointers(net, arena, b, threads);
     for (int slot = 0; slot < net->slot_count; slot++) {
-        rp_real *y = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld),
-                *d = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
+        rp_real *y = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
+        rp_real *d = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
         rp_real *v = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
-        if (arena->base) {
-            b->y[slot] = y;
-            b->d[slot] = d;
-            b->v[slot] = v;
-        }
+        if (!arena->base) continue;
+        b->y[slot] = y;
+        b->d[slot] = d;
+        b->v[slot] = v;
     }
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
+        int curved = rpi_activations[step->activation].curved;
         rp_real *slope = step->activation ? rpi_claim_rows(arena, step->outputs, b->ld) : NULL;
-        rp_real *second = rpi_activations[step->activation].curved ? rpi_claim_rows(arena, step->outputs, b->ld) : NULL;
-        if (arena->base) {
-            b->slope[i] = slope;
-            b->second[i] = second;
-        }
+        rp_real *second = curved ? rpi_claim_rows(arena, step->outputs, b->ld) : NULL;
+        if (!arena->base) continue;
+        b->slope[i] = slope;
+        b->second[i] = second;
     }
     b->panel = rpi_claim_rows(arena, 2 * threads * RPI_PANEL, b->batch);
     b->tile = rpi_claim_rows(arena, 2 * threads * RPI_PANEL, RPI_ROWS_MOST);
     b->total = rpi_claim_reals(arena, b->ld);
 }
 
-static void rpi_lay_out_tape(rp_net *net, rpi_arena *arena) {
+static void rpi_lay_out_tape(rpi_arena *arena, void *context) {
+    rp_net *net = (rp_net *)context;
     ptrdiff_t slots = net->slot_count;
     rpi_step *steps = (rpi_step *)rpi_claim(arena, net->step_count, sizeof *steps);
     int *numbers = (int *)rpi_claim(arena, 7 * slots, sizeof *numbers);
     ptrdiff_t *rows = (ptrdiff_t *)rpi_claim(arena, slots, sizeof *rows);
     if (!arena->base) return;
-    memset(steps, 0, (size_t)net->step_count * sizeof *steps);
     net->steps = steps;
     net->pool_rows = rows;
     net->live = numbers;
@@ -3131,16 +3361,15 @@ static void rpi_lay_out_tape(rp_net *net, rpi_arena *arena) {
     rpi_share_slots(net, numbers + 5 * slots, numbers + 6 * slots);
 }
 
-static void rpi_lay_out_arrays(rp_net *net, rpi_arena *arena) {
+static void rpi_lay_out_arrays(rpi_arena *arena, void *context) {
+    rp_net *net = (rp_net *)context;
     rpi_buffers *b = &net->buffers;
-    ptrdiff_t batch = net->batch, inputs = net->inputs, outputs = net->outputs;
-    int training = !net->config.inference_only;
     net->parameters = rpi_claim_reals(arena, net->parameter_count);
-    net->sample_loss = (double *)rpi_claim(arena, batch, sizeof *net->sample_loss);
-    if (!training) {
+    net->sample_loss = (double *)rpi_claim(arena, net->batch, sizeof *net->sample_loss);
+    if (net->config.inference_only) {
         rp_real *targets;
         rpi_lay_out_prediction(net, arena, b, rpi_threads(net));
-        targets = rpi_claim_rows(arena, outputs, b->ld);
+        targets = rpi_claim_rows(arena, net->outputs, b->ld);
         if (arena->base) b->d[net->slot_count - 1] = targets;
         return;
     }
@@ -3149,29 +3378,25 @@ static void rpi_lay_out_arrays(rp_net *net, rpi_arena *arena) {
     net->curvature = rpi_claim_reals(arena, net->parameter_count);
     net->direction = rpi_claim_reals(arena, net->parameter_count);
     net->sums = rpi_claim_reals(arena, net->parameter_count);
-    net->h = rpi_claim_rows(arena, outputs, b->ld);
-    net->row_output = rpi_claim_rows(arena, outputs, b->ld);
-    net->staged_inputs = rpi_claim_rows(arena, inputs, batch);
-    net->staged_targets = rpi_claim_rows(arena, outputs, batch);
-    net->staged_weights = rpi_claim_reals(arena, batch);
-    net->staged_labels = (int *)rpi_claim(arena, batch, sizeof(int));
+    net->h = rpi_claim_rows(arena, net->outputs, b->ld);
+    net->row_output = rpi_claim_rows(arena, net->outputs, b->ld);
+    net->staged_inputs = rpi_claim_rows(arena, net->inputs, net->batch);
+    net->staged_targets = rpi_claim_rows(arena, net->outputs, net->batch);
+    net->staged_weights = rpi_claim_reals(arena, net->batch);
+    net->staged_labels = (int *)rpi_claim(arena, net->batch, sizeof(int));
 }
 
-/* Runs a layout twice: for its size, then on a block of that size. */
-static rp_status rpi_build_block(rp_net *net, const char *who, rpi_block *block,
-                                 void (*lay_out)(rp_net *, rpi_arena *)) {
-    rpi_arena arena = {NULL, 0, 0};
-    lay_out(net, &arena);
-    if (arena.overflow)
-        return rpi_fail(net, RP_ERR_OVERFLOW, "%s: %z parameters and batch %d need more memory than can be addressed",
-                        who, net->parameter_count, net->batch);
-    if (!rpi_block_new(&net->memory, block, arena.used))
-        return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes (%z parameters, batch %d)", who, arena.used,
-                        net->parameter_count, net->batch);
-    arena.base = block->base;
-    arena.used = 0;
-    lay_out(net, &arena);
-    return RP_OK;
+/* A block that the net keeps. */
+static rp_status rpi_build_block(rp_net *net, const char *who, rpi_block *block, rpi_layout layout) {
+    size_t size = 0, parameters = (size_t)net->parameter_count;
+    rp_status status = rpi_lay_out(&net->memory, block, layout, net, &size);
+    if (status == RP_ERR_OVERFLOW)
+        rpi_fail(net, status, "%s: %z parameters and batch %d need more memory than can be addressed", who, parameters,
+                 net->batch);
+    if (status == RP_ERR_MEMORY)
+        rpi_fail(net, status, "%s: no memory for %z bytes (%z parameters, batch %d)", who, size, parameters,
+                 net->batch);
+    return status;
 }
 
 static rp_status rpi_build_team(rp_net *net) {
@@ -3183,6 +3408,24 @@ static rp_status rpi_build_team(rp_net *net) {
     }
 #endif
     (void)net;
+    return RP_OK;
+}
+
+/* Offsets of the parameters in the flat arrays. */
+static rp_status rpi_place_parameters(rp_net *net) {
+    ptrdiff_t at = 0;
+    for (int i = 0; i < net->layer_count; i++) {
+        rpi_layer *layer = &net->layers[i];
+        ptrdiff_t most = PTRDIFF_MAX / 8 / (ptrdiff_t)sizeof(rp_real);
+        if (layer->weight_count + layer->bias_count > most - at)
+            return rpi_fail(net, RP_ERR_OVERFLOW,
+                            "rp_net_build: layer %d (%s): its parameters are more than can be addressed", i,
+                            rpi_layer_name(layer));
+        layer->weights = at;
+        layer->biases = at + layer->weight_count;
+        at = layer->biases + layer->bias_count;
+    }
+    net->parameter_count = at;
     return RP_OK;
 }
 
@@ -3242,30 +3485,180 @@ RP_API rp_status rp_freeze(rp_net *net, int layer, int frozen) {
     return RP_OK;
 }
 
-/* While a callback runs that may not use the net: what does so resets forward_count. */
-#define RPI_BUSY -1
-static rp_status rpi_still_busy(rp_net *net, const char *who, const char *callback) {
-    int busy = net->forward_count == RPI_BUSY;
-    net->forward_count = 0;
-    return busy ? RP_OK : rpi_fail(net, RP_ERR_ORDER, "%s: %s used the net, whose values are needed", who, callback);
+/* >>losses
+   Value, gradient and second derivative h are kernels (see the template); what else is to know of a loss is its row here.
+   h[i][s] is the second derivative by output i, times the sample's weight. For softmax cross-entropy it is sum(t) p_i, whose sum
+   over the outputs is sum(t).
+
+   H_f, the Hessian of a sample's loss by its outputs, is diag(h), or, for softmax, diag(h) - h h' / sum(h). */
+typedef struct rpi_hessian {
+    /* v = B u, B a bound of H_f; u becomes v. By rp_bound_kind: Equations 44 to 46 */
+    void (*bound[2])(const rp_net *net, int count, rp_real *u);
+    void (*draw)(rp_net *net, int count, rp_real *r);                /* r at random, with E[r r'] = H_f */
+    void (*times)(const rp_net *net, int count, rp_real *x);         /* x becomes H_f x */
+    void (*factor)(const rp_net *net, int count, int k, rp_real *c); /* column k of C, where C C' = H_f */
+    rp_real (*entry)(const rp_net *net, ptrdiff_t s, int i, int k,
+                     rp_real total); /* of H_f of sample s; total: sum(h) */
+} rpi_hessian;
+
+static rp_real rpi_total_of(const rp_net *net, ptrdiff_t s) {
+    rp_real total = 0;
+    for (int i = 0; i < net->outputs; i++) total += net->h[i * net->buffers.ld + s];
+    return total;
 }
 
-/* The three guards of the functions that need a built net. */
-static rp_status rpi_built(rp_net *net, const char *who) {
-    if (!net) return RP_ERR_NULL;
-    return net->built ? RP_OK : rpi_fail(net, RP_ERR_ORDER, "%s: the net is not built; call rp_net_build first", who);
-}
-static rp_status rpi_trainable(rp_net *net, const char *who) {
-    rp_status status = rpi_built(net, who);
-    if (!status && net->config.inference_only)
-        status = rpi_fail(net, RP_ERR_UNSUPPORTED,
-                          "%s: the net was made with config.inference_only, so it has no memory for training", who);
-    return status;
-}
-static rp_status rpi_needs(rp_net *net, const char *who, const char *what, const void *pointer) {
-    return pointer ? RP_OK : rpi_fail(net, RP_ERR_NULL, "%s: %s is NULL", who, what);
+/* diag(h), which also is the tight bound of any loss, since diag(p) - p p' is at most diag(p) */
+static void rpi_diagonal_times(const rp_net *net, int count, rp_real *x) {
+    const rpi_buffers *b = &net->buffers;
+    b->kernels->weigh(net->outputs, rpi_columns(b, count), x, b->ld, net->h, b->ld, 0);
 }
 
+static void rpi_diagonal_draw(rp_net *net, int count, rp_real *r) {
+    const rpi_buffers *b = &net->buffers;
+    b->kernels->signs(net->outputs, rpi_columns(b, count), net->h, r, b->ld, &net->random);
+}
+
+static void rpi_diagonal_factor(const rp_net *net, int count, int k, rp_real *c) {
+    const rpi_buffers *b = &net->buffers;
+    const rp_real *h = net->h + k * b->ld;
+    rpi_fill_rows(net->outputs, rpi_columns(b, count), b->ld, NULL, c);
+    for (int s = 0; s < count; s++) c[k * b->ld + s] = RPI_MATH(sqrt)(h[s]);
+}
+
+static rp_real rpi_diagonal_entry(const rp_net *net, ptrdiff_t s, int i, int k, rp_real total) {
+    (void)total;
+    return i == k ? net->h[i * net->buffers.ld + s] : 0;
+}
+
+/* Jensen's inequality over the outputs: v_i = h_i sum_k h_k u_k with h_i^2 = sum(t) p_i (1 - p_i) */
+static void rpi_softmax_jensen(const rp_net *net, int count, rp_real *u) {
+    ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
+    for (int s = 0; s < count; s++) {
+        const rp_real *h = net->h + s;
+        rp_real *v = u + s, total = rpi_total_of(net, s), sum = 0;
+        for (ptrdiff_t i = 0; i < end; i += ld) {
+            rp_real left = total - h[i];
+            rp_real root = left > 0 ? RPI_MATH(sqrt)(h[i] * (left / total)) : 0;
+            sum += root * v[i];
+            v[i] = root;
+        }
+        for (ptrdiff_t i = 0; i < end; i += ld) v[i] *= sum;
+    }
+}
+
+/* r = sqrt(sum(t)) (p - onehot(k)) with k drawn from p */
+static void rpi_softmax_draw(rp_net *net, int count, rp_real *r) {
+    ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
+    for (int s = 0; s < count; s++) {
+        const rp_real *h = net->h + s;
+        rp_real total = rpi_total_of(net, s);
+        rp_real root = total > 0 ? 1 / RPI_MATH(sqrt)(total) : 0;
+        rp_real at = (rp_real)rpi_uniform(&net->random) * total;
+        for (ptrdiff_t i = 0; i < end; i += ld) {
+            int chosen = at >= 0 && (at < h[i] || i + ld == end);
+            r[i + s] = root * (chosen ? h[i] - total : h[i]);
+            at = chosen ? -1 : at - h[i];
+        }
+    }
+}
+
+static void rpi_softmax_times(const rp_net *net, int count, rp_real *x) {
+    ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
+    for (int s = 0; s < rpi_columns(&net->buffers, count); s++) {
+        const rp_real *h = net->h + s;
+        rp_real total = rpi_total_of(net, s), mean = 0;
+        for (ptrdiff_t i = 0; i < end; i += ld) mean += h[i] * x[i + s];
+        mean = total > 0 ? mean / total : 0;
+        for (ptrdiff_t i = 0; i < end; i += ld) x[i + s] = h[i] * (x[i + s] - mean);
+    }
+}
+
+/* sqrt(h_k) (e_k - h / sum(h)) */
+static void rpi_softmax_factor(const rp_net *net, int count, int k, rp_real *c) {
+    const rpi_buffers *b = &net->buffers;
+    ptrdiff_t ld = b->ld, end = net->outputs * ld;
+    rpi_fill_rows(net->outputs, rpi_columns(b, count), ld, NULL, c);
+    for (int s = 0; s < count; s++) {
+        rp_real total = rpi_total_of(net, s), root = RPI_MATH(sqrt)(net->h[k * ld + s]);
+        for (ptrdiff_t i = s; i < end && total > 0; i += ld) c[i] = -root * (net->h[i] / total);
+        c[k * ld + s] += root;
+    }
+}
+
+static rp_real rpi_softmax_entry(const rp_net *net, ptrdiff_t s, int i, int k, rp_real total) {
+    const rp_real *h = net->h + s;
+    ptrdiff_t ld = net->buffers.ld;
+    rp_real mixed = total > 0 ? h[i * ld] * (h[k * ld] / total) : 0;
+    return (i == k ? h[i * ld] : 0) - mixed;
+}
+
+static const rpi_hessian rpi_diagonal_hessian = {{rpi_diagonal_times, rpi_diagonal_times},
+                                                 rpi_diagonal_draw,
+                                                 rpi_diagonal_times,
+                                                 rpi_diagonal_factor,
+                                                 rpi_diagonal_entry};
+static const rpi_hessian rpi_softmax_hessian = {{rpi_diagonal_times, rpi_softmax_jensen},
+                                                rpi_softmax_draw,
+                                                rpi_softmax_times,
+                                                rpi_softmax_factor,
+                                                rpi_softmax_entry};
+
+/* Target i of sample s. A label stands for targets of 0 and a 1; of two classes with one output, for the second's. */
+typedef struct rpi_loss rpi_loss;
+static rp_real rpi_target(const rp_data *batch, int outputs, int classes, int s, int i) {
+    if (batch->targets) return batch->targets[(ptrdiff_t)s * outputs + i];
+    return batch->labels[s] == i + classes - outputs;
+}
+
+/* How many classes labels name, given the outputs. */
+static int rpi_no_classes(int outputs) {
+    (void)outputs;
+    return 0;
+}
+static int rpi_class_each(int outputs) { return outputs; }
+static int rpi_two_classes(int outputs) { return outputs == 1 ? 2 : 0; }
+
+/* Decisions of sample s that are right, of *all: the largest output, or each output's side. */
+static int rpi_right_largest(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all) {
+    const rp_real *y = b->y[net->slot_count - 1] + s;
+    int best = 0, truth = 0;
+    for (int i = 1; i < net->outputs; i++) {
+        if (y[i * b->ld] > y[best * b->ld]) best = i;
+        if (rpi_target(batch, net->outputs, net->outputs, s, i) >
+            rpi_target(batch, net->outputs, net->outputs, s, truth))
+            truth = i;
+    }
+    *all = 1;
+    return best == truth;
+}
+static int rpi_right_sides(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all) {
+    const rp_real *y = b->y[net->slot_count - 1] + s;
+    int right = 0, classes = rpi_two_classes(net->outputs);
+    for (int i = 0; i < net->outputs; i++)
+        right += (y[i * b->ld] > 0) == (rpi_target(batch, net->outputs, classes, s, i) > (rp_real)0.5);
+    *all = net->outputs;
+    return right;
+}
+
+struct rpi_loss {
+    const char *name;
+    const rpi_hessian *hessian;
+    rp_real least, most;         /* that a target may be; least below 0: any */
+    int (*classes)(int outputs); /* that labels may name; 0: it takes no labels */
+    int (*right)(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s,
+                 int *all); /* NULL: decides nothing */
+};
+static const rpi_loss rpi_losses[] = {
+    /* in the order of rp_loss_kind */
+    {"squared error", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL},
+    {"softmax cross-entropy", &rpi_softmax_hessian, 0, RPI_REAL_MAX, rpi_class_each, rpi_right_largest},
+    {"binary cross-entropy", &rpi_diagonal_hessian, 0, 1, rpi_two_classes, rpi_right_sides},
+    {"Huber loss", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL},
+    {"Poisson loss", &rpi_diagonal_hessian, 0, RPI_REAL_MAX, rpi_no_classes, NULL},
+};
+static const rpi_loss *rpi_loss_of(const rp_net *net) { return &rpi_losses[net->loss]; }
+
+/* >>inspect */
 RP_API size_t rp_parameter_count(const rp_net *net) { return net && net->built ? (size_t)net->parameter_count : 0; }
 RP_API rp_real *rp_parameters(rp_net *net) { return net && net->built ? net->parameters : NULL; }
 
@@ -3350,259 +3743,11 @@ RP_API size_t rp_summary(const rp_net *net, char *out, size_t size) {
     return text.length;
 }
 
-/* >>sweeps
-   Each is written once, over the steps of the tape. n: columns in use, the batch rounded up to whole vectors. */
-static void rpi_load_rows(const rpi_buffers *b, const rp_real *rows, int count, int features, rp_real *out) {
-    b->kernels->transpose(rows, features, count, features, out, b->ld, rpi_columns(b, count));
-}
-
-/* c of Theorem 2 as generalised by scales; 0 where nothing is trained. */
-static rp_real rpi_scale(const rp_net *net, const rpi_step *step, const rp_rule *rule) {
-    if (!rpi_trains(net, step)) return 0;
-    return rule->scale == RP_SCALE_FAN_IN ? (rp_real)(1 / sqrt((double)step->fan_in + 1)) : 1;
-}
-
-static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rpi_step *step, int n) {
-    rpi_activate_work work;
-    rpi_activate *a = &work.activate;
-    memset(&work, 0, sizeof work);
-    work.b = b;
-    a->kind = step->activation;
-    a->alpha = step->alpha;
-    a->rows = step->outputs;
-    a->n = n;
-    a->ld = b->ld;
-    if (b->ld == 1) {
-        a->rows = 1;
-        a->n = step->outputs;
-    } /* one sample: its units are contiguous */
-    a->bad = b->bad + i * b->threads;
-    a->y = b->y[step->out] + step->out_row * b->ld;
-    a->slope = b->slope[i];
-    a->second = b->second[i];
-    return work;
-}
-
-/* What a forward pass keeps for later ones. */
-typedef enum rpi_keep { RPI_KEEP_NOTHING, RPI_KEEP_SLOPES, RPI_KEEP_CURVES } rpi_keep; /* sigma'; sigma' and sigma'' */
-
-/* y of every slot from slot 0 on; with the paths rule u too (Equation 11), and sigma'' u in the place of sigma''. */
-static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep keep, const rp_rule *rule) {
-    int twin = rule && rule->kind == RP_PATHS;
-    memset(b->bad, 0, (size_t)net->step_count * (size_t)b->threads * sizeof *b->bad);
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        rp_real *u = twin ? b->v[step->out] : NULL;
-        rpi_activate_work work = rpi_activate_step(b, i, step, n);
-        step->map->apply(b, step, net->parameters, n, b->y[step->in], b->y[step->out],
-                         twin && net->live[step->in] ? b->v[step->in] : NULL, u, twin ? rpi_scale(net, step, rule) : 0);
-        work.activate.u = u ? u + step->out_row * b->ld : NULL;
-        if (keep == RPI_KEEP_NOTHING) work.activate.slope = NULL;
-        if (keep != RPI_KEEP_CURVES && !twin) work.activate.second = NULL;
-        if (b->ld == 1) rpi_zero(work.activate.y + step->outputs, (rpi_columns(b, step->outputs) - step->outputs));
-        if (step->activation) rpi_activate_run(&work);
-    }
-}
-
-/* From d and v of the last slot to those of every slot above trained parameters (Equation 9). with_d, with_v: which of them flow.
-   g (RPI_BENT; may be NULL): v is the derivative of d along the direction g, and d is in place. */
-static void rpi_sweep_back(const rp_net *net, const rpi_buffers *b, int n, int with_d, int with_v, rpi_flow flow,
-                           const rp_real *g) {
-    for (int slot = 0; slot < net->slot_count; slot++) {
-        if (!net->summed[slot] || !net->live[slot]) continue;
-        if (with_d) rpi_fill_rows(net->slot_rows[slot], n, b->ld, NULL, b->d[slot]);
-        if (with_v) rpi_fill_rows(net->slot_rows[slot], n, b->ld, NULL, b->v[slot]);
-    }
-    for (int i = net->step_count - 1; i >= 0; i--) {
-        const rpi_step *step = &net->steps[i];
-        ptrdiff_t row = step->out_row * b->ld;
-        rp_real *d = with_d ? b->d[step->out] : NULL, *v = with_v ? b->v[step->out] : NULL;
-        rpi_activate_work work = rpi_activate_step(b, i, step, n);
-        work.way = RPI_BACKWARD;
-        work.flow = flow;
-        work.d = d ? d + row : NULL;
-        work.v = v ? v + row : NULL;
-        if (flow == RPI_BENT) work.activate.second = b->bend[i];
-        if (!net->live[step->out]) continue;
-        if (step->activation) rpi_activate_run(&work);
-        if (!net->live[step->in]) continue;
-        step->map->transposed(b, step, net->parameters, n, d, b->d[step->in], v, b->v[step->in], flow != RPI_BOUND,
-                              net->summed[step->in]);
-        if (g && rpi_trains(net, step))
-            step->map->transposed(b, step, g, n, NULL, NULL, b->d[step->out], b->v[step->in], 1, 1);
-    }
-}
-
-static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, const rpi_step *step) {
-    if (!step) return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: an input is not finite; nothing was changed", who);
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); nothing was changed",
-                    who, what, step->layer, rpi_layer_name(&net->layers[step->layer]));
-}
-
-/* Fails with the first layer at which the forward pass left what is finite, if it did. */
-static rp_status rpi_check_forward(rp_net *net, const char *who, int n) {
-    const rpi_buffers *b = &net->buffers;
-    if (b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT) return rpi_not_finite(net, who, NULL, NULL);
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        for (ptrdiff_t part = 0; part < b->threads; part++)
-            if (b->bad[i * b->threads + part]) return rpi_not_finite(net, who, "a value before the activation", step);
-        if (b->kernels->peak(step->outputs, n, b->y[step->out] + step->out_row * b->ld, b->ld) >= RPI_EXPONENT)
-            return rpi_not_finite(net, who, "a value", step);
-    }
-    return RP_OK;
-}
-
-static int rpi_all_finite(const rp_real *x, ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i++)
-        if (!rpi_finite(x[i])) return 0;
-    return 1;
-}
-
-/* Before anything is changed: values are finite, and S max|d| max|y|, times the positions that share a weight, which bounds
-   every sum of a gradient, is too; the same for v, whose sums may be divided by c and multiplied by weight[s]. */
-static rp_status rpi_check_finite(rp_net *net, const char *who, int count, int with_d, int with_v,
-                                  const rp_real *weight) {
-    const rpi_buffers *b = &net->buffers;
-    int n = rpi_columns(b, count);
-    int bad = b->kernels->peak(net->inputs, n, b->y[0], b->ld) >= RPI_EXPONENT;
-    for (ptrdiff_t i = 0; i < net->step_count * b->threads; i++) bad |= b->bad[i];
-    if (bad) return rpi_check_forward(net, who, n);
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        rpi_int peaks[4] = {0, 0, 0, 0};
-        rp_real sizes[4], most;
-        if (!rpi_trains(net, step) || !step->collects) continue;
-        peaks[0] = b->kernels->peak(net->slot_rows[step->in], n, b->y[step->in], b->ld);
-        if (with_d) peaks[1] = b->kernels->peak(net->slot_rows[step->out], n, b->d[step->out], b->ld);
-        if (with_v) peaks[2] = b->kernels->peak(net->slot_rows[step->out], n, b->v[step->out], b->ld);
-        if (weight) peaks[3] = b->kernels->peak(1, n, weight, b->ld);
-        memcpy(sizes, peaks, sizeof sizes);
-        most = (rp_real)count * (sizes[0] > 1 ? sizes[0] : 1); /* 1: the bias's input */
-        if (step->geometry.filters) most *= (rp_real)step->geometry.out_height * (rp_real)step->geometry.out_width;
-        if (peaks[0] >= RPI_EXPONENT) return rpi_not_finite(net, who, "a value", step);
-        if (peaks[1] >= RPI_EXPONENT || !rpi_finite(sizes[1] * most))
-            return rpi_not_finite(net, who, "the gradient", step);
-        most *= (rp_real)sqrt((double)step->fan_in + 1); /* at least 1/c */
-        if (weight) most *= sizes[3] > 1 ? sizes[3] : 1;
-        if (peaks[2] >= RPI_EXPONENT || peaks[3] >= RPI_EXPONENT || !rpi_finite(sizes[2] * most))
-            return rpi_not_finite(net, who, "the curvature", step);
-    }
-    return RP_OK;
-}
-
-/* Gradient (with_d) and curvature (with_v; with weight[s] from each sample's own e in v) of every trained step into the sink. */
-static void rpi_collect(const rp_net *net, const rpi_buffers *b, int count, int with_d, int with_v, const rp_rule *rule,
-                        const rp_real *weight, const rpi_sink *sink) {
-    rp_real mean = 1 / (rp_real)count;
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        if (!rpi_trains(net, step) || !step->collects) continue;
-        step->map->outer(b, step, count, b->y[step->in], with_d ? b->d[step->out] : NULL,
-                         with_v ? b->v[step->out] : NULL, weight, 0, mean,
-                         with_v ? mean / rpi_scale(net, step, rule) : mean, sink);
-    }
-}
-
-/* >>rules
-   h[i][s] is the loss's second derivative by output i, times the sample's weight (softmax: sum(t) p_i; see >>losses). */
-
-/* v = bound's Hessian times u at the output, in place, for each sample (Equations 44 to 46). */
-static void rpi_flow_at_output(const rp_net *net, const rp_rule *rule, int separable, int count, rp_real *u) {
-    const rpi_buffers *b = &net->buffers;
-    ptrdiff_t ld = b->ld, end = net->outputs * ld;
-    if (separable || rule->bound == RP_BOUND_TIGHT) {
-        b->kernels->weigh(net->outputs, rpi_columns(b, count), u, ld, net->h, ld, 0);
-        return;
-    }
-    for (int s = 0; s < count; s++) {
-        const rp_real *h = net->h + s;
-        rp_real *v = u + s, total = 0, sum = 0;
-        for (ptrdiff_t i = 0; i < end; i += ld) total += h[i];
-        for (ptrdiff_t i = 0; i < end; i += ld) {
-            rp_real left = total - h[i],
-                    root = left > 0 ? RPI_MATH(sqrt)(h[i] * (left / total)) : 0; /* sqrt(sum(t) p (1 - p)) */
-            sum += root * v[i];
-            v[i] = root;
-        }
-        for (ptrdiff_t i = 0; i < end; i += ld) v[i] *= sum;
-    }
-}
-
-/* r with E[r r'] = H_f for every sample (the sampled rule): for softmax, sqrt(sum(t)) (p - onehot(k)) with k drawn from p. */
-static void rpi_draw_classes(rp_net *net, int count, rp_real *e) {
-    ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
-    for (int s = 0; s < count; s++) {
-        const rp_real *h = net->h + s;
-        rp_real total = 0, root, at;
-        for (ptrdiff_t i = 0; i < end; i += ld) total += h[i];
-        root = total > 0 ? 1 / RPI_MATH(sqrt)(total) : 0;
-        at = (rp_real)rpi_uniform(&net->random) * total;
-        for (ptrdiff_t i = 0; i < end; i += ld) {
-            int chosen = at >= 0 && (at < h[i] || i + ld == end);
-            e[i + s] = root * (chosen ? h[i] - total : h[i]);
-            at = chosen ? -1 : at - h[i];
-        }
-    }
-}
-
-/* total[s] = T_s = sum_l c_l |e_l|_1 (|y_{l-1}|_1 + 1), from the e in v of every slot. */
-static void rpi_reach(const rp_net *net, const rp_rule *rule, int n) {
-    const rpi_buffers *b = &net->buffers;
-    rpi_zero(b->total, n);
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        if (rpi_trains(net, step) && step->collects)
-            step->map->reach(b, step, n, b->y[step->in], b->v[step->out], rpi_scale(net, step, rule), 0, b->total);
-    }
-}
-
-/* e = dy_k/d(each unit) in v of every slot, and T_s. */
-static void rpi_sweep_output(const rp_net *net, const rp_rule *rule, int count, int k) {
-    const rpi_buffers *b = &net->buffers;
-    int n = rpi_columns(b, count);
-    rp_real *e = b->v[net->slot_count - 1];
-    rpi_fill_rows(net->outputs, n, b->ld, NULL, e);
-    for (int s = 0; s < count; s++) e[k * b->ld + s] = 1;
-    rpi_sweep_back(net, b, n, 0, 1, RPI_PLAIN, NULL);
-    rpi_reach(net, rule, n);
-}
-
-/* The Jacobian rule: curvature = (1/S) sum_s sum_k v_k |J_kw| / c_w, where v is the loss's bound at u_k = T_k. It is added up
-   in a scratch array, and used only when it is finite. */
-static rp_status rpi_jacobian(rp_net *net, const char *who, const rp_rule *rule, int separable, int count) {
-    const rpi_buffers *b = &net->buffers;
-    int n = rpi_columns(b, count), mixes = !separable && rule->bound == RP_BOUND_JENSEN;
-    rp_real *flow = net->row_output;
-    rpi_sink sink;
-    memset(&sink, 0, sizeof sink);
-    sink.take = b->kernels->take_sum;
-    sink.curvature = net->sums;
-    rpi_zero(net->sums, net->parameter_count);
-    for (int k = 0; mixes && k < net->outputs; k++) {
-        rpi_sweep_output(net, rule, count, k);
-        rpi_copy(flow + k * b->ld, b->total, n);
-    }
-    if (mixes) rpi_flow_at_output(net, rule, separable, count, flow);
-    for (int k = 0; k < net->outputs; k++) {
-        rp_real *row = flow + k * b->ld;
-        rp_status status;
-        rpi_sweep_output(net, rule, count, k);
-        rpi_zero(row + (mixes ? count : 0), (mixes ? n - count : n));
-        for (int s = 0; !mixes && s < count; s++) row[s] = net->h[k * b->ld + s] * b->total[s];
-        status = rpi_check_finite(net, who, count, 0, 1, row);
-        if (status) return status;
-        rpi_collect(net, b, count, 0, 1, rule, row, &sink);
-    }
-    if (!rpi_all_finite(net->sums, net->parameter_count))
-        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the curvature is not finite, or too large; nothing was changed",
-                        who);
-    return RP_OK;
-}
-
-/* Checks what can be checked of a batch or data set in memory, before anything is computed. */
+/* >>data
+   Checks what can be checked of a batch or data set in memory, before anything is computed. */
 static rp_status rpi_check_weights(rp_net *net, const char *who, const rp_data *data) {
-    for (int s = 0; data->weights && s < data->count; s++)
+    if (!data->weights) return RP_OK;
+    for (int s = 0; s < data->count; s++)
         if (!rpi_finite(data->weights[s]) || data->weights[s] < 0)
             return rpi_fail(net, RP_ERR_VALUE, "%s: weights[%d] is %g; a weight must be finite and 0 or more", who, s,
                             (double)data->weights[s]);
@@ -3610,10 +3755,10 @@ static rp_status rpi_check_weights(rp_net *net, const char *who, const rp_data *
 }
 
 static rp_status rpi_check_labels(rp_net *net, const char *who, const rp_data *data) {
-    int classes = net->loss == RP_BINARY_CROSS_ENTROPY ? 2 : net->outputs;
-    if (net->loss != RP_SOFTMAX_CROSS_ENTROPY && !(net->loss == RP_BINARY_CROSS_ENTROPY && net->outputs == 1))
+    int classes = rpi_loss_of(net)->classes(net->outputs);
+    if (!classes)
         return rpi_fail(net, RP_ERR_LABEL, "%s: labels do not fit the %s of %d outputs; give targets", who,
-                        rpi_losses[net->loss].name, net->outputs);
+                        rpi_loss_of(net)->name, net->outputs);
     for (int s = 0; s < data->count; s++)
         if (data->labels[s] < 0 || data->labels[s] >= classes)
             return rpi_fail(net, RP_ERR_LABEL, "%s: labels[%d] is %d; it may be 0 to %d", who, s, data->labels[s],
@@ -3623,13 +3768,13 @@ static rp_status rpi_check_labels(rp_net *net, const char *who, const rp_data *d
 
 /* What is not a number passes here, and is found in the loss. */
 static rp_status rpi_check_targets(rp_net *net, const char *who, const rp_data *data) {
+    const rpi_loss *loss = rpi_loss_of(net);
     ptrdiff_t count = (ptrdiff_t)data->count * net->outputs;
-    rp_real most = net->loss == RP_BINARY_CROSS_ENTROPY ? 1 : RPI_REAL_MAX;
-    if (net->loss == RP_SQUARED_ERROR || net->loss == RP_HUBER) return RP_OK;
+    if (loss->least < 0) return RP_OK;
     for (ptrdiff_t i = 0; i < count; i++)
-        if (rpi_finite(data->targets[i]) && (data->targets[i] < 0 || data->targets[i] > most))
-            return rpi_fail(net, RP_ERR_VALUE, "%s: targets[%z] is %g; with the %s it must be 0 or more%s", who, i,
-                            (double)data->targets[i], rpi_losses[net->loss].name, most > 1 ? "" : ", and at most 1");
+        if (rpi_finite(data->targets[i]) && (data->targets[i] < loss->least || data->targets[i] > loss->most))
+            return rpi_fail(net, RP_ERR_VALUE, "%s: targets[%z] is %g; with the %s it must be 0 or more%s", who,
+                            (size_t)i, (double)data->targets[i], loss->name, loss->most > 1 ? "" : ", and at most 1");
     return RP_OK;
 }
 
@@ -3650,31 +3795,21 @@ static rp_status rpi_check_data(rp_net *net, const char *who, const rp_data *dat
     return status ? status : rpi_check_weights(net, who, data);
 }
 
-static rp_status rpi_check_rule(rp_net *net, const char *who, const char *of,
-                                const rp_rule *rule) { /* of: "optimizer.", ... */
-    if ((int)rule->kind < 0 || rule->kind > RP_SAMPLED)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.kind is %d, which is no rp_rule_kind", who, of, (int)rule->kind);
-    if ((int)rule->bound < 0 || rule->bound > RP_BOUND_JENSEN)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.bound is %d, which is no rp_bound_kind", who, of,
-                        (int)rule->bound);
-    if ((int)rule->scale < 0 || rule->scale > RP_SCALE_FAN_IN)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.scale is %d, which is no rp_scale_kind", who, of,
-                        (int)rule->scale);
-    return RP_OK;
+/* Samples into a slot's rows. */
+static void rpi_load_rows(const rpi_buffers *b, const rp_real *rows, int count, int features, rp_real *out) {
+    b->kernels->transpose(rows, features, count, features, out, b->ld, rpi_columns(b, count));
 }
 
 /* Targets, or labels as targets, into d of the last slot. */
 static void rpi_load_targets(const rp_net *net, const rpi_buffers *b, const rp_data *data) {
     rp_real *t = b->d[net->slot_count - 1];
+    int classes = rpi_loss_of(net)->classes(net->outputs);
     if (data->targets) {
         rpi_load_rows(b, data->targets, data->count, net->outputs, t);
         return;
     }
     for (int i = 0; i < net->outputs; i++)
-        for (int s = 0; s < data->count; s++)
-            t[i * b->ld + s] = net->outputs == 1 && net->loss == RP_BINARY_CROSS_ENTROPY
-                                   ? (rp_real)data->labels[s]
-                                   : (rp_real)(data->labels[s] == i);
+        for (int s = 0; s < data->count; s++) t[i * b->ld + s] = rpi_target(data, net->outputs, classes, s, i);
 }
 
 /* Sum over samples of weight times loss; d of the last slot becomes the derivative, h (may be NULL) the second derivative (see
@@ -3697,87 +3832,512 @@ static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const r
     return sum;
 }
 
+/* Columns of [outputs][ld]: times the samples' weights; 0 behind the last. */
 static void rpi_weigh_rows(const rp_net *net, int count, const rp_real *weights, rp_real *x) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count);
     for (int i = 0; i < net->outputs; i++) {
         rp_real *row = x + i * b->ld;
-        for (int s = 0; weights && s < count; s++) row[s] *= weights[s];
-        for (int s = count; s < n; s++) row[s] = 0;
+        if (weights)
+            for (int s = 0; s < count; s++) row[s] *= weights[s];
+        rpi_zero(row + count, n - count);
     }
 }
 
-/* What the curvature of each sample is multiplied by: T_s in the sampled rule. */
-static const rp_real *rpi_weight_of(const rpi_buffers *b, const rp_rule *rule) {
-    return rule && rule->kind == RP_SAMPLED ? b->total : NULL;
+/* >>sweeps
+   Each is written once, over the steps of the tape. n: columns in use, the batch rounded up to whole vectors. */
+
+/* What a forward pass keeps for later ones: nothing; sigma'; sigma' and sigma''. */
+typedef enum rpi_keep { RPI_KEEP_NOTHING, RPI_KEEP_SLOPES, RPI_KEEP_CURVES } rpi_keep;
+
+/* One pass forward and back over a batch: what is asked for, and what it leaves. */
+typedef struct rpi_rule rpi_rule;
+typedef struct rpi_pass {
+    rp_net *net;
+    const char *who;            /* the public function, for messages */
+    const rp_data *batch;       /* NULL: the caller's own loss */
+    int count;                  /* samples */
+    const rp_rule *rule;        /* how curvature is found; NULL: it is not */
+    const rpi_rule *how;        /* that rule's row */
+    const rpi_hessian *hessian; /* of the loss by the outputs */
+    rpi_keep keep;
+    int exact;             /* second derivatives of the loss that are no bounds, for exact products; without a rule */
+    double loss;           /* left: the mean loss */
+    const rp_real *weight; /* left: what each sample's |v x'| counts for; NULL: 1 */
+    const rp_real *summed; /* left: the curvature, added up; NULL: it waits in v of every slot */
+} rpi_pass;
+
+/* A rule of residual partitioning: curvature = (1/S) sum_s sum_k weight_k,s |v_k,s x_s'| / c, k over backward sweeps. */
+struct rpi_rule {
+    int carries_u;    /* forward: u beside y (Equation 11), and sigma'' u in the place of sigma'' */
+    int every_output; /* a sweep of its own for each output; otherwise one, together with the gradient's */
+    rpi_flow flow;    /* of v at activations */
+    void (*begin)(rpi_pass *pass, int k); /* v at the output, in place of the last slot's u if that is carried */
+    const rp_real *(*weigh)(rpi_pass *pass, int k); /* after the sweep; NULL: all 1 */
+};
+
+static rpi_pass rpi_pass_over(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep) {
+    rpi_pass pass;
+    memset(&pass, 0, sizeof pass);
+    pass.net = net;
+    pass.who = who;
+    pass.batch = batch;
+    pass.keep = keep;
+    pass.hessian = rpi_loss_of(net)->hessian;
+    return pass;
+}
+
+/* c of Theorem 2 as generalised by scales; 0 where nothing is trained. */
+static rp_real rpi_scale(const rp_net *net, const rpi_step *step, const rp_rule *rule) {
+    if (!rpi_trains(net, step)) return 0;
+    return rule->scale == RP_SCALE_FAN_IN ? (rp_real)(1 / sqrt((double)step->fan_in + 1)) : 1;
+}
+
+static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rpi_step *step, int n) {
+    rpi_activate_work work;
+    rpi_activate *a = &work.activate;
+    memset(&work, 0, sizeof work);
+    work.b = b;
+    a->kind = step->activation;
+    a->alpha = step->alpha;
+    a->rows = step->outputs;
+    a->n = n;
+    a->ld = b->ld;
+    a->bad = b->bad + i * b->threads;
+    a->y = b->y[step->out] + step->out_row * b->ld;
+    a->slope = b->slope[i];
+    a->second = b->second[i];
+    return work;
+}
+
+/* y of every slot from slot 0 on; for a rule that carries it (pass; may be NULL) u too. */
+static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep keep, const rpi_pass *pass) {
+    int carries_u = pass && pass->how && pass->how->carries_u;
+    memset(b->bad, 0, (size_t)net->step_count * (size_t)b->threads * sizeof *b->bad);
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        rpi_activate_work work = rpi_activate_step(b, i, step, n);
+        rpi_apply_call call = rpi_apply_of(b, step, net->parameters, n);
+        call.x = b->y[step->in];
+        call.y = b->y[step->out];
+        if (carries_u) {
+            call.u = net->live[step->in] ? b->v[step->in] : NULL;
+            call.u_out = b->v[step->out];
+            call.own = rpi_scale(net, step, pass->rule);
+            work.activate.u = call.u_out + step->out_row * b->ld;
+        }
+        step->map->apply(&call);
+        if (keep == RPI_KEEP_NOTHING) work.activate.slope = NULL;
+        if (keep != RPI_KEEP_CURVES && !carries_u) work.activate.second = NULL;
+        if (step->activation) rpi_activate_run(&work);
+    }
+}
+
+/* One sample, whose values are contiguous vectors, for nets all of whose maps can do that; nothing is kept. */
+static void rpi_forward_one(const rp_net *net, const rpi_buffers *b) {
+    memset(b->bad, 0, (size_t)net->step_count * (size_t)b->threads * sizeof *b->bad);
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        rpi_activate_work work = rpi_activate_step(b, i, step, step->outputs);
+        rpi_apply_call call = rpi_apply_of(b, step, net->parameters, 1);
+        call.x = b->y[step->in];
+        call.y = b->y[step->out];
+        step->map->apply_one(&call);
+        work.activate.y = call.y + step->out_row;
+        work.activate.rows = 1;
+        work.activate.slope = work.activate.second = NULL;
+        if (step->activation) rpi_activate_run(&work);
+    }
+}
+
+/* What flows back: d with d, and v by its flow. along (RPI_BENT; may be NULL): v is the derivative of d along this direction, and
+   d, which is in place, does not flow. */
+typedef struct rpi_back {
+    int d, v;
+    rpi_flow flow;
+    const rp_real *along;
+} rpi_back;
+
+/* v_in += A(g)' d, the part of v that comes from the parameters' own change along g */
+static void rpi_back_along(const rp_net *net, const rpi_step *step, int n, const rp_real *g) {
+    const rpi_buffers *b = &net->buffers;
+    rpi_transposed_call call = rpi_transposed_of(b, step, g, n);
+    if (!rpi_trains(net, step)) return;
+    call.d = b->d[step->out];
+    call.d_in = b->v[step->in];
+    call.add = 1;
+    step->map->transposed(&call);
+}
+
+/* From d and v of the last slot to those of every slot above trained parameters (Equation 9). */
+static void rpi_sweep_back(const rp_net *net, int n, rpi_back back) {
+    const rpi_buffers *b = &net->buffers;
+    for (int slot = 0; slot < net->slot_count; slot++) {
+        if (!net->summed[slot] || !net->live[slot]) continue;
+        if (back.d) rpi_fill_rows(net->slot_rows[slot], n, b->ld, NULL, b->d[slot]);
+        if (back.v) rpi_fill_rows(net->slot_rows[slot], n, b->ld, NULL, b->v[slot]);
+    }
+    for (int i = net->step_count - 1; i >= 0; i--) {
+        const rpi_step *step = &net->steps[i];
+        ptrdiff_t row = step->out_row * b->ld;
+        rpi_activate_work work = rpi_activate_step(b, i, step, n);
+        rpi_transposed_call call = rpi_transposed_of(b, step, net->parameters, n);
+        if (!net->live[step->out]) continue;
+        call.d = back.d ? b->d[step->out] : NULL;
+        call.v = back.v ? b->v[step->out] : NULL;
+        work.way = RPI_BACKWARD;
+        work.flow = back.flow;
+        work.d = back.d ? b->d[step->out] + row : NULL;
+        work.v = back.v ? b->v[step->out] + row : NULL;
+        if (back.flow == RPI_BENT) work.activate.second = b->bend[i];
+        if (step->activation) rpi_activate_run(&work);
+        if (!net->live[step->in]) continue;
+        call.d_in = b->d[step->in];
+        call.v_in = b->v[step->in];
+        call.plain = back.flow != RPI_BOUND;
+        call.add = net->summed[step->in];
+        step->map->transposed(&call);
+        if (back.along) rpi_back_along(net, step, n, back.along);
+    }
+}
+
+/* v alone, swept as a derivative is: e = J' r. */
+static void rpi_sweep_vector(const rp_net *net, int n) {
+    rpi_back back = {0, 1, RPI_PLAIN, NULL};
+    rpi_sweep_back(net, n, back);
+}
+
+/* total[s] = sum over the trained parameters of c |dz/dw|, or of the squares, for z with derivatives e: for the rules
+   T_s = sum_l c_l |e_l|_1 (|x_l|_1 + 1). rule NULL: c is 1. */
+static void rpi_reach(const rp_net *net, int n, rp_real *const *e, const rp_rule *rule, int squares) {
+    const rpi_buffers *b = &net->buffers;
+    rpi_zero(b->total, n);
+    for (const rpi_step *step = rpi_next_trained(net, NULL); step; step = rpi_next_trained(net, step)) {
+        rpi_reach_call call;
+        call.b = b;
+        call.step = step;
+        call.n = n;
+        call.squares = squares;
+        call.x = b->y[step->in];
+        call.e = e[step->out];
+        call.c = rule ? rpi_scale(net, step, rule) : 1;
+        call.total = b->total;
+        step->map->reach(&call);
+    }
+}
+
+/* What rpi_collect sums up over the samples, for every trained step: gradient = mean of d x', curvature = mean of v |x|'. */
+typedef struct rpi_terms {
+    rp_real *const *x, *const *d, *const *v; /* of each slot; d or v may be NULL */
+    const rp_real *weight;                   /* curvature: weight[s] |v x'| of each sample's own sum over positions */
+    int squares;                             /* of those, in the place of magnitudes */
+    const rp_rule *rule;                     /* curvature: divided by this rule's scales; NULL: not */
+    int along; /* x is itself a derivative along a direction: 0 where nothing is trained below, and
+                                                the bias's input has none */
+} rpi_terms;
+
+static void rpi_collect(const rp_net *net, int count, const rpi_terms *terms, const rpi_sink *sink) {
+    rp_real mean = 1 / (rp_real)count;
+    for (const rpi_step *step = rpi_next_trained(net, NULL); step; step = rpi_next_trained(net, step)) {
+        rpi_outer_call call;
+        if (terms->along && !net->live[step->in]) continue;
+        call.b = &net->buffers;
+        call.step = step;
+        call.count = count;
+        call.squares = terms->squares;
+        call.bias = step->bias && !terms->along;
+        call.x = terms->x[step->in];
+        call.d = terms->d ? terms->d[step->out] : NULL;
+        call.v = terms->v ? terms->v[step->out] : NULL;
+        call.weight = terms->weight;
+        call.scale = mean;
+        call.scale2 = terms->rule ? mean / rpi_scale(net, step, terms->rule) : mean;
+        call.sink = sink;
+        step->map->outer(&call);
+    }
+}
+
+static rpi_sink rpi_sink_to(void (*take)(const rpi_sink *sink, const rpi_piece *piece), rp_real *gradient,
+                            rp_real *curvature) {
+    rpi_sink sink;
+    memset(&sink, 0, sizeof sink);
+    sink.take = take;
+    sink.gradient = gradient;
+    sink.curvature = curvature;
+    return sink;
+}
+
+static void rpi_zero_frozen(const rp_net *net, rp_real *x) {
+    for (int i = 0; i < net->layer_count; i++) {
+        const rpi_layer *layer = &net->layers[i];
+        if (layer->frozen) rpi_zero(x + layer->weights, layer->weight_count + layer->bias_count);
+    }
+}
+
+/* Finite values. */
+static int rpi_all_finite(const rp_real *x, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (!rpi_finite(x[i])) return 0;
+    return 1;
+}
+
+/* The largest magnitude in some rows; infinite if one is not finite. */
+static rp_real rpi_peak(const rpi_buffers *b, int rows, int n, const rp_real *x) {
+    rpi_int bits = b->kernels->peak(rows, n, x, b->ld);
+    rp_real peak;
+    if (bits > RPI_EXPONENT) bits = RPI_EXPONENT;
+    memcpy(&peak, &bits, sizeof peak);
+    return peak;
+}
+
+static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, const rpi_step *step) {
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); nothing was changed",
+                    who, what, step->layer, rpi_layer_name(&net->layers[step->layer]));
+}
+
+/* Fails with the first layer at which the forward pass left what is finite, if it did. */
+static rp_status rpi_check_forward(const rpi_pass *pass) {
+    rp_net *net = pass->net;
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, pass->count);
+    if (!rpi_finite(rpi_peak(b, net->inputs, n, b->y[0])))
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: an input is not finite; nothing was changed", pass->who);
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        for (ptrdiff_t part = 0; part < b->threads; part++)
+            if (b->bad[i * b->threads + part])
+                return rpi_not_finite(net, pass->who, "a value before the activation", step);
+        if (!rpi_finite(rpi_peak(b, step->outputs, n, b->y[step->out] + step->out_row * b->ld)))
+            return rpi_not_finite(net, pass->who, "a value", step);
+    }
+    return RP_OK;
+}
+
+static rp_real rpi_at_least_one(rp_real x) { return x > 1 ? x : 1; }
+
+/* Before anything is changed: values are finite, and S max|d| max|x|, times the positions that share a weight, which bounds
+   every sum of a gradient, is too; the same for v, whose sums may be divided by c and multiplied by weight[s]. d, v: of each slot,
+   NULL where they are not used. */
+static rp_status rpi_check_sums(const rpi_pass *pass, rp_real *const *d, rp_real *const *v, const rp_real *weight) {
+    rp_net *net = pass->net;
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, pass->count);
+    rp_real weight_peak = weight ? rpi_peak(b, 1, n, weight) : 0;
+    for (const rpi_step *step = rpi_next_trained(net, NULL); step; step = rpi_next_trained(net, step)) {
+        int outputs = net->slot_rows[step->out];
+        rp_real x_peak = rpi_peak(b, net->slot_rows[step->in], n, b->y[step->in]);
+        rp_real d_peak = d ? rpi_peak(b, outputs, n, d[step->out]) : 0;
+        rp_real v_peak = v ? rpi_peak(b, outputs, n, v[step->out]) : 0;
+        rp_real most = (rp_real)pass->count * rpi_at_least_one(x_peak); /* 1: the bias's input */
+        most *= (rp_real)step->map->positions(step);
+        if (!rpi_finite(x_peak)) return rpi_not_finite(net, pass->who, "a value", step);
+        if (!rpi_finite(d_peak) || !rpi_finite(d_peak * most))
+            return rpi_not_finite(net, pass->who, "the gradient", step);
+        most *= (rp_real)sqrt((double)step->fan_in + 1); /* at least 1/c */
+        if (weight) most *= rpi_at_least_one(weight_peak);
+        if (!rpi_finite(v_peak) || !rpi_finite(weight_peak) || !rpi_finite(v_peak * most))
+            return rpi_not_finite(net, pass->who, "the curvature", step);
+    }
+    return RP_OK;
+}
+
+static rp_status rpi_check_finite(const rpi_pass *pass, rp_real *const *d, rp_real *const *v, const rp_real *weight) {
+    const rp_net *net = pass->net;
+    const rpi_buffers *b = &net->buffers;
+    int good = rpi_finite(rpi_peak(b, net->inputs, rpi_columns(b, pass->count), b->y[0]));
+    for (ptrdiff_t i = 0; i < net->step_count * b->threads; i++) good &= !b->bad[i];
+    return good ? rpi_check_sums(pass, d, v, weight) : rpi_check_forward(pass);
+}
+
+/* >>rules */
+
+/* Paths, Algorithm 1: the bound's Hessian times u. */
+static void rpi_begin_paths(rpi_pass *pass, int k) {
+    rp_net *net = pass->net;
+    (void)k;
+    pass->hessian->bound[pass->rule->bound](net, pass->count, net->buffers.v[net->slot_count - 1]);
+}
+
+/* Sampled: a random vector r with the covariance H_f, and after its sweep T_s, since sum_l c_l |e_l| is how far r'y can move. */
+static void rpi_begin_sampled(rpi_pass *pass, int k) {
+    rp_net *net = pass->net;
+    (void)k;
+    pass->hessian->draw(net, pass->count, net->buffers.v[net->slot_count - 1]);
+}
+static const rp_real *rpi_weigh_sampled(rpi_pass *pass, int k) {
+    const rpi_buffers *b = &pass->net->buffers;
+    (void)k;
+    rpi_reach(pass->net, rpi_columns(b, pass->count), b->v, pass->rule, 0);
+    return b->total;
+}
+
+/* Jacobian (poster, Equation 6): e = dy_k/d(each unit), and after its sweep the bound's Hessian times u_k = T_k. A bound that mixes
+   outputs needs all T first. Rows of flow, [outputs][ld]: these products. */
+static int rpi_mixes(const rpi_pass *pass) { return pass->hessian->bound[pass->rule->bound] != rpi_diagonal_times; }
+
+static void rpi_begin_output(rpi_pass *pass, int k) {
+    const rp_net *net = pass->net;
+    const rpi_buffers *b = &net->buffers;
+    rp_real *e = b->v[net->slot_count - 1];
+    rpi_fill_rows(net->outputs, rpi_columns(b, pass->count), b->ld, NULL, e);
+    for (int s = 0; s < pass->count; s++) e[k * b->ld + s] = 1;
+}
+
+static void rpi_flow_of_all(rpi_pass *pass) {
+    rp_net *net = pass->net;
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, pass->count);
+    rp_real *flow = net->row_output;
+    for (int k = 0; k < net->outputs; k++) {
+        rpi_begin_output(pass, k);
+        rpi_sweep_vector(net, n);
+        rpi_reach(net, n, b->v, pass->rule, 0);
+        rpi_copy(flow + k * b->ld, b->total, n);
+    }
+    pass->hessian->bound[pass->rule->bound](net, pass->count, flow);
+}
+
+static void rpi_begin_jacobian(rpi_pass *pass, int k) {
+    if (k == 0 && rpi_mixes(pass)) rpi_flow_of_all(pass);
+    rpi_begin_output(pass, k);
+}
+static const rp_real *rpi_weigh_jacobian(rpi_pass *pass, int k) {
+    rp_net *net = pass->net;
+    const rpi_buffers *b = &net->buffers;
+    int n = rpi_columns(b, pass->count);
+    rp_real *flow = net->row_output + k * b->ld;
+    if (!rpi_mixes(pass)) {
+        rpi_reach(net, n, b->v, pass->rule, 0);
+        for (int s = 0; s < pass->count; s++) flow[s] = net->h[k * b->ld + s] * b->total[s];
+    }
+    rpi_zero(flow + pass->count, n - pass->count);
+    return flow;
+}
+
+static const rpi_rule rpi_rules[] = {
+    /* in the order of rp_rule_kind */
+    {1, 0, RPI_BOUND, rpi_begin_paths, NULL},
+    {0, 1, RPI_PLAIN, rpi_begin_jacobian, rpi_weigh_jacobian},
+    {0, 0, RPI_PLAIN, rpi_begin_sampled, rpi_weigh_sampled},
+};
+
+static rp_status rpi_check_rule(rp_net *net, const char *who, const char *of,
+                                const rp_rule *rule) { /* of: "optimizer.", ... */
+    if ((int)rule->kind < 0 || rule->kind > RP_SAMPLED)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.kind is %d, which is no rp_rule_kind", who, of, (int)rule->kind);
+    if ((int)rule->bound < 0 || rule->bound > RP_BOUND_JENSEN)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.bound is %d, which is no rp_bound_kind", who, of,
+                        (int)rule->bound);
+    if ((int)rule->scale < 0 || rule->scale > RP_SCALE_FAN_IN)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.scale is %d, which is no rp_scale_kind", who, of,
+                        (int)rule->scale);
+    return RP_OK;
+}
+
+/* The rule of a pass; NULL: none. */
+static rp_status rpi_choose_rule(rpi_pass *pass, const rp_rule *rule) {
+    rp_status status = rule ? rpi_check_rule(pass->net, pass->who, "", rule) : RP_OK;
+    if (status) return status;
+    pass->rule = rule;
+    pass->how = rule ? &rpi_rules[rule->kind] : NULL;
+    return RP_OK;
+}
+
+/* >>backward */
+
+/* The curvature of a rule with a sweep for each output, added up in net->sums. */
+static rp_status rpi_sweep_outputs(rpi_pass *pass) {
+    rp_net *net = pass->net;
+    const rpi_buffers *b = &net->buffers;
+    rpi_sink sink = rpi_sink_to(b->kernels->take_sum, NULL, net->sums);
+    rpi_back back = {0, 1, RPI_PLAIN, NULL};
+    rpi_terms terms = {b->y, NULL, b->v, NULL, 0, pass->rule, 0};
+    back.flow = pass->how->flow;
+    rpi_zero(net->sums, net->parameter_count);
+    for (int k = 0; k < net->outputs; k++) {
+        rp_status status;
+        pass->how->begin(pass, k);
+        rpi_sweep_back(net, rpi_columns(b, pass->count), back);
+        terms.weight = pass->how->weigh(pass, k);
+        status = rpi_check_finite(pass, NULL, b->v, terms.weight);
+        if (status) return status;
+        rpi_collect(net, pass->count, &terms, &sink);
+    }
+    pass->summed = net->sums;
+    if (rpi_all_finite(net->sums, net->parameter_count)) return RP_OK;
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the curvature is not finite, or too large; nothing was changed",
+                    pass->who);
 }
 
 /* With d and h of the output in place: everything from there to finite gradient and curvature, which then wait in d and v of
-   every slot (Jacobian: the curvature in net->sums). Changes nothing but scratch. */
-static rp_status rpi_backward_pass(rp_net *net, const char *who, int count, const rp_real *weights, const rp_rule *rule,
-                                   int separable) {
+   every slot, or are added up. Changes nothing but scratch. */
+static rp_status rpi_backward_pass(rpi_pass *pass) {
+    rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
-    int n = rpi_columns(b, count), second = rule && rule->kind != RP_JACOBIAN;
-    rp_real *v = b->v[net->slot_count - 1];
+    const rp_real *weights = pass->batch ? pass->batch->weights : NULL;
+    int last = net->slot_count - 1, together = pass->how && !pass->how->every_output;
+    rpi_back back = {1, 0, RPI_PLAIN, NULL};
     rp_status status;
-    rpi_weigh_rows(net, count, weights, b->d[net->slot_count - 1]);
-    if (rule) rpi_weigh_rows(net, count, weights, net->h);
-    if (second && rule->kind == RP_PATHS) rpi_flow_at_output(net, rule, separable, count, v);
-    if (second && rule->kind == RP_SAMPLED) {
-        if (separable) b->kernels->signs(net->outputs, n, net->h, v, b->ld, &net->random);
-        else rpi_draw_classes(net, count, v);
+    rpi_weigh_rows(net, pass->count, weights, b->d[last]);
+    if (pass->rule) rpi_weigh_rows(net, pass->count, weights, net->h);
+    if (together) {
+        pass->how->begin(pass, 0);
+        rpi_weigh_rows(net, pass->count, NULL, b->v[last]);
+        back.v = 1;
+        back.flow = pass->how->flow;
     }
-    if (second) rpi_weigh_rows(net, count, NULL, v);
-    rpi_sweep_back(net, b, n, 1, second, second && rule->kind == RP_SAMPLED ? RPI_PLAIN : RPI_BOUND, NULL);
-    if (second && rule->kind == RP_SAMPLED) rpi_reach(net, rule, n);
-    status = rpi_check_finite(net, who, count, 1, second, rpi_weight_of(b, rule));
-    if (!status && rule && !second) status = rpi_jacobian(net, who, rule, separable, count);
+    rpi_sweep_back(net, rpi_columns(b, pass->count), back);
+    if (together && pass->how->weigh) pass->weight = pass->how->weigh(pass, 0);
+    status = rpi_check_finite(pass, b->d, together ? b->v : NULL, pass->weight);
+    if (!status && pass->rule && !together) status = rpi_sweep_outputs(pass);
     return status;
 }
 
-/* Forward over a batch, to its loss; its second derivative in net->h for a rule, or (exact) for products. */
-static rp_status rpi_value(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep, int exact,
-                           const rp_rule *rule, double *loss) {
+/* Forward over the batch, to its loss; its second derivative in net->h for a rule, or for exact products. */
+static rp_status rpi_value(rpi_pass *pass) {
+    rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
-    rp_status status = rpi_check_data(net, who, batch, net->batch);
-    if (!status && rule) status = rpi_check_rule(net, who, "", rule);
+    const rp_data *batch = pass->batch;
+    rp_status status = rpi_check_data(net, pass->who, batch, net->batch);
+    if (!status) status = rpi_choose_rule(pass, pass->rule);
     if (status) return status;
+    pass->count = batch->count;
     net->forward_count = 0;
     rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
-    rpi_forward(net, b, rpi_columns(b, batch->count), keep, rule);
-    *loss = rpi_evaluate_loss(net, b, batch, rule || exact ? net->h : NULL, exact) / batch->count;
-    if (rpi_finite_double(*loss) && rpi_finite((rp_real)*loss)) return RP_OK;
-    status = rpi_check_forward(net, who, rpi_columns(b, batch->count));
-    return status ? status : rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; nothing was changed", who, *loss);
+    rpi_forward(net, b, rpi_columns(b, batch->count), pass->keep, pass);
+    pass->loss =
+        rpi_evaluate_loss(net, b, batch, pass->rule || pass->exact ? net->h : NULL, pass->exact) / batch->count;
+    if (rpi_finite_double(pass->loss) && rpi_finite((rp_real)pass->loss)) return RP_OK;
+    status = rpi_check_forward(pass);
+    if (status) return status;
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; nothing was changed", pass->who, pass->loss);
 }
 
-/* Forward, loss and backward over a batch. */
-static rp_status rpi_differentiate(rp_net *net, const char *who, const rp_data *batch, rpi_keep keep,
-                                   const rp_rule *rule, double *loss) {
-    rp_status status = rpi_value(net, who, batch, keep, 0, rule, loss);
-    return status ? status
-                  : rpi_backward_pass(net, who, batch->count, batch->weights, rule, rpi_losses[net->loss].separable);
+/* Forward, loss and backward over the batch. */
+static rp_status rpi_differentiate(rpi_pass *pass) {
+    rp_status status = rpi_value(pass);
+    return status ? status : rpi_backward_pass(pass);
 }
 
-/* From a successful backward pass into the flat arrays. */
-static void rpi_fill_arrays(rp_net *net, int count, const rp_rule *rule) {
-    int second = rule && rule->kind != RP_JACOBIAN;
-    rpi_sink sink;
-    memset(&sink, 0, sizeof sink);
-    sink.take = net->buffers.kernels->take_arrays;
-    sink.gradient = net->gradient;
-    sink.curvature = net->curvature;
-    for (int i = 0; i < net->layer_count; i++) {
-        const rpi_layer *layer = &net->layers[i];
-        ptrdiff_t size = layer->weight_count + layer->bias_count;
-        if (!layer->frozen) continue;
-        rpi_zero(net->gradient + layer->weights, size);
-        if (rule) rpi_zero(net->curvature + layer->weights, size);
-    }
-    rpi_collect(net, &net->buffers, count, 1, second, rule, rpi_weight_of(&net->buffers, rule), &sink);
-    if (rule && !second) rpi_copy(net->curvature, net->sums, net->parameter_count);
+/* Gradient and curvature of a successful pass into a sink, but for a curvature that is added up already. */
+static void rpi_collect_pass(const rpi_pass *pass, const rpi_sink *sink) {
+    const rpi_buffers *b = &pass->net->buffers;
+    rpi_terms terms = {b->y, b->d, NULL, NULL, 0, pass->rule, 0};
+    terms.weight = pass->weight;
+    if (pass->rule && !pass->summed) terms.v = b->v;
+    rpi_collect(pass->net, pass->count, &terms, sink);
+}
+
+/* The same into the flat arrays. */
+static void rpi_fill_arrays(const rpi_pass *pass) {
+    rp_net *net = pass->net;
+    rpi_sink sink = rpi_sink_to(net->buffers.kernels->take_arrays, net->gradient, net->curvature);
+    rpi_zero_frozen(net, net->gradient);
+    if (pass->rule) rpi_zero_frozen(net, net->curvature);
+    rpi_collect_pass(pass, &sink);
+    if (pass->summed) rpi_copy(net->curvature, pass->summed, net->parameter_count);
     net->has_gradient |= 1;
-    if (rule) net->has_curvature |= 1;
+    if (pass->rule) net->has_curvature |= 1;
 }
 
 RP_API rp_rule rp_rule_default(void) {
@@ -3786,16 +4346,20 @@ RP_API rp_rule rp_rule_default(void) {
 }
 
 RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *rule, rp_real *loss) {
-    uint64_t random = net ? net->random : 0;
-    double value;
+    rpi_pass pass;
+    uint64_t random;
     rp_status status = rpi_trainable(net, "rp_backward");
-    if (!status) status = rpi_differentiate(net, "rp_backward", batch, RPI_KEEP_SLOPES, rule, &value);
+    if (status) return status;
+    random = net->random;
+    pass = rpi_pass_over(net, "rp_backward", batch, RPI_KEEP_SLOPES);
+    pass.rule = rule;
+    status = rpi_differentiate(&pass);
     if (status) {
-        if (net) net->random = random;
+        net->random = random;
         return status;
     }
-    rpi_fill_arrays(net, batch->count, rule);
-    if (loss) *loss = (rp_real)value;
+    rpi_fill_arrays(&pass);
+    if (loss) *loss = (rp_real)pass.loss;
     return RP_OK;
 }
 
@@ -3817,35 +4381,46 @@ RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count) {
 
 RP_API const rp_real *rp_output(const rp_net *net) { return net && net->forward_count > 0 ? net->row_output : NULL; }
 
+/* The second derivative of the caller's own loss. */
+static rp_status rpi_check_curvature(rp_net *net, const char *who, int count, const rp_real *h) {
+    ptrdiff_t end = (ptrdiff_t)count * net->outputs;
+    for (ptrdiff_t i = 0; i < end; i++)
+        if (!rpi_finite(h[i]) || h[i] < 0)
+            return rpi_fail(net, RP_ERR_VALUE, "%s: output_curvature[%z] is %g; it must be finite and 0 or more", who,
+                            (size_t)i, (double)h[i]);
+    return RP_OK;
+}
+
 RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature,
                                        const rp_rule *rule) {
     static const char who[] = "rp_backward_from";
     rp_rule chosen = rule ? *rule : rp_rule_default();
     rp_status status = rpi_trainable(net, who);
     const rpi_buffers *b;
+    rpi_pass pass;
     uint64_t random;
     int count;
     if (!status) status = rpi_needs(net, who, "output_gradient", output_gradient);
-    if (!status) status = rpi_check_rule(net, who, "", &chosen);
     if (status) return status;
-    count = net->forward_count;
+    pass = rpi_pass_over(net, who, NULL, RPI_KEEP_SLOPES);
+    pass.hessian = &rpi_diagonal_hessian;
+    status = rpi_check_rule(net, who, "", &chosen);
+    if (!status) status = rpi_choose_rule(&pass, output_curvature ? &chosen : NULL);
+    if (status) return status;
+    count = pass.count = net->forward_count;
     if (count < 1)
         return rpi_fail(net, RP_ERR_ORDER, "%s: no rp_forward came before, or another call has used the net since",
                         who);
-    for (ptrdiff_t i = 0; output_curvature && i < (ptrdiff_t)count * net->outputs; i++)
-        if (!rpi_finite(output_curvature[i]) || output_curvature[i] < 0)
-            return rpi_fail(net, RP_ERR_VALUE, "%s: output_curvature[%z] is %g; it must be finite and 0 or more", who,
-                            i, (double)output_curvature[i]);
+    status = output_curvature ? rpi_check_curvature(net, who, count, output_curvature) : RP_OK;
+    if (status) return status;
     b = &net->buffers;
     net->forward_count = 0;
-    rule = output_curvature ? &chosen : NULL;
-    if (rule && rule->kind == RP_PATHS)
-        rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_SLOPES, rule); /* now with u */
+    if (pass.how && pass.how->carries_u) rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_SLOPES, &pass);
     rpi_load_rows(b, output_gradient, count, net->outputs, b->d[net->slot_count - 1]);
-    if (rule) rpi_load_rows(b, output_curvature, count, net->outputs, net->h);
+    if (output_curvature) rpi_load_rows(b, output_curvature, count, net->outputs, net->h);
     random = net->random;
-    status = rpi_backward_pass(net, who, count, NULL, rule, 1);
-    if (!status) rpi_fill_arrays(net, count, rule);
+    status = rpi_backward_pass(&pass);
+    if (!status) rpi_fill_arrays(&pass);
     else net->random = random;
     return status;
 }
@@ -3858,8 +4433,9 @@ RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, c
    Derivatives along a direction g, exact. t: of a value, Ry (Pearlmutter's R operator); where a second is carried, t2 is half of it:
    jets f(w + a g) = y + a t + a^2 t2 + ... */
 
-/* What the products keep: each slot's Ry, each step's bend, two vectors of parameters. */
-static void rpi_lay_out_tangents(rp_net *net, rpi_arena *arena) {
+/* What the products keep: each slot's Ry, each step's bend, a vector of parameters. */
+static void rpi_lay_out_tangents(rpi_arena *arena, void *context) {
+    rp_net *net = (rp_net *)context;
     rpi_buffers *b = &net->buffers;
     for (int slot = 0; slot < net->slot_count; slot++) {
         rp_real *rows = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
@@ -3876,68 +4452,55 @@ static rp_status rpi_prepare_tangents(rp_net *net, const char *who) {
     return net->tangents.base ? RP_OK : rpi_build_block(net, who, &net->tangents, rpi_lay_out_tangents);
 }
 
-/* A step's part of t = A(g) x + A(w) t, where x is the value (with g's bias) or, for t2, itself a derivative (without). Only what can
-   be other than zero. */
-static void rpi_apply_along(const rp_net *net, const rpi_buffers *b, const rpi_step *step, int n, const rp_real *g,
-                            rp_real *const *x, int value, rp_real *const *t) {
-    rpi_step term = *step;
-    term.bias = value && step->bias;
+/* A step's part of t = A(g) x + A(w) t, where x is the value (with g's bias) or, for t2, itself a derivative (without). Only what
+   can be other than zero. */
+static void rpi_apply_along(const rp_net *net, const rpi_step *step, int n, const rp_real *g, rp_real *const *x,
+                            int value, rp_real *const *t) {
+    const rpi_buffers *b = &net->buffers;
+    rpi_apply_call call = rpi_apply_of(b, step, g, n);
+    call.y = t[step->out];
     if (rpi_trains(net, step) && (value || net->live[step->in])) {
-        step->map->apply(b, &term, g, n, x[step->in], t[step->out], NULL, NULL, 0);
-        term.add = 1;
+        call.bias = value && step->bias;
+        call.x = x[step->in];
+        step->map->apply(&call);
+        call.add = 1;
     }
-    term.bias = 0;
     if (net->live[step->in]) {
-        step->map->apply(b, &term, net->parameters, n, t[step->in], t[step->out], NULL, NULL, 0);
-        term.add = 1;
+        call.p = net->parameters;
+        call.bias = 0;
+        call.x = t[step->in];
+        step->map->apply(&call);
+        call.add = 1;
     }
-    if (!term.add) rpi_fill_rows(step->outputs, n, b->ld, NULL, t[step->out] + step->out_row * b->ld);
+    if (!call.add) rpi_fill_rows(step->outputs, n, b->ld, NULL, call.y + step->out_row * b->ld);
 }
 
-/* t, and t2 or bend (each may be NULL), of every slot above trained parameters. sigma' and sigma'' (bend: sigma'' d) are in place. */
-static void rpi_sweep_tangents(const rp_net *net, const rpi_buffers *b, int n, const rp_real *g, rp_real *const *t,
-                               rp_real *const *t2, rp_real *const *bend) {
+/* t, and t2 or bend (each may be NULL), of every slot above trained parameters. sigma' and sigma'' (bend: sigma'' d) are in
+   place. */
+static void rpi_sweep_tangents(const rp_net *net, int n, const rp_real *g, rp_real *const *t, rp_real *const *t2,
+                               rp_real *const *bend) {
+    const rpi_buffers *b = &net->buffers;
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         ptrdiff_t row = step->out_row * b->ld;
         rpi_activate_work work;
         if (!net->live[step->out]) continue;
-        rpi_apply_along(net, b, step, n, g, b->y, 1, t);
-        if (t2) rpi_apply_along(net, b, step, n, g, t, 0, t2);
+        rpi_apply_along(net, step, n, g, b->y, 1, t);
+        if (t2) rpi_apply_along(net, step, n, g, t, 0, t2);
         if (!step->activation) continue;
         work = rpi_activate_step(b, i, step, n);
         work.way = RPI_TANGENT;
-        work.v = t[step->out] + row;
-        work.d = t2 ? t2[step->out] + row : NULL;
+        work.t = t[step->out] + row;
+        work.t2 = t2 ? t2[step->out] + row : NULL;
         work.bend = bend ? bend[i] : NULL;
         rpi_activate_run(&work);
     }
 }
 
-/* x = H_f x for each sample, H_f the loss's Hessian by the outputs: diag(h), for softmax diag(h) - h h' / sum(h). */
-static void rpi_loss_hessian(const rp_net *net, int n, rp_real *x) {
-    const rpi_buffers *b = &net->buffers;
-    ptrdiff_t ld = b->ld, end = net->outputs * ld;
-    if (rpi_losses[net->loss].separable) {
-        b->kernels->weigh(net->outputs, n, x, ld, net->h, ld, 0);
-        return;
-    }
-    for (int s = 0; s < n; s++) {
-        const rp_real *h = net->h + s;
-        rp_real total = 0, mean = 0;
-        for (ptrdiff_t i = 0; i < end; i += ld) {
-            total += h[i];
-            mean += h[i] * x[i + s];
-        }
-        mean = total > 0 ? mean / total : 0;
-        for (ptrdiff_t i = 0; i < end; i += ld) x[i + s] = h[i] * (x[i + s] - mean);
-    }
-}
-
 static double rpi_dot_outputs(const rp_net *net, int count, const rp_real *x, const rp_real *y) {
+    ptrdiff_t ld = net->buffers.ld;
     double sum = 0;
-    for (int i = 0; i < net->outputs; i++, x += net->buffers.ld, y += net->buffers.ld)
-        sum += net->buffers.kernels->dot(count, x, y);
+    for (int i = 0; i < net->outputs; i++) sum += net->buffers.kernels->dot(count, x + i * ld, y + i * ld);
     return sum;
 }
 
@@ -3945,18 +4508,12 @@ static double rpi_dot_outputs(const rp_net *net, int count, const rp_real *x, co
 static rp_status rpi_check_vector(rp_net *net, const char *who, const char *what, const rp_real *x) {
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
-        for (ptrdiff_t at = layer->weights; !layer->frozen && at < layer->biases + layer->bias_count; at++)
+        if (layer->frozen) continue;
+        for (ptrdiff_t at = layer->weights; at < layer->biases + layer->bias_count; at++)
             if (!rpi_finite(x[at]))
-                return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s[%z] is %g", who, what, at, (double)x[at]);
+                return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s[%z] is %g", who, what, (size_t)at, (double)x[at]);
     }
     return RP_OK;
-}
-
-static void rpi_zero_frozen(const rp_net *net, rp_real *x) {
-    for (int i = 0; i < net->layer_count; i++) {
-        const rpi_layer *layer = &net->layers[i];
-        if (layer->frozen) rpi_zero(x + layer->weights, (layer->weight_count + layer->bias_count));
-    }
 }
 
 /* The guards of a tool that takes a batch and a vector (which may be of another name, or none). */
@@ -3969,36 +4526,46 @@ static rp_status rpi_tool(rp_net *net, const char *who, const rp_data *batch, co
     return status || !name ? status : rpi_check_vector(net, who, name, x);
 }
 
-/* g'grad f and g'Hg, with y, sigma', sigma'' and the loss's d and h in place: forward only. */
-static rp_status rpi_directional(rp_net *net, const char *who, int count, const rp_real *weights, const rp_real *g,
-                                 double *first, double *second) {
+/* A pass that leaves y, sigma', sigma'' and the loss's exact Hessian in net->h. */
+static rp_status rpi_expand_forward(rpi_pass *pass) {
+    pass->keep = RPI_KEEP_CURVES;
+    pass->exact = 1;
+    return rpi_value(pass);
+}
+
+/* g'grad f and g'Hg, with those and d in place: forward only. */
+static rp_status rpi_directional(const rpi_pass *pass, const rp_real *g, double *first, double *second) {
+    rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
-    int n = rpi_columns(b, count), last = net->slot_count - 1;
+    int count = pass->count, last = net->slot_count - 1;
     rp_real *d = net->row_output, *t = b->v[last];
     ptrdiff_t size = net->outputs * b->ld;
     *first = *second = 0;
     if (!net->live[last]) return RP_OK;
-    rpi_weigh_rows(net, count, weights, b->d[last]);
-    rpi_weigh_rows(net, count, weights, net->h);
+    rpi_weigh_rows(net, count, pass->batch->weights, b->d[last]);
+    rpi_weigh_rows(net, count, pass->batch->weights, net->h);
     rpi_copy(d, b->d[last], size);
-    rpi_sweep_tangents(net, b, n, g, b->v, b->d, NULL);
+    rpi_sweep_tangents(net, rpi_columns(b, count), g, b->v, b->d, NULL);
     *first = rpi_dot_outputs(net, count, d, t) / count;
     *second = 2 * rpi_dot_outputs(net, count, d, b->d[last]);
     rpi_copy(d, t, size);
-    rpi_loss_hessian(net, n, t);
+    pass->hessian->times(net, count, t);
     *second = (*second + rpi_dot_outputs(net, count, d, t)) / count;
     if (rpi_finite_double(*first) && rpi_finite_double(*second)) return RP_OK;
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the derivatives along the direction are %g and %g", who, *first,
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the derivatives along the direction are %g and %g", pass->who, *first,
                     *second);
 }
 
 RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first,
                                 rp_real *second) {
     static const char who[] = "rp_directional";
-    double loss, a, b;
+    rpi_pass pass;
+    double a, b;
     rp_status status = rpi_tool(net, who, batch, "direction", direction, NULL, NULL);
-    if (!status) status = rpi_value(net, who, batch, RPI_KEEP_CURVES, 1, NULL, &loss);
-    if (!status) status = rpi_directional(net, who, batch->count, batch->weights, direction, &a, &b);
+    if (status) return status;
+    pass = rpi_pass_over(net, who, batch, RPI_KEEP_CURVES);
+    status = rpi_expand_forward(&pass);
+    if (!status) status = rpi_directional(&pass, direction, &a, &b);
     if (status) return status;
     if (!rpi_finite((rp_real)a) || !rpi_finite((rp_real)b))
         return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the derivatives along the direction are %g and %g: too large", who,
@@ -4008,51 +4575,45 @@ RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real
     return RP_OK;
 }
 
-/* Everything at the present point that products need: y, sigma', the loss's Hessian in net->h; for those with H, d and sigma'' d. */
-static rp_status rpi_expand(rp_net *net, const char *who, const rp_data *batch, int gauss_newton) {
+/* Everything at the present point that products need: y, sigma', H_f in net->h; for those with H also d and sigma'' d. */
+static rp_status rpi_expand(rpi_pass *pass, int gauss_newton) {
+    rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
-    int n = 0;
-    double loss;
-    rp_status status = rpi_prepare_tangents(net, who);
-    if (!status) status = rpi_value(net, who, batch, RPI_KEEP_CURVES, 1, NULL, &loss);
+    rpi_back back = {1, 0, RPI_FOLDED, NULL};
+    rp_status status = rpi_prepare_tangents(net, pass->who);
+    if (!status) status = rpi_expand_forward(pass);
     if (status) return status;
-    n = rpi_columns(b, batch->count);
-    rpi_weigh_rows(net, batch->count, batch->weights, net->h);
-    rpi_weigh_rows(net, batch->count, batch->weights, b->d[net->slot_count - 1]);
-    if (!gauss_newton) rpi_sweep_back(net, b, n, 1, 0, RPI_FOLDED, NULL);
-    return rpi_check_finite(net, who, batch->count, !gauss_newton, 0, NULL);
+    rpi_weigh_rows(net, pass->count, pass->batch->weights, net->h);
+    rpi_weigh_rows(net, pass->count, pass->batch->weights, b->d[net->slot_count - 1]);
+    if (!gauss_newton) rpi_sweep_back(net, rpi_columns(b, pass->count), back);
+    return rpi_check_finite(pass, gauss_newton ? NULL : b->d, NULL, NULL);
 }
 
 /* out = mean over the samples of (v y' + d r'), r = Ry; the second part only with H. */
 static void rpi_collect_product(const rp_net *net, int count, int gauss_newton, rp_real *out) {
     const rpi_buffers *b = &net->buffers;
-    rp_real mean = 1 / (rp_real)count;
-    rpi_sink sink;
-    memset(&sink, 0, sizeof sink);
-    sink.gradient = out;
+    rpi_sink whole = rpi_sink_to(b->kernels->take_arrays, out, NULL),
+             more = rpi_sink_to(b->kernels->take_sum, out, NULL);
+    rpi_terms values = {b->y, b->v, NULL, NULL, 0, NULL, 0}, tangents = {b->r, b->d, NULL, NULL, 0, NULL, 1};
     rpi_zero_frozen(net, out);
-    for (int i = 0; i < net->step_count; i++) {
-        rpi_step step = net->steps[i];
-        if (!rpi_trains(net, &step) || !step.collects) continue;
-        sink.take = b->kernels->take_arrays;
-        step.map->outer(b, &step, count, b->y[step.in], b->v[step.out], NULL, NULL, 0, mean, mean, &sink);
-        if (gauss_newton || !net->live[step.in]) continue;
-        sink.take = b->kernels->take_sum;
-        step.bias = 0; /* its input is 1 whatever the direction */
-        step.map->outer(b, &step, count, b->r[step.in], b->d[step.out], NULL, NULL, 0, mean, mean, &sink);
-    }
+    rpi_collect(net, count, &values, &whole);
+    if (!gauss_newton) rpi_collect(net, count, &tangents, &more);
 }
 
 /* net->sums = H g or G g, after rpi_expand. */
 static rp_status rpi_multiply(rp_net *net, const char *who, int count, int gauss_newton, const rp_real *g) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count), last = net->slot_count - 1;
+    rpi_back back = {0, 1, RPI_PLAIN, NULL};
+    if (!gauss_newton) {
+        back.flow = RPI_BENT;
+        back.along = g;
+    }
     if (net->live[last]) {
-        rpi_sweep_tangents(net, b, n, g, b->r, NULL, gauss_newton ? NULL : b->bend);
+        rpi_sweep_tangents(net, n, g, b->r, NULL, gauss_newton ? NULL : b->bend);
         rpi_copy(b->v[last], b->r[last], net->outputs * b->ld);
-        rpi_loss_hessian(net, n, b->v[last]);
-        if (gauss_newton) rpi_sweep_back(net, b, n, 0, 1, RPI_PLAIN, NULL);
-        else rpi_sweep_back(net, b, n, 0, 1, RPI_BENT, g);
+        rpi_loss_of(net)->hessian->times(net, count, b->v[last]);
+        rpi_sweep_back(net, n, back);
     }
     rpi_collect_product(net, count, gauss_newton, net->sums);
     if (rpi_all_finite(net->sums, net->parameter_count)) return RP_OK;
@@ -4062,8 +4623,11 @@ static rp_status rpi_multiply(rp_net *net, const char *who, int count, int gauss
 
 static rp_status rpi_product_with(rp_net *net, const char *who, const rp_data *batch, int gauss_newton,
                                   const rp_real *v, rp_real *out) {
+    rpi_pass pass;
     rp_status status = rpi_tool(net, who, batch, "v", v, "out", out);
-    if (!status) status = rpi_expand(net, who, batch, gauss_newton);
+    if (status) return status;
+    pass = rpi_pass_over(net, who, batch, RPI_KEEP_CURVES);
+    status = rpi_expand(&pass, gauss_newton);
     if (!status) status = rpi_multiply(net, who, batch->count, gauss_newton, v);
     if (!status) rpi_copy(out, net->sums, net->parameter_count);
     return status;
@@ -4077,12 +4641,12 @@ RP_API rp_status rp_gauss_newton_vector(rp_net *net, const rp_data *batch, const
 
 /* >>diagonals */
 
-/* A stack of dense layers and activations: each step reads the slot before its own, which nothing else does. */
+/* A stack: each step reads the slot before its own, which nothing else does, and each row of it is a unit. */
 static int rpi_stack(const rp_net *net) {
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         if (step->in != i || step->out != i + 1 || step->add || step->inputs != net->slot_rows[i]) return 0;
-        if (step->map != &rpi_dense_map && step->map != &rpi_copy_map) return 0;
+        if (!step->map->stacks) return 0;
     }
     return 1;
 }
@@ -4112,16 +4676,20 @@ static rp_status rpi_form_matrix(rp_net *net, const char *who, int count, int ga
 
 RP_API rp_status rp_hessian_matrix(rp_net *net, const rp_data *batch, size_t most, rp_real *out) {
     static const char who[] = "rp_hessian_matrix";
+    rpi_pass pass;
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, "out", out);
-    if (!status && (size_t)net->parameter_count > most)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: the net has %z parameters, but most is %z", who, net->parameter_count,
-                        most);
-    if (!status) status = rpi_expand(net, who, batch, 0);
+    if (status) return status;
+    if ((size_t)net->parameter_count > most)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: the net has %z parameters, but most is %z", who,
+                        (size_t)net->parameter_count, most);
+    pass = rpi_pass_over(net, who, batch, RPI_KEEP_CURVES);
+    status = rpi_expand(&pass, 0);
     return status ? status : rpi_form_matrix(net, who, batch->count, 0, out, net->parameter_count);
 }
 
-static void rpi_lay_out_recursion(const rp_net *net, rpi_arena *arena, rpi_recursion *r) {
+static void rpi_claim_recursion(const rp_net *net, rpi_arena *arena, rpi_recursion *r) {
     int widest = net->outputs;
+    memset(r, 0, sizeof *r);
     if (!rpi_stack(net)) {
         r->diagonal = rpi_claim_reals(arena, net->parameter_count);
         return;
@@ -4136,44 +4704,32 @@ static void rpi_lay_out_recursion(const rp_net *net, rpi_arena *arena, rpi_recur
 }
 
 /* S becomes W' S W, as (W' S) turned, then W' of that. */
-static void rpi_recursion_below(const rp_net *net, const rpi_step *step, rpi_recursion *r) {
+static void rpi_recursion_below(const rp_net *net, const rpi_step *step, const rpi_recursion *r) {
     const rpi_buffers *b = &net->buffers;
-    rpi_product q;
-    memset(&q, 0, sizeof q);
-    q.m = step->inputs;
-    q.k = step->outputs;
-    q.a = net->parameters + step->weights;
-    q.a_row = 1;
-    q.a_column = step->inputs;
-    q.ldb = q.ldc = r->ld;
-    q.a_packed = b->a_packed;
-    q.n = rpi_columns(b, step->outputs);
-    q.b = r->s;
-    q.c = r->left;
-    b->kernels->product(&q);
-    q.n = rpi_columns(b, step->inputs);
-    q.b = r->turned;
-    q.c = r->s;
-    b->kernels->transpose(r->left, r->ld, step->inputs, step->outputs, r->turned, r->ld, q.n);
-    b->kernels->product(&q);
+    int inputs = rpi_columns(b, step->inputs);
+    rpi_transposed_call call = rpi_transposed_of(b, step, net->parameters, rpi_columns(b, step->outputs));
+    call.ld = r->ld;
+    call.d = r->s;
+    call.d_in = r->left;
+    step->map->transposed(&call);
+    b->kernels->transpose(r->left, r->ld, step->inputs, step->outputs, r->turned, r->ld, inputs);
+    call.n = inputs;
+    call.d = r->turned;
+    call.d_in = r->s;
+    step->map->transposed(&call);
 }
 
-/* out = H_f of sample s, rows ld_out apart */
-static void rpi_sample_hessian(const rp_net *net, ptrdiff_t s, rp_real *out, ptrdiff_t ld_out) {
-    ptrdiff_t ld = net->buffers.ld, outputs = net->outputs;
-    const rp_real *h = net->h + s;
-    rp_real total = 0;
-    for (ptrdiff_t i = 0; i < outputs; i++) total += h[i * ld];
-    for (ptrdiff_t i = 0; i < outputs; i++)
-        for (ptrdiff_t k = 0; k < outputs; k++) {
-            rp_real mixed = rpi_losses[net->loss].separable || !(total > 0) ? 0 : h[i * ld] * (h[k * ld] / total);
-            out[i * ld_out + k] = (i == k ? h[i * ld] : 0) - mixed;
-        }
+/* out = H_f of sample s, rows ld apart */
+static void rpi_sample_hessian(const rp_net *net, ptrdiff_t s, rp_real *out, ptrdiff_t ld) {
+    const rpi_hessian *hessian = rpi_loss_of(net)->hessian;
+    rp_real total = rpi_total_of(net, s);
+    for (int i = 0; i < net->outputs; i++)
+        for (int k = 0; k < net->outputs; k++) out[i * ld + k] = hessian->entry(net, s, i, k, total);
 }
 
 /* S, the Hessian of sample s by the values before a step's activation: from the step above S = diag(sigma') W' S W diag(sigma') +
    diag(sigma'' d). The second derivative by W_ij is S_ii y_j^2: v = the diagonal of S. */
-static void rpi_recur(const rp_net *net, ptrdiff_t s, rpi_recursion *r) {
+static void rpi_recur(const rp_net *net, ptrdiff_t s, const rpi_recursion *r) {
     const rpi_buffers *b = &net->buffers;
     rpi_sample_hessian(net, s, r->s, r->ld);
     for (int i = net->step_count - 1; i >= 0 && net->live[i + 1]; i--) {
@@ -4186,128 +4742,111 @@ static void rpi_recur(const rp_net *net, ptrdiff_t s, rpi_recursion *r) {
         }
         if (rpi_trains(net, step))
             for (ptrdiff_t a = 0; a < n; a++) b->v[i + 1][a * b->ld + s] = r->s[a * ld + a];
-        if (net->live[i] && step->map == &rpi_dense_map) rpi_recursion_below(net, step, r);
+        if (net->live[i]) rpi_recursion_below(net, step, r);
     }
 }
 
 /* net->sums = mean over the samples of v (y^2)' */
 static void rpi_collect_squares(const rp_net *net, int count) {
     const rpi_buffers *b = &net->buffers;
-    rp_real mean = 1 / (rp_real)count;
-    int n = rpi_columns(b, count);
-    rpi_sink sink;
-    memset(&sink, 0, sizeof sink);
-    sink.take = b->kernels->take_arrays;
-    sink.gradient = net->sums;
-    rpi_zero_frozen(net, net->sums);
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        if (!rpi_trains(net, step)) continue;
-        rpi_copy(b->r[i], b->y[i], rpi_slot_rows(net, i) * b->ld);
-        b->kernels->weigh(net->slot_rows[i], n, b->r[i], b->ld, b->r[i], b->ld, 0);
-        step->map->outer(b, step, count, b->r[i], b->v[i + 1], NULL, NULL, 0, mean, mean, &sink);
+    rpi_sink sink = rpi_sink_to(b->kernels->take_arrays, net->sums, NULL);
+    rpi_terms terms = {b->r, b->v, NULL, NULL, 0, NULL, 0};
+    for (const rpi_step *step = rpi_next_trained(net, NULL); step; step = rpi_next_trained(net, step)) {
+        rp_real *squares = b->r[step->in];
+        int rows = net->slot_rows[step->in];
+        rpi_copy(squares, b->y[step->in], rows * b->ld);
+        b->kernels->weigh(rows, rpi_columns(b, count), squares, b->ld, squares, b->ld, 0);
     }
+    rpi_zero_frozen(net, net->sums);
+    rpi_collect(net, count, &terms, &sink);
 }
 
-static rp_status rpi_check_sums(rp_net *net, const char *who, const char *what) {
+static rp_status rpi_finite_result(rp_net *net, const char *who, const char *what) {
     if (rpi_all_finite(net->sums, net->parameter_count)) return RP_OK;
     return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large", who, what);
-}
-
-/* Memory for one call: a layout runs for its size, then on this block. */
-static rp_status rpi_temporary(rp_net *net, const char *who, rpi_block *block, rpi_arena *arena) {
-    if (arena->overflow)
-        return rpi_fail(net, RP_ERR_OVERFLOW, "%s: its matrices need more memory than can be addressed", who);
-    if (!rpi_block_new(&net->memory, block, arena->used))
-        return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes", who, arena->used);
-    arena->base = block->base;
-    arena->used = 0;
-    return RP_OK;
 }
 
 /* By a product for each parameter. */
 static rp_status rpi_product_diagonal(rp_net *net, const char *who, int count, rp_real *diagonal) {
     ptrdiff_t n = net->parameter_count;
-    rp_status status = RP_OK;
     rpi_zero(net->spare, n);
-    for (ptrdiff_t i = 0; !status && i < n; i++) {
-        status = rpi_multiply_unit(net, who, count, 0, i);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        rp_status status = rpi_multiply_unit(net, who, count, 0, i);
+        if (status) return status;
         diagonal[i] = net->sums[i];
     }
     rpi_copy(net->sums, diagonal, n);
-    return status;
+    return RP_OK;
 }
 
 /* net->sums = the diagonal of H */
-static rp_status rpi_hessian_diagonal(rp_net *net, const char *who, const rp_data *batch, rpi_recursion *r) {
-    rp_status status = rpi_expand(net, who, batch, 0);
-    int stack = rpi_stack(net);
-    if (!status && !stack) status = rpi_product_diagonal(net, who, batch->count, r->diagonal);
+static rp_status rpi_hessian_diagonal(rpi_pass *pass, const rpi_recursion *r) {
+    rp_net *net = pass->net;
+    rp_status status = rpi_expand(pass, 0);
     if (status) return status;
-    for (int s = 0; s < batch->count && stack; s++) rpi_recur(net, s, r);
-    if (stack) rpi_collect_squares(net, batch->count);
-    return rpi_check_sums(net, who, "the diagonal");
+    if (rpi_stack(net)) {
+        for (int s = 0; s < pass->count; s++) rpi_recur(net, s, r);
+        rpi_collect_squares(net, pass->count);
+    } else {
+        status = rpi_product_diagonal(net, pass->who, pass->count, r->diagonal);
+    }
+    return status ? status : rpi_finite_result(net, pass->who, "the diagonal");
+}
+
+/* The recursion's memory for one call. */
+typedef struct rpi_diagonal_call {
+    const rp_net *net;
+    rpi_recursion recursion;
+} rpi_diagonal_call;
+static void rpi_lay_out_diagonal(rpi_arena *arena, void *context) {
+    rpi_diagonal_call *call = (rpi_diagonal_call *)context;
+    rpi_claim_recursion(call->net, arena, &call->recursion);
 }
 
 RP_API rp_status rp_hessian_diagonal(rp_net *net, const rp_data *batch, rp_real *out) {
     static const char who[] = "rp_hessian_diagonal";
-    rpi_recursion r;
-    rpi_arena arena = {NULL, 0, 0};
+    rpi_diagonal_call call;
     rpi_block block = {NULL, NULL, 0};
+    rpi_pass pass;
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, "out", out);
     if (!status) status = rpi_check_data(net, who, batch, net->batch);
     if (status) return status;
-    rpi_lay_out_recursion(net, &arena, &r);
-    status = rpi_temporary(net, who, &block, &arena);
+    call.net = net;
+    status = rpi_temporary(net, who, &block, rpi_lay_out_diagonal, &call);
     if (status) return status;
-    rpi_lay_out_recursion(net, &arena, &r);
-    status = rpi_hessian_diagonal(net, who, batch, &r);
+    pass = rpi_pass_over(net, who, batch, RPI_KEEP_CURVES);
+    status = rpi_hessian_diagonal(&pass, &call.recursion);
     if (!status) rpi_copy(out, net->sums, net->parameter_count);
     rpi_block_free(&net->memory, &block);
     return status;
 }
 
-/* sum = (1/S) sum_s weight[s] (each sample's own v y')^2 into net->sums, added up */
+/* net->sums += mean over the samples of (each sample's own v y')^2 */
 static void rpi_collect_own_squares(const rp_net *net, int count, rp_real *const *v) {
     const rpi_buffers *b = &net->buffers;
-    rpi_sink sink;
-    memset(&sink, 0, sizeof sink);
-    sink.take = b->kernels->take_sum;
-    sink.curvature = net->sums;
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        if (rpi_trains(net, step) && step->collects)
-            step->map->outer(b, step, count, b->y[step->in], NULL, v[step->out], b->ones, 1, 1, 1 / (rp_real)count,
-                             &sink);
-    }
-}
-
-/* Column k of a factor C of the loss's Hessian, C C' = H_f: sqrt(h_k) e_k, for softmax sqrt(h_k) (e_k - h / sum(h)). */
-static void rpi_factor_column(const rp_net *net, int count, int k, rp_real *e) {
-    const rpi_buffers *b = &net->buffers;
-    ptrdiff_t ld = b->ld, end = net->outputs * ld, at = k * ld;
-    rpi_fill_rows(net->outputs, rpi_columns(b, count), ld, NULL, e);
-    for (ptrdiff_t s = 0; s < count; s++) {
-        rp_real root = RPI_MATH(sqrt)(net->h[at + s]), total = 0;
-        for (ptrdiff_t i = s; i < end && !rpi_losses[net->loss].separable; i += ld) total += net->h[i];
-        for (ptrdiff_t i = s; i < end && total > 0; i += ld) e[i] = -root * (net->h[i] / total);
-        e[at + s] += root;
-    }
+    rpi_sink sink = rpi_sink_to(b->kernels->take_sum, NULL, net->sums);
+    rpi_terms terms = {b->y, NULL, v, NULL, 1, NULL, 0};
+    terms.weight = b->ones;
+    rpi_collect(net, count, &terms, &sink);
 }
 
 RP_API rp_status rp_gauss_newton_diagonal(rp_net *net, const rp_data *batch, rp_real *out) {
     static const char who[] = "rp_gauss_newton_diagonal";
-    const rpi_buffers *b = net ? &net->buffers : NULL;
+    rpi_pass pass;
+    rp_real *output;
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, "out", out);
-    if (!status) status = rpi_expand(net, who, batch, 1);
     if (status) return status;
+    pass = rpi_pass_over(net, who, batch, RPI_KEEP_CURVES);
+    status = rpi_expand(&pass, 1);
+    if (status) return status;
+    output = net->buffers.v[net->slot_count - 1];
     rpi_zero(net->sums, net->parameter_count);
     for (int k = 0; k < net->outputs && net->live[net->slot_count - 1]; k++) {
-        rpi_factor_column(net, batch->count, k, b->v[net->slot_count - 1]);
-        rpi_sweep_back(net, b, rpi_columns(b, batch->count), 0, 1, RPI_PLAIN, NULL);
-        rpi_collect_own_squares(net, batch->count, b->v);
+        pass.hessian->factor(net, batch->count, k, output);
+        rpi_sweep_vector(net, rpi_columns(&net->buffers, batch->count));
+        rpi_collect_own_squares(net, batch->count, net->buffers.v);
     }
-    status = rpi_check_sums(net, who, "the diagonal");
+    status = rpi_finite_result(net, who, "the diagonal");
     if (!status) rpi_copy(out, net->sums, net->parameter_count);
     return status;
 }
@@ -4315,31 +4854,29 @@ RP_API rp_status rp_gauss_newton_diagonal(rp_net *net, const rp_data *batch, rp_
 /* >>samples */
 
 /* Gradients in d of every slot, and in b->total each sample's own |gradient|^2. */
-static rp_status rpi_square_norms(rp_net *net, const char *who, const rp_data *batch) {
+static rp_status rpi_square_norms(rpi_pass *pass) {
+    rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
-    int n = 0;
-    double loss;
-    rp_status status = rpi_differentiate(net, who, batch, RPI_KEEP_SLOPES, NULL, &loss);
+    rp_status status = rpi_differentiate(pass);
     if (status) return status;
-    n = rpi_columns(b, batch->count);
-    rpi_zero(b->total, n);
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        if (rpi_trains(net, step) && step->collects)
-            step->map->reach(b, step, n, b->y[step->in], b->d[step->out], 1, 1, b->total);
-    }
-    for (int s = 0; s < batch->count; s++)
+    rpi_reach(net, rpi_columns(b, pass->count), b->d, NULL, 1);
+    for (int s = 0; s < pass->count; s++)
         if (!rpi_finite(b->total[s]))
-            return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the gradient's square is not finite at sample %d", who, s);
+            return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the gradient's square is not finite at sample %d", pass->who,
+                            s);
     return RP_OK;
 }
 
 RP_API rp_status rp_sample_gradient_norms(rp_net *net, const rp_data *batch, rp_real *norms) {
     static const char who[] = "rp_sample_gradient_norms";
+    rpi_pass pass;
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, "norms", norms);
-    if (!status) status = rpi_square_norms(net, who, batch);
-    for (int s = 0; !status && s < batch->count; s++) norms[s] = RPI_MATH(sqrt)(net->buffers.total[s]);
-    return status;
+    if (status) return status;
+    pass = rpi_pass_over(net, who, batch, RPI_KEEP_SLOPES);
+    status = rpi_square_norms(&pass);
+    if (status) return status;
+    for (int s = 0; s < batch->count; s++) norms[s] = RPI_MATH(sqrt)(net->buffers.total[s]);
+    return RP_OK;
 }
 
 /* variance = sum_s (g_s - g)^2 / (S - 1) = (sum_s g_s^2 - S g^2) / (S - 1), where sums holds g and then the mean of the squares */
@@ -4353,26 +4890,27 @@ static rp_status rpi_sample_variance(rp_net *net, const char *who, int count) {
         rp_real rest = net->sums[i] - net->spare[i] * net->spare[i];
         net->sums[i] = rest < 0 ? 0 : scale * rest; /* rounding can leave a little less than 0 */
     }
-    return rpi_check_sums(net, who, "the variance");
+    return rpi_finite_result(net, who, "the variance");
 }
 
 RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *noise, rp_real *variance) {
     static const char who[] = "rp_gradient_noise";
     double squares = 0, mean, spread;
+    rpi_pass pass;
     rpi_sink sink;
     int count;
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, "noise", noise);
     if (!status && variance) status = rpi_prepare_tangents(net, who);
-    if (!status) status = rpi_square_norms(net, who, batch);
+    if (status) return status;
+    pass = rpi_pass_over(net, who, batch, RPI_KEEP_SLOPES);
+    status = rpi_square_norms(&pass);
     if (status) return status;
     count = batch->count;
     if (count < 2) return rpi_fail(net, RP_ERR_VALUE, "%s: data.count is 1; noise needs 2 samples or more", who);
     for (int s = 0; s < count; s++) squares += (double)net->buffers.total[s];
-    memset(&sink, 0, sizeof sink);
-    sink.take = net->buffers.kernels->take_arrays;
-    sink.gradient = net->sums;
+    sink = rpi_sink_to(net->buffers.kernels->take_arrays, net->sums, NULL);
     rpi_zero_frozen(net, net->sums);
-    rpi_collect(net, &net->buffers, count, 1, 0, NULL, NULL, &sink);
+    rpi_collect_pass(&pass, &sink);
     mean = net->buffers.kernels->dot(net->parameter_count, net->sums, net->sums);
     spread = (squares - count * mean) / (count - 1);
     spread = spread > 0 ? spread : 0;
@@ -4391,13 +4929,14 @@ RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *
 
 /* Rows for one sample's factors. */
 typedef struct rpi_factors {
+    const rp_net *net;
     rp_real *d, *y, *states;
 } rpi_factors;
 
-static void rpi_lay_out_factors(const rp_net *net, rpi_arena *arena, rpi_factors *rows) {
+static void rpi_lay_out_factors(rpi_arena *arena, void *context) {
+    rpi_factors *rows = (rpi_factors *)context;
     ptrdiff_t most = 0;
-    for (int slot = 0; slot < net->slot_count; slot++)
-        if (rpi_slot_rows(net, slot) > most) most = rpi_slot_rows(net, slot);
+    for (int slot = 0; slot < rows->net->slot_count; slot++) most = rpi_larger(most, rpi_slot_rows(rows->net, slot));
     rows->d = rpi_claim_reals(arena, most);
     rows->y = rpi_claim_reals(arena, most);
     rows->states = rpi_claim_reals(arena, most);
@@ -4408,56 +4947,77 @@ static void rpi_gather_sample(const rpi_buffers *b, const rp_real *slot, int fro
     for (int i = 0; i < rows; i++) out[i] = slot[(from + i) * b->ld + s];
 }
 
-/* The factors of one layer, from its steps: the one that reads its input, and the last of those that read its own states. */
-static void rpi_gather_factors(const rp_net *net, int layer, int s, rpi_factors *rows, rp_sample_factors *factors) {
+/* What the steps of a layer that read their own slot's states read: all but the last, behind zeros where the first has none before
+   it. `first`: the first state that is computed. */
+static void rpi_gather_states(const rp_net *net, const rpi_step *step, int first, int s, rp_real *out) {
+    int units = step->outputs, rows = net->slot_rows[step->out] - units;
+    rpi_zero(out, units);
+    rpi_gather_sample(&net->buffers, net->buffers.y[step->out], 0, rows, s, first ? out : out + units);
+}
+
+/* The factors of one layer, from its steps: the one that reads its input, and the last of those that read their own states. */
+static void rpi_gather_factors(const rpi_factors *rows, int layer, int s, rp_sample_factors *factors) {
+    const rp_net *net = rows->net;
     const rpi_buffers *b = &net->buffers;
-    const rpi_layer *l = &net->layers[layer];
+    int first = -1; /* of the states that are computed */
     factors->sample = s;
     factors->layer = layer;
     factors->d = rows->d;
     factors->y = factors->states = NULL;
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        int size = net->slot_rows[step->out], first = l->kind == RPI_RECURSIVE ? l->units : 0;
-        if (step->layer != layer || !rpi_trains(net, step) || !step->collects) continue;
-        rpi_gather_sample(b, b->d[step->out], first, size - first, s, rows->d);
-        if (step->in != step->out) {
-            rpi_gather_sample(b, b->y[step->in], 0, net->slot_rows[step->in], s, rows->y);
+        int own = step->in == step->out, from = 0;
+        if (step->layer != layer || !rpi_trains(net, step)) continue;
+        if (own && first < 0) first = step->from;
+        if (!step->collects) continue;
+        if (own) {
+            from = first * step->outputs;
+            factors->states = rows->states;
+            rpi_gather_states(net, step, first, s, rows->states);
+        } else {
             factors->y = rows->y;
-            continue;
+            rpi_gather_sample(b, b->y[step->in], 0, net->slot_rows[step->in], s, rows->y);
         }
-        for (int k = 0; k < l->units; k++) rows->states[k] = 0; /* the state before a recurrent layer's first */
-        rpi_gather_sample(b, b->y[step->out], 0, size - l->units, s, rows->states + l->units - first);
-        factors->states = rows->states;
+        rpi_gather_sample(b, b->d[step->out], from, net->slot_rows[step->out] - from, s, rows->d);
     }
+}
+
+static rp_status rpi_each_factor(rp_net *net, const char *who, const rpi_factors *rows, int count, rp_each_sample each,
+                                 void *user) {
+    for (int s = 0; s < count; s++)
+        for (int layer = 0; layer < net->layer_count; layer++) {
+            rp_sample_factors factors;
+            rp_status status;
+            int stopped;
+            if (!net->layers[layer].affine || net->layers[layer].frozen) continue;
+            rpi_gather_factors(rows, layer, s, &factors);
+            net->forward_count = RPI_BUSY;
+            stopped = each(user, &factors);
+            status = rpi_still_busy(net, who, "each");
+            if (status) return status;
+            if (stopped) return rpi_fail(net, RP_ERR_STOPPED, "%s: each returned %d", who, stopped);
+        }
+    return RP_OK;
 }
 
 RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, rp_each_sample each, void *user) {
     static const char who[] = "rp_sample_gradients";
     rpi_factors rows;
-    rpi_arena arena = {NULL, 0, 0};
     rpi_block block = {NULL, NULL, 0};
-    int stopped = 0;
-    double loss;
+    rpi_pass pass;
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, NULL, NULL);
-    if (!status && !each) return rpi_fail(net, RP_ERR_NULL, "%s: each is NULL", who);
-    if (!status) status = rpi_differentiate(net, who, batch, RPI_KEEP_SLOPES, NULL, &loss);
     if (status) return status;
-    rpi_lay_out_factors(net, &arena, &rows);
-    status = rpi_temporary(net, who, &block, &arena);
+    if (!each) return rpi_fail(net, RP_ERR_NULL, "%s: each is NULL", who);
+    pass = rpi_pass_over(net, who, batch, RPI_KEEP_SLOPES);
+    status = rpi_differentiate(&pass);
     if (status) return status;
-    rpi_lay_out_factors(net, &arena, &rows);
-    for (int s = 0; s < batch->count && !stopped && !status; s++)
-        for (int layer = 0; layer < net->layer_count && !stopped && !status; layer++) {
-            rp_sample_factors factors;
-            if (!net->layers[layer].affine || net->layers[layer].frozen) continue;
-            rpi_gather_factors(net, layer, s, &rows, &factors);
-            net->forward_count = RPI_BUSY;
-            stopped = each(user, &factors);
-            status = rpi_still_busy(net, who, "each");
-        }
+    memset(&rows, 0, sizeof rows);
+    rows.net = net;
+    status = rpi_temporary(net, who, &block, rpi_lay_out_factors, &rows);
+    if (status) return status;
+    status = rpi_each_factor(net, who, &rows, batch->count, each, user);
     rpi_block_free(&net->memory, &block);
-    return status || !stopped ? status : rpi_fail(net, RP_ERR_STOPPED, "%s: each returned %d", who, stopped);
+    return status;
 }
 
 /* >>solve
@@ -4497,9 +5057,20 @@ static void rpi_precondition(rp_net *net, const char *who, const rp_data *batch,
     rpi_zero(inverse, net->parameter_count);
     sink.take = b->kernels->take_arrays;
     sink.curvature = inverse;
-    if (!rpi_differentiate(net, who, batch, RPI_KEEP_SLOPES, rule, &loss)) {
-        if (rule->kind == RP_JACOBIAN) rpi_copy(inverse, net->sums, net->parameter_count);
-        else rpi_collect(net, b, batch->count, 0, 1, rule, rpi_weight_of(b, rule), &sink);
+    {
+        rpi_pass pass = rpi_pass_over(net, who, batch, RPI_KEEP_SLOPES);
+        pass.rule = rule;
+        (void)loss;
+        (void)b;
+        (void)sink;
+        if (!rpi_differentiate(&pass)) {
+            if (pass.summed) rpi_copy(inverse, pass.summed, net->parameter_count);
+            else {
+                rpi_terms terms = {b->y, NULL, b->v, NULL, 0, rule, 0};
+                terms.weight = pass.weight;
+                rpi_collect(net, batch->count, &terms, &sink);
+            }
+        }
     }
     net->random = random;
     net->error[0] = 0;
@@ -4603,6 +5174,13 @@ static void rpi_lu_backward(const rpi_buffers *b, const rpi_lu *lu, rp_real *x) 
     }
 }
 
+static void rpi_direct_transposed(const rp_net *net, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
+                                  rp_real *d_in) {
+    rpi_transposed_call call = rpi_transposed_of(&net->buffers, step, p, n);
+    call.d = d;
+    call.d_in = d_in;
+    step->map->transposed(&call);
+}
 /* The direct method (the plan of Conjugate, on a stack). Row l of (H + damping I) X = B says, with y~ = (y, 1) and S samples,
        X_l = (B_l - (1/S) sum_r [Rd_l,r y~_r' + d_l,r (Ry_r, 0)']) / damping,
    so that X can be eliminated from the R-forward and R-backward passes. What remains are, for each step and all samples at once,
@@ -4915,7 +5493,7 @@ static void rpi_direct_from_above(const rpi_direct *direct, int i) {
     rp_real k = 1 / (direct->system->damping * (rp_real)count), *dr = direct->q;
     rpi_fill_rows(above->outputs, n, b->ld, NULL, b->v[i + 2]);
     for (ptrdiff_t a = 0; a < outputs; a++) rpi_copy(b->v[i + 2] + a * b->ld, r + a * count, count);
-    above->map->transposed(b, above, net->parameters, n, NULL, NULL, b->v[i + 2], b->v[i + 1], 1, 0);
+    rpi_direct_transposed(net, above, net->parameters, n, b->v[i + 2], b->v[i + 1]);
     if (couples) rpi_zero(dr, count * count); /* sum_a d_(a,r) r_(a,s) at [s][r] */
     for (ptrdiff_t a = 0; couples && a < outputs; a++)
         for (ptrdiff_t s = 0; s < count; s++)
@@ -4938,8 +5516,13 @@ static void rpi_direct_right(const rpi_direct *direct, int i, const rp_real *x) 
     ptrdiff_t count = direct->system->count;
     rp_real scale = 1 / direct->system->damping;
     int trained = rpi_trains(net, step), couples = rpi_direct_couples(direct, i + 1), n = rpi_columns(b, (int)count);
-    if (trained) step->map->apply(b, step, x, n, b->y[i], b->r[i + 1], NULL, NULL, 0);
-    if (couples) step[1].map->transposed(b, step + 1, x, n, NULL, NULL, b->d[i + 2], b->v[i + 1], 1, 0);
+    if (trained) {
+        rpi_apply_call call = rpi_apply_of(b, step, x, n);
+        call.x = b->y[i];
+        call.y = b->r[i + 1];
+        step->map->apply(&call);
+    }
+    if (couples) rpi_direct_transposed(net, step + 1, x, n, b->d[i + 2], b->v[i + 1]);
     for (ptrdiff_t a = 0; a < here->m; a++) {
         ptrdiff_t unit = a / count, s = a % count, at = unit * b->ld + s;
         here->f[a] = trained ? scale * b->r[i + 1][at] : 0;
@@ -5071,7 +5654,9 @@ typedef struct rpi_solve {
     rp_real *x, *residual, *next, *next_residual;
 } rpi_solve;
 
-static void rpi_lay_out_solve(const rp_net *net, rpi_arena *arena, rpi_solve *solve) {
+static void rpi_lay_out_solve(rpi_arena *arena, void *context) {
+    rpi_solve *solve = (rpi_solve *)context;
+    const rp_net *net = solve->system.net;
     ptrdiff_t n = net->parameter_count;
     solve->x = rpi_claim_reals(arena, n);
     solve->residual = rpi_claim_reals(arena, n);
@@ -5090,8 +5675,7 @@ static double rpi_product_worth(const rp_net *net) {
     double sum = 0;
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
-        if (step->map == &rpi_dense_map) sum += (double)step->inputs * step->outputs;
-        if (step->map == &rpi_shared_map) sum += rpi_shared_worth(step, step->end - step->from, 1);
+        sum += step->map->worth(step);
     }
     return 6 * sum;
 }
@@ -5154,10 +5738,9 @@ static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, const r
     rpi_arena arena = {NULL, 0, 0};
     rp_status status = RP_OK;
     solve->direct.system = &solve->system;
-    rpi_lay_out_solve(net, &arena, solve);
-    status = rpi_temporary(net, who, &solve->block, &arena);
+    status = rpi_temporary(net, who, &solve->block, rpi_lay_out_solve, solve);
+    (void)arena;
     if (status) return status;
-    rpi_lay_out_solve(net, &arena, solve);
     if (solve->report.method == RP_SOLVE_ITERATIVE && solve->options.precondition)
         rpi_precondition(net, who, batch, &solve->options.rule, solve->system.damping,
                          solve->minres.vectors[RPI_MINRES_INVERSE]);
@@ -5172,7 +5755,10 @@ static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, const r
     }
     net->buffers.kernels->blend(net->parameter_count, 1 / solve->scale, solve->residual, NULL, 0, solve->residual);
     solve->report.residual = rpi_norm(net, solve->residual) > 0;
-    status = rpi_expand(net, who, batch, solve->system.gauss_newton);
+    {
+        rpi_pass pass = rpi_pass_over(net, who, batch, RPI_KEEP_CURVES);
+        status = rpi_expand(&pass, solve->system.gauss_newton);
+    }
     if (!status && solve->report.method == RP_SOLVE_DIRECT) *good = rpi_direct_factor(&solve->direct);
     if (status || solve->report.method != RP_SOLVE_DENSE) return status;
     rpi_fill_rows(solve->dense.rows, (int)solve->dense.ld, solve->dense.ld, NULL, solve->dense.a);
@@ -5341,8 +5927,8 @@ static rp_optimizer rpi_optimizer(rp_method method, rp_real rate) {
        sampled, rate 8, average 0.999, damping 1     0.96 to 1.30, mean 1.12
        sampled, rate 4, average 0.999, damping 0.1   1.02 to 2.07, mean 1.29
        paths,   rate 50, average 0.99, damping 1     1.01 to 6.16, mean 1.99
-   5 leaves room: at 8 a small convolutional net lost its ReLUs in the first steps for 1 seed of 12, from 12 on some nets diverge.
-   No setting wins everywhere: on autoencoders the paths rule at a rate of 100 is better. */
+   5 leaves room: at 8 a small convolutional net lost its ReLUs in the first steps for 1 seed of 12, from 12 on some nets
+   diverge. No setting wins everywhere: on autoencoders the paths rule at a rate of 100 is better. */
 RP_API rp_optimizer rp_partitioning(void) {
     rp_optimizer o = rp_partitioning_rate(5);
     o.rule.kind = RP_SAMPLED;
@@ -5378,7 +5964,6 @@ RP_API rp_optimizer rp_adadelta(rp_real rate) {
     o.epsilon = (rp_real)1e-6;
     return o;
 }
-
 RP_API rp_optimizer rp_per_variable(rp_real sigma) {
     rp_optimizer o = rpi_optimizer(RP_PER_VARIABLE, 1);
     o.sigma = sigma;
@@ -5393,6 +5978,43 @@ RP_API rp_optimizer rp_newton(void) {
     o.iterations = 50;
     o.tolerance = (rp_real)0.01;
     return o;
+}
+
+/* When a method keeps a number for each parameter between steps. */
+typedef enum rpi_keeps {
+    RPI_NEVER,
+    RPI_ALWAYS,
+    RPI_WITH_AVERAGE
+} rpi_keeps; /* momentum or curvature_average above 0 */
+
+typedef struct rpi_method {
+    const char *name;
+    rpi_keeps first, second;
+    int curvature; /* reads the curvature array in a step from the arrays */
+    int ruled;     /* that curvature is a rule's, found together with the gradient */
+    int computed;  /* the step cannot be fused with the gradient */
+    int solved;    /* nor made from the arrays: Newton's */
+    int diagonal;  /* its curvature is the Hessian's diagonal */
+} rpi_method;
+static const rpi_method rpi_methods[] = {
+    /* in the order of rp_method */
+    {"residual partitioning", RPI_WITH_AVERAGE, RPI_WITH_AVERAGE, 1, 1, 0, 0, 0},
+    {"SGD", RPI_WITH_AVERAGE, RPI_NEVER, 0, 0, 0, 0, 0},
+    {"Adam", RPI_ALWAYS, RPI_ALWAYS, 0, 0, 0, 0, 0},
+    {"Adagrad", RPI_ALWAYS, RPI_NEVER, 0, 0, 0, 0, 0},
+    {"Adadelta", RPI_ALWAYS, RPI_ALWAYS, 0, 0, 0, 0, 0},
+    {"per-variable rates", RPI_NEVER, RPI_NEVER, 1, 0, 1, 0, 1},
+    {"Newton's method", RPI_NEVER, RPI_NEVER, 0, 0, 1, 1, 0},
+};
+static const rpi_method *rpi_method_of(const rp_optimizer *o) { return &rpi_methods[o->method]; }
+
+static int rpi_keeps_first(const rp_optimizer *o) {
+    rpi_keeps keeps = rpi_method_of(o)->first;
+    return keeps == RPI_WITH_AVERAGE ? o->momentum > 0 : keeps == RPI_ALWAYS;
+}
+static int rpi_keeps_second(const rp_optimizer *o) {
+    rpi_keeps keeps = rpi_method_of(o)->second;
+    return keeps == RPI_WITH_AVERAGE ? o->curvature_average > 0 : keeps == RPI_ALWAYS;
 }
 
 /* One row per field that has a range; `most` is not allowed itself if `below`. */
@@ -5453,67 +6075,66 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
     return rpi_check_rule(net, who, "optimizer.", &o->rule);
 }
 
-static void rpi_state_of(const rp_optimizer *o, int *first, int *second) {
-    *first = o->method == RP_PARTITIONING || o->method == RP_SGD ? o->momentum > 0 : o->method <= RP_ADADELTA;
-    *second =
-        o->method == RP_PARTITIONING ? o->curvature_average > 0 : o->method == RP_ADAM || o->method == RP_ADADELTA;
-}
-
 typedef struct rpi_state {
+    const rp_net *net;
+    const rp_optimizer *optimizer;
     rp_real *first, *second, *krylov;
     rpi_recursion recursion;
 } rpi_state;
 
-static rpi_state rpi_lay_out_state(const rp_net *net, rpi_arena *arena, const rp_optimizer *o) {
-    ptrdiff_t n = net->parameter_count;
-    rpi_state state;
-    int first, second;
-    rpi_state_of(o, &first, &second);
-    memset(&state, 0, sizeof state);
-    if (first) state.first = rpi_claim_reals(arena, n);
-    if (second) state.second = rpi_claim_reals(arena, n);
-    if (o->method == RP_NEWTON) state.krylov = rpi_claim_rows(arena, RPI_MINRES_INVERSE, n);
-    if (o->method == RP_PER_VARIABLE) rpi_lay_out_recursion(net, arena, &state.recursion);
-    return state;
+static void rpi_lay_out_state(rpi_arena *arena, void *context) {
+    rpi_state *state = (rpi_state *)context;
+    const rpi_method *method = rpi_method_of(state->optimizer);
+    ptrdiff_t n = state->net->parameter_count;
+    if (rpi_keeps_first(state->optimizer)) state->first = rpi_claim_reals(arena, n);
+    if (rpi_keeps_second(state->optimizer)) state->second = rpi_claim_reals(arena, n);
+    if (method->solved) state->krylov = rpi_claim_rows(arena, RPI_MINRES_INVERSE, n);
+    if (method->diagonal) rpi_claim_recursion(state->net, arena, &state->recursion);
 }
 
 /* What adapts begins where the optimizer says. */
 static void rpi_prepare_sigma(rp_net *net, const rp_optimizer *o) {
-    rp_real from = o->method == RP_NEWTON ? o->damping : o->cubic;
-    if (from != net->sigma_from) net->sigma = net->sigma_from = from;
+    rp_real from = rpi_method_of(o)->solved ? o->damping : o->cubic;
+    if (from == net->sigma_from) return;
+    net->sigma = from;
+    net->sigma_from = from;
+}
+
+/* New state for this optimizer, all zero; the earlier one stays if there is no memory. */
+static rp_status rpi_new_state(rp_net *net, const char *who, const rp_optimizer *o) {
+    rpi_block block = {NULL, NULL, 0};
+    rpi_state state;
+    size_t size = 0;
+    rp_status status = RP_OK;
+    memset(&state, 0, sizeof state);
+    state.net = net;
+    state.optimizer = o;
+    if (rpi_keeps_first(o) || rpi_keeps_second(o) || rpi_method_of(o)->computed)
+        status = rpi_lay_out(&net->memory, &block, rpi_lay_out_state, &state, &size);
+    if (status) return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes of optimizer state", who, size);
+    if (state.first) rpi_zero(state.first, net->parameter_count);
+    if (state.second) rpi_zero(state.second, net->parameter_count);
+    rpi_block_free(&net->memory, &net->state);
+    net->first = state.first;
+    net->second = state.second;
+    net->krylov = state.krylov;
+    net->recursion = state.recursion;
+    net->state = block;
+    net->method = o->method;
+    net->time = 0;
+    net->sigma_from = 0;
+    return RP_OK;
 }
 
 static rp_status rpi_prepare(rp_net *net, const char *who, const rp_optimizer *o) {
-    rpi_block block = {NULL, NULL, 0};
-    rpi_arena arena = {NULL, 0, 0};
-    rpi_state state;
-    int first, second;
     rp_status status = rpi_needs(net, who, "optimizer", o);
     if (!status) status = rpi_check_optimizer(net, who, o);
-    if (!status && o->method >= RP_PER_VARIABLE) status = rpi_prepare_tangents(net, who);
+    if (!status && rpi_method_of(o)->computed) status = rpi_prepare_tangents(net, who);
     if (status) return status;
-    rpi_state_of(o, &first, &second);
-    if (net->method != o->method || !net->first != !first || !net->second != !second) {
-        rpi_lay_out_state(net, &arena, o);
-        if (arena.overflow || (arena.used && !rpi_block_new(&net->memory, &block, arena.used)))
-            return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes of optimizer state", who, arena.used);
-        arena.base = block.base;
-        arena.used = 0;
-        state = rpi_lay_out_state(net, &arena, o);
-        if (first) rpi_zero(state.first, net->parameter_count);
-        if (second) rpi_zero(state.second, net->parameter_count);
-        rpi_block_free(&net->memory, &net->state);
-        net->first = state.first;
-        net->second = state.second;
-        net->krylov = state.krylov;
-        net->recursion = state.recursion;
-        net->state = block;
-        net->method = o->method;
-        net->time = 0;
-        net->sigma_from = 0;
-    }
-    rpi_prepare_sigma(net, o);
-    return RP_OK;
+    if (net->method != o->method || !net->first != !rpi_keeps_first(o) || !net->second != !rpi_keeps_second(o))
+        status = rpi_new_state(net, who, o);
+    if (!status) rpi_prepare_sigma(net, o);
+    return status;
 }
 
 RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer) {
@@ -5529,9 +6150,9 @@ static double rpi_rate(const rp_net *net, const rp_optimizer *o) {
 /* The constants of step net->time + 1, which is then taken. Where its length is computed, decoupled weights shrink afterwards. */
 static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
     rpi_update u;
+    int betas = o->method == RP_ADAM;
     double t = (double)(net->time + 1), rate = rpi_rate(net, o);
-    double mean1 = (double)(o->method == RP_ADAM ? o->beta1 : o->momentum),
-           mean2 = (double)(o->method == RP_ADAM ? o->beta2 : o->curvature_average);
+    double mean1 = (double)(betas ? o->beta1 : o->momentum), mean2 = (double)(betas ? o->beta2 : o->curvature_average);
     memset(&u, 0, sizeof u);
     u.method = o->method;
     u.rate = (rp_real)rate;
@@ -5553,58 +6174,66 @@ static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
 }
 
 /* >>steps */
+
+/* Whole arrays by kernels whose lengths are ints. */
+static int rpi_some(ptrdiff_t left) { return left < RPI_LARGEST ? (int)left : RPI_LARGEST; }
+
 /* The arrays' part of a step: from gradient and curvature into the direction array, for all parameters that are trained. */
-static void rpi_direction(rp_net *net, const rp_optimizer *o, const rp_real *curvature) {
+static void rpi_direction(rp_net *net, const rp_optimizer *o) {
+    rp_real *curvature = rpi_method_of(o)->curvature ? net->curvature : NULL;
     rpi_update update = rpi_next_update(net, o);
+    rpi_zero_frozen(net, net->direction);
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
-        ptrdiff_t at = layer->weights, end = layer->biases + layer->bias_count;
-        if (layer->frozen) rpi_zero(net->direction + at, (end - at));
-        for (; !layer->frozen && at < end; at += RPI_LARGEST) {
-            int n = end - at < RPI_LARGEST ? (int)(end - at) : RPI_LARGEST;
-            net->buffers.kernels->update(&update, n, net->gradient + at, 1, curvature ? curvature + at : NULL, 1,
-                                         net->parameters + at, net->first ? net->first + at : NULL,
-                                         net->second ? net->second + at : NULL, net->direction + at);
-        }
+        ptrdiff_t end = layer->biases + layer->bias_count;
+        if (layer->frozen) continue;
+        for (ptrdiff_t at = layer->weights; at < end; at += RPI_LARGEST)
+            net->buffers.kernels->update(&update, rpi_some(end - at), net->gradient + at, 1, rpi_offset(curvature, at),
+                                         1, net->parameters + at, rpi_offset(net->first, at),
+                                         rpi_offset(net->second, at), net->direction + at);
     }
     net->has_direction = 3;
 }
 
 static void rpi_move(rp_net *net, rp_real alpha) {
-    for (ptrdiff_t at = 0; at < net->parameter_count; at += RPI_LARGEST) {
-        ptrdiff_t left = net->parameter_count - at;
-        net->buffers.kernels->move(left < RPI_LARGEST ? (int)left : RPI_LARGEST, alpha, net->direction + at,
-                                   net->parameters + at);
-    }
+    const rpi_kernels *kernels = net->buffers.kernels;
+    for (ptrdiff_t at = 0; at < net->parameter_count; at += RPI_LARGEST)
+        kernels->move(rpi_some(net->parameter_count - at), alpha, net->direction + at, net->parameters + at);
+}
+
+/* The arrays that a step is made from have been filled, and are finite. */
+static rp_status rpi_check_arrays(rp_net *net, const char *who, const rp_optimizer *o) {
+    const rpi_method *method = rpi_method_of(o);
+    if (!net->has_gradient)
+        return rpi_fail(net, RP_ERR_ORDER, "%s: the gradient array was never filled; call rp_backward first", who);
+    if (method->curvature && !net->has_curvature)
+        return rpi_fail(net, RP_ERR_ORDER, "%s: the curvature array was never filled; call rp_backward%s first", who,
+                        method->ruled ? " with a rule" : "");
+    if (!rpi_all_finite(net->gradient, net->parameter_count) ||
+        (method->curvature && !rpi_all_finite(net->curvature, net->parameter_count)))
+        return rpi_fail(net, RP_ERR_NOT_FINITE,
+                        "%s: the gradient or curvature array is not finite; nothing was changed", who);
+    return RP_OK;
 }
 
 /* whole: for a step that is taken as it is. */
 static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_optimizer *o, int whole) {
     rp_status status = rpi_trainable(net, who);
-    int partitioning;
     if (!status) status = rpi_needs(net, who, "optimizer", o);
     if (!status) status = rpi_check_optimizer(net, who, o);
     if (status) return status;
-    partitioning = o->method == RP_PARTITIONING || o->method == RP_PER_VARIABLE;
     if (whole && o->cubic > 0)
         return rpi_fail(net, RP_ERR_UNSUPPORTED,
                         "%s: optimizer.cubic is %g: the length of its step is computed from a batch; use rp_train, or "
                         "rp_direction, rp_directional, rp_cubic_length and rp_move",
                         who, (double)o->cubic);
-    if (o->method == RP_NEWTON)
+    if (rpi_method_of(o)->solved)
         return rpi_fail(
             net, RP_ERR_UNSUPPORTED,
             "%s: Newton's step needs a batch, not only arrays; use rp_train, or rp_hessian_solve and rp_move", who);
-    if (!net->has_gradient || (partitioning && !net->has_curvature))
-        return rpi_fail(net, RP_ERR_ORDER, "%s: the %s array was never filled; call rp_backward%s first", who,
-                        net->has_gradient ? "curvature" : "gradient",
-                        o->method == RP_PARTITIONING ? " with a rule" : "");
-    if (!rpi_all_finite(net->gradient, net->parameter_count) ||
-        (partitioning && !rpi_all_finite(net->curvature, net->parameter_count)))
-        return rpi_fail(net, RP_ERR_NOT_FINITE,
-                        "%s: the gradient or curvature array is not finite; nothing was changed", who);
-    status = rpi_prepare(net, who, o);
-    if (!status) rpi_direction(net, o, partitioning ? net->curvature : NULL);
+    status = rpi_check_arrays(net, who, o);
+    if (!status) status = rpi_prepare(net, who, o);
+    if (!status) rpi_direction(net, o);
     return status;
 }
 
@@ -5639,68 +6268,72 @@ typedef struct rpi_trial {
     const char *who;
     const rp_optimizer *optimizer;
     const rp_data *batch;
-    double before, size; /* F at the beginning; |direction| */
-    int kept;            /* values, sigma' and sigma'' of the beginning are still in place */
-    double slope, curvature;
+    double decay;         /* weight decay in F */
+    double before, size;  /* F at the beginning; |direction| */
+    int kept;             /* values, sigma' and sigma'' of the beginning are still in place */
+    double slope, second; /* F's derivatives along the direction */
     rp_step step;
 } rpi_trial;
 
-static double rpi_decay_of(const rpi_trial *trial) {
-    return trial->optimizer->decoupled ? 0 : (double)trial->optimizer->weight_decay;
+static double rpi_square_norm(const rp_net *net, const rp_real *x) {
+    return net->buffers.kernels->dot(net->parameter_count, x, x);
 }
 
 /* What weight decay adds to the loss. */
 static double rpi_decay_loss(const rpi_trial *trial) {
-    const rp_net *net = trial->net;
-    double decay = rpi_decay_of(trial);
-    return decay > 0 ? decay / 2 * net->buffers.kernels->dot(net->parameter_count, net->parameters, net->parameters)
-                     : 0;
+    return trial->decay > 0 ? trial->decay / 2 * rpi_square_norm(trial->net, trial->net->parameters) : 0;
 }
 
 /* F, or infinity where it is not finite. */
 static rp_status rpi_trial_value(const rpi_trial *trial, double *value) {
-    rp_net *net = trial->net;
-    rp_status status = rpi_value(net, trial->who, trial->batch, RPI_KEEP_NOTHING, 0, NULL, value);
-    *value += rpi_decay_loss(trial);
-    if (status == RP_ERR_NOT_FINITE) {
-        *value = DBL_MAX;
-        status = RP_OK;
-    }
-    return status;
-}
-
-/* F's slope and curvature along the direction; where they are not finite the step has no length. */
-static rp_status rpi_trial_derivatives(rpi_trial *trial) {
-    rp_net *net = trial->net;
-    const rpi_kernels *k = net->buffers.kernels;
-    const rp_data *batch = trial->batch;
-    double decay = rpi_decay_of(trial), loss;
-    rp_status status = RP_OK;
-    if (trial->kept) rpi_evaluate_loss(net, &net->buffers, batch, net->h, 1); /* the backward pass has used it up */
-    else status = rpi_value(net, trial->who, batch, RPI_KEEP_CURVES, 1, NULL, &loss);
-    if (!status)
-        status = rpi_directional(net, trial->who, batch->count, batch->weights, net->direction, &trial->slope,
-                                 &trial->curvature);
-    if (decay > 0) trial->slope += decay * k->dot(net->parameter_count, net->direction, net->parameters);
-    trial->curvature += decay * trial->size * trial->size;
-    if (status && status != RP_ERR_NOT_FINITE) return status;
-    if (status || !rpi_finite((rp_real)trial->slope) || !rpi_finite((rp_real)trial->curvature))
-        trial->slope = trial->curvature = 0;
+    rpi_pass pass = rpi_pass_over(trial->net, trial->who, trial->batch, RPI_KEEP_NOTHING);
+    rp_status status = rpi_value(&pass);
+    *value = pass.loss + rpi_decay_loss(trial);
+    if (status != RP_ERR_NOT_FINITE) return status;
+    *value = DBL_MAX;
     return RP_OK;
 }
 
-/* Moves by alpha, and back again if that raises F; `model` is the decrease foretold. Parameters are kept in net->sums. Decreases that
-   are lost in the rounding of F count as foretold well. */
+/* Slope and curvature of F along the direction; where they are not finite the step has no length. */
+static rp_status rpi_trial_derivatives(rpi_trial *trial) {
+    rp_net *net = trial->net;
+    rpi_pass pass = rpi_pass_over(net, trial->who, trial->batch, RPI_KEEP_CURVES);
+    rp_status status = RP_OK;
+    pass.count = trial->batch->count;
+    if (trial->kept)
+        rpi_evaluate_loss(net, &net->buffers, trial->batch, net->h, 1); /* the backward pass has used it up */
+    else status = rpi_expand_forward(&pass);
+    if (!status) status = rpi_directional(&pass, net->direction, &trial->slope, &trial->second);
+    if (trial->decay > 0)
+        trial->slope += trial->decay * net->buffers.kernels->dot(net->parameter_count, net->direction, net->parameters);
+    trial->second += trial->decay * trial->size * trial->size;
+    if (status && status != RP_ERR_NOT_FINITE) return status;
+    if (status || !rpi_finite((rp_real)trial->slope) || !rpi_finite((rp_real)trial->second)) {
+        trial->slope = 0;
+        trial->second = 0;
+    }
+    return RP_OK;
+}
+
+/* What the quadratic model foretells as the decrease of F for a step of alpha times the direction. */
+static double rpi_foretold(const rpi_trial *trial, double alpha) {
+    return -alpha * (trial->slope + alpha / 2 * trial->second);
+}
+
+/* Moves by alpha, and back again if that raises F; `model` is the decrease foretold. Parameters are kept in net->sums. Decreases
+   that are lost in the rounding of F count as foretold well. */
 static rp_status rpi_trial_move(rpi_trial *trial, double alpha, double model) {
     rp_net *net = trial->net;
-    double after, rounding = 8 * (sizeof(rp_real) == 8 ? DBL_EPSILON : FLT_EPSILON) * (1 + fabs(trial->before));
+    double epsilon = sizeof(rp_real) == 8 ? DBL_EPSILON : FLT_EPSILON;
+    double after, rounding = 8 * epsilon * (1 + fabs(trial->before));
     rp_status status;
     rpi_copy(net->sums, net->parameters, net->parameter_count);
     rpi_move(net, (rp_real)alpha);
     status = rpi_trial_value(trial, &after);
     trial->step.taken = !status && after <= trial->before;
-    trial->step.ratio =
-        (rp_real)(model >= 0 && after < DBL_MAX ? (trial->before - after + rounding) / (model + rounding) : 0);
+    trial->step.ratio = 0;
+    if (model >= 0 && after < DBL_MAX)
+        trial->step.ratio = (rp_real)((trial->before - after + rounding) / (model + rounding));
     trial->step.alpha = (rp_real)alpha;
     if (!trial->step.taken) rpi_copy(net->parameters, net->sums, net->parameter_count);
     return status;
@@ -5715,11 +6348,17 @@ static void rpi_adapt(rp_net *net, double factor) {
 
 /* rp_cubic_length, 0 where it is too large for rp_real. */
 static double rpi_trial_length(const rpi_trial *trial, double sigma) {
-    double alpha = rp_cubic_length(trial->slope, trial->curvature, trial->size, sigma);
+    double alpha = rp_cubic_length(trial->slope, trial->second, trial->size, sigma);
     return rpi_finite((rp_real)alpha) ? alpha : 0;
 }
 
-/* The length that minimises the cubic model, and what then becomes of sigma (Kohler and Lucchi, with the thresholds 0.9 and 0.1). */
+/* By which a constant of the model changes: down where the model foretold well, up where it did not. */
+static double rpi_trust(rp_real ratio, double good, double bad) {
+    if (ratio > (rp_real)good) return 0.5;
+    return ratio < (rp_real)bad ? 2 : 1;
+}
+
+/* The length that minimises the cubic model, and what then becomes of sigma (Kohler and Lucchi). */
 static rp_status rpi_trial_cubic(rpi_trial *trial) {
     rp_net *net = trial->net;
     const rp_optimizer *o = trial->optimizer;
@@ -5728,45 +6367,53 @@ static rp_status rpi_trial_cubic(rpi_trial *trial) {
     rp_status status = RP_OK;
     trial->step.alpha = (rp_real)alpha;
     trial->step.taken = alpha > 0;
+    if (alpha > 0 && !o->cubic_adaptive) rpi_move(net, (rp_real)alpha);
     if (alpha > 0 && o->cubic_adaptive) {
-        status = rpi_trial_move(trial, alpha,
-                                -alpha * (trial->slope + alpha / 2 * trial->curvature) -
-                                    sigma / 6 * length * length * length);
-        rpi_adapt(net, trial->step.ratio > (rp_real)0.9 ? 0.5 : trial->step.ratio < (rp_real)0.1 ? 2 : 1);
-    } else if (alpha > 0) rpi_move(net, (rp_real)alpha);
+        status = rpi_trial_move(trial, alpha, rpi_foretold(trial, alpha) - sigma / 6 * length * length * length);
+        rpi_adapt(net, rpi_trust(trial->step.ratio, 0.9, 0.1));
+    }
     trial->step.sigma = o->cubic_adaptive ? net->sigma : o->cubic;
     return status;
 }
 
 /* net->direction = -gradient / (curvature + lambda), both of F: a step of residual partitioning. */
-static rp_status rpi_newton_fallback(rpi_trial *trial, rp_real decay) {
+static rp_status rpi_newton_fallback(rpi_trial *trial) {
     rp_net *net = trial->net;
-    double alpha, loss;
-    rp_status status =
-        rpi_differentiate(net, trial->who, trial->batch, RPI_KEEP_SLOPES, &trial->optimizer->rule, &loss);
+    rp_real decay = (rp_real)trial->decay;
+    double alpha;
+    rpi_pass pass = rpi_pass_over(net, trial->who, trial->batch, RPI_KEEP_SLOPES);
+    rp_status status;
+    pass.rule = &trial->optimizer->rule;
+    status = rpi_differentiate(&pass);
     if (status == RP_ERR_NOT_FINITE) return RP_OK; /* no curvature to be had: no step */
     if (status) return status;
-    rpi_fill_arrays(net, trial->batch->count, &trial->optimizer->rule);
+    rpi_fill_arrays(&pass);
     for (ptrdiff_t i = 0; i < net->parameter_count; i++)
         net->direction[i] = -(net->gradient[i] + decay * net->parameters[i]) / (net->curvature[i] + decay + net->sigma);
     rpi_zero_frozen(net, net->direction);
     trial->size = rpi_norm(net, net->direction);
-    status = rpi_trial_derivatives(trial);
-    alpha = trial->curvature > 0 ? -trial->slope / trial->curvature : 1;
     trial->step.fallback = 1;
-    for (int i = 0; !status && i < 9 && !trial->step.taken && trial->slope < 0; i++, alpha /= 2)
-        status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature));
-    return status;
+    status = rpi_trial_derivatives(trial);
+    if (status || trial->slope >= 0) return status;
+    alpha = trial->second > 0 ? -trial->slope / trial->second : 1;
+    for (int i = 0; i < 9; i++) {
+        status = rpi_trial_move(trial, alpha, rpi_foretold(trial, alpha));
+        if (status || trial->step.taken) return status;
+        alpha /= 2;
+    }
+    return RP_OK;
 }
 
 /* net->direction = p, and the model's slope and curvature along it. */
-static rp_status rpi_newton_direction(rpi_trial *trial, rp_real decay) {
+static rp_status rpi_newton_direction(rpi_trial *trial) {
     rp_net *net = trial->net;
     const rpi_kernels *k = net->buffers.kernels;
     ptrdiff_t n = net->parameter_count;
+    rp_real decay = (rp_real)trial->decay;
     rpi_system system;
     rpi_minres minres;
-    rp_status status = rpi_expand(net, trial->who, trial->batch, !trial->optimizer->full_hessian);
+    rpi_pass pass = rpi_pass_over(net, trial->who, trial->batch, RPI_KEEP_CURVES);
+    rp_status status = rpi_expand(&pass, !trial->optimizer->full_hessian);
     memset(&minres, 0, sizeof minres);
     for (ptrdiff_t i = 0; i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
     minres.limit = trial->optimizer->iterations;
@@ -5784,13 +6431,15 @@ static rp_status rpi_newton_direction(rpi_trial *trial, rp_real decay) {
     if (!status) status = rpi_run_minres(&system, &minres, net->spare, net->direction);
     system.damping = decay;
     if (!status) status = rpi_system_times(&system, net->direction, minres.vectors[RPI_MINRES_V]);
-    if (!status) trial->curvature = k->dot(n, net->direction, minres.vectors[RPI_MINRES_V]);
+    if (!status) trial->second = k->dot(n, net->direction, minres.vectors[RPI_MINRES_V]);
     trial->slope = -k->dot(n, net->direction, net->spare);
     trial->size = rpi_norm(net, net->direction);
     trial->step.products = minres.iterations;
     if (status && status != RP_ERR_NOT_FINITE) return status;
-    if (status || !rpi_finite((rp_real)trial->slope) || !rpi_finite((rp_real)trial->curvature))
-        trial->slope = trial->curvature = 0; /* no direction: the fallback's turn */
+    if (status || !rpi_finite((rp_real)trial->slope) || !rpi_finite((rp_real)trial->second)) {
+        trial->slope = 0; /* no direction: the fallback's turn */
+        trial->second = 0;
+    }
     return RP_OK;
 }
 
@@ -5798,21 +6447,22 @@ static rp_status rpi_newton_step(rpi_trial *trial) {
     rp_net *net = trial->net;
     const rp_optimizer *o = trial->optimizer;
     const rp_step *step = &trial->step;
-    rp_real decay = (rp_real)rpi_decay_of(trial), good = (rp_real)0.75, bad = (rp_real)0.25;
-    rp_status status = rpi_newton_direction(trial, decay);
+    rp_status status = rpi_newton_direction(trial);
     double alpha = 1;
     if (!status && o->cubic > 0) {
         status = rpi_trial_derivatives(trial);
         alpha = rpi_trial_length(trial, (double)o->cubic);
     }
-    if (!status && trial->slope < 0 && alpha > 0)
-        status = rpi_trial_move(trial, alpha, -alpha * (trial->slope + alpha / 2 * trial->curvature));
+    if (!status && trial->slope < 0 && alpha > 0) status = rpi_trial_move(trial, alpha, rpi_foretold(trial, alpha));
     trial->step.sigma = net->sigma;
-    if (status || (!step->taken && !(rpi_norm(net, net->spare) > 0)))
-        return status; /* a gradient of 0 says nothing about lambda */
-    if (step->taken) rpi_adapt(net, step->ratio > good ? 0.5 : step->ratio < bad ? 2 : 1);
-    else rpi_adapt(net, step->ratio > good ? 1 : 4);
-    if (!step->taken) status = rpi_newton_fallback(trial, decay);
+    if (status) return status;
+    if (step->taken) {
+        rpi_adapt(net, rpi_trust(step->ratio, 0.75, 0.25));
+    } else {
+        if (!(rpi_norm(net, net->spare) > 0)) return RP_OK; /* a gradient of 0 says nothing about lambda */
+        rpi_adapt(net, step->ratio > (rp_real)0.75 ? 1 : 4);
+        status = rpi_newton_fallback(trial);
+    }
     trial->step.sigma = net->sigma;
     return status;
 }
@@ -5827,106 +6477,100 @@ static void rpi_shrink(rp_net *net, double shrink) {
     }
 }
 
-/* A step of the methods that compute it, or its length; gradient and, for partitioning, curvature wait in the flat arrays. */
-static rp_status rpi_computed_step(rpi_trial *trial) {
+/* A step from the arrays, of the length that is asked for. */
+static rp_status rpi_array_step(rpi_trial *trial) {
     rp_net *net = trial->net;
-    const rp_optimizer *o = trial->optimizer;
-    int curved = o->method == RP_PARTITIONING || o->method == RP_PER_VARIABLE;
-    double rate = rpi_rate(net, o);
-    rp_status status = RP_OK;
-    trial->before += rpi_decay_loss(trial);
-    if (o->method == RP_NEWTON) {
-        net->has_direction = 3;
-        status = rpi_newton_step(trial);
-        net->time++;
-    } else {
-        rpi_direction(net, o, curved ? net->curvature : NULL);
-        if (o->cubic > 0) {
-            trial->size = rpi_norm(net, net->direction);
-            status = rpi_trial_derivatives(trial);
-            if (!status) status = rpi_trial_cubic(trial);
-        } else {
-            rpi_move(net, 1);
-            trial->step.taken = 1;
-            trial->step.alpha = 1;
-        }
+    rp_status status;
+    rpi_direction(net, trial->optimizer);
+    if (!(trial->optimizer->cubic > 0)) {
+        rpi_move(net, 1);
+        trial->step.taken = 1;
+        trial->step.alpha = 1;
+        return RP_OK;
     }
-    if (o->decoupled && trial->step.taken && (o->cubic > 0 || o->method == RP_NEWTON))
-        rpi_shrink(net, rate * (double)o->weight_decay);
-    trial->step.slope = (rp_real)trial->slope;
-    trial->step.curvature = (rp_real)trial->curvature;
-    net->last = trial->step;
-    net->stepped = 1;
+    trial->size = rpi_norm(net, net->direction);
+    status = rpi_trial_derivatives(trial);
+    return status ? status : rpi_trial_cubic(trial);
+}
+
+static rp_status rpi_solved_step(rpi_trial *trial) {
+    rp_status status;
+    trial->net->has_direction = 3;
+    status = rpi_newton_step(trial);
+    trial->net->time++;
     return status;
 }
 
-static rp_status rpi_train_computed(rp_net *net, const char *who, const rp_optimizer *o, const rp_data *batch,
-                                    rp_real *loss) {
-    const rp_rule *rule = o->method == RP_PARTITIONING ? &o->rule : NULL;
-    int keep = o->method < RP_PER_VARIABLE &&
-               !(rule && rule->kind == RP_PATHS); /* the others leave something else in sigma'' */
+/* A step of the methods that compute it, or its length, after a pass. */
+static rp_status rpi_computed_step(const rpi_pass *pass, const rp_optimizer *o) {
+    rp_net *net = pass->net;
+    const rpi_method *method = rpi_method_of(o);
+    double rate = rpi_rate(net, o);
     rpi_trial trial;
-    double value;
-    rp_status status = rpi_differentiate(net, who, batch, keep ? RPI_KEEP_CURVES : RPI_KEEP_SLOPES, rule, &value);
-    if (!status) status = rpi_prepare(net, who, o);
-    if (status) return status;
-    memset(&trial, 0, sizeof trial);
-    trial.net = net;
-    trial.who = who;
-    trial.optimizer = o;
-    trial.batch = batch;
-    trial.before = value;
-    trial.kept = keep;
-    rpi_fill_arrays(net, batch->count, rule);
-    if (o->method == RP_PER_VARIABLE) {
-        status = rpi_hessian_diagonal(net, who, batch, &net->recursion);
+    rp_status status;
+    rpi_fill_arrays(pass);
+    if (method->diagonal) {
+        rpi_pass exact = rpi_pass_over(net, pass->who, pass->batch, RPI_KEEP_CURVES);
+        status = rpi_hessian_diagonal(&exact, &net->recursion);
         if (status) return status;
         rpi_copy(net->curvature, net->sums, net->parameter_count);
         net->has_curvature |= 1;
     }
-    status = rpi_computed_step(&trial);
-    if (!status && loss) *loss = (rp_real)value;
+    memset(&trial, 0, sizeof trial);
+    trial.net = net;
+    trial.who = pass->who;
+    trial.optimizer = o;
+    trial.batch = pass->batch;
+    trial.decay = o->decoupled ? 0 : (double)o->weight_decay;
+    trial.kept = pass->keep == RPI_KEEP_CURVES;
+    trial.before = pass->loss + rpi_decay_loss(&trial);
+    status = method->solved ? rpi_solved_step(&trial) : rpi_array_step(&trial);
+    if (o->decoupled && trial.step.taken && (o->cubic > 0 || method->solved))
+        rpi_shrink(net, rate * (double)o->weight_decay);
+    trial.step.slope = (rp_real)trial.slope;
+    trial.step.curvature = (rp_real)trial.second;
+    net->last = trial.step;
+    net->stepped = 1;
     return status;
 }
 
-static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, const rp_data *batch, rp_real *loss) {
-    const rp_rule *rule;
-    rpi_update update;
-    rpi_sink sink;
-    double value;
-    int jacobian;
-    uint64_t random = net->random;
-    rp_status status = rpi_needs(net, who, "optimizer", o);
-    if (!status) status = rpi_check_optimizer(net, who, o);
-    if (status) return status;
-    rule = o->method == RP_PARTITIONING ? &o->rule : NULL;
-    if (o->cubic > 0 || o->method >= RP_PER_VARIABLE) {
-        status = rpi_train_computed(net, who, o, batch, loss);
-        if (status) net->random = random;
-        return status;
-    }
-    status = rpi_differentiate(net, who, batch, RPI_KEEP_SLOPES, rule, &value);
-    if (!status) status = rpi_prepare(net, who, o); /* last, as it may drop another optimizer's state */
-    if (status) {
-        net->random = random;
-        return status;
-    }
-    jacobian = rule && rule->kind == RP_JACOBIAN;
-    update = rpi_next_update(net, o);
-    sink.take = net->buffers.kernels->take_step;
+/* The optimizer's update happens while a tile of the gradient is still in the cache. */
+static void rpi_fused_step(const rpi_pass *pass, const rp_optimizer *o) {
+    rp_net *net = pass->net;
+    rpi_update update = rpi_next_update(net, o);
+    rpi_sink sink = rpi_sink_to(net->buffers.kernels->take_step, NULL, NULL);
+    if (pass->summed) sink.curvature = net->sums;
     sink.update = &update;
     sink.parameters = net->parameters;
     sink.first = net->first;
     sink.second = net->second;
-    sink.gradient = NULL;
-    sink.curvature = jacobian ? net->sums : NULL;
-    rpi_collect(net, &net->buffers, batch->count, 1, rule && !jacobian, rule, rpi_weight_of(&net->buffers, rule),
-                &sink);
+    rpi_collect_pass(pass, &sink);
     memset(&net->last, 0, sizeof net->last);
     net->last.taken = net->stepped = 1;
     net->last.alpha = 1;
-    if (loss) *loss = (rp_real)value;
-    return RP_OK;
+}
+
+static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, const rp_data *batch, rp_real *loss) {
+    rpi_pass pass = rpi_pass_over(net, who, batch, RPI_KEEP_SLOPES);
+    uint64_t random = net->random;
+    int computed;
+    rp_status status = rpi_needs(net, who, "optimizer", o);
+    if (!status) status = rpi_check_optimizer(net, who, o);
+    if (status) return status;
+    computed = rpi_method_of(o)->computed;
+    if (rpi_method_of(o)->ruled) pass.rule = &o->rule;
+    if (o->cubic > 0 && !computed) {
+        int reused = pass.rule && rpi_rules[pass.rule->kind].carries_u; /* sigma'' is then overwritten by sigma'' u */
+        computed = 1;
+        if (!reused) pass.keep = RPI_KEEP_CURVES;
+    }
+    status = rpi_differentiate(&pass);
+    if (!status) status = rpi_prepare(net, who, o); /* last, as it may drop another optimizer's state */
+    if (!status && computed) status = rpi_computed_step(&pass, o);
+    else if (!status) rpi_fused_step(&pass, o);
+    if (status) net->random = random;
+    else if (loss) *loss = (rp_real)pass.loss;
+    return status;
 }
 
 RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss) {
@@ -5943,26 +6587,26 @@ RP_API rp_status rp_last_step(rp_net *net, rp_step *step) {
 }
 
 /* >>predict */
-/* A single sample is kept as contiguous vectors (ld 1), for which an affine map is a matrix-vector product. */
-static void rpi_predict_one(const rp_net *net, const rpi_buffers *batch, const rp_real *x, rp_real *out) {
-    rpi_buffers b = *batch;
-    b.ld = 1;
-    rpi_copy(b.y[0], x, net->inputs);
-    rpi_forward(net, &b, 1, RPI_KEEP_NOTHING, NULL);
-    rpi_copy(out, b.y[net->slot_count - 1], net->outputs);
+static void rpi_predict_one(const rp_net *net, const rpi_buffers *b, const rp_real *x, rp_real *out) {
+    rpi_copy(b->y[0], x, net->inputs);
+    rpi_forward_one(net, b);
+    rpi_copy(out, b->y[net->slot_count - 1], net->outputs);
+}
+
+static void rpi_predict_some(const rp_net *net, const rpi_buffers *b, const rp_real *x, int count, rp_real *out) {
+    rpi_load_rows(b, x, count, net->inputs, b->y[0]);
+    rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_NOTHING, NULL);
+    b->kernels->transpose(b->y[net->slot_count - 1], b->ld, net->outputs, count, out, net->outputs, net->outputs);
 }
 
 static void rpi_predict_batches(const rp_net *net, const rpi_buffers *b, const rp_real *x, int count, rp_real *out) {
-    ptrdiff_t inputs = net->inputs, outputs = net->outputs;
-    for (int some; count > 0; count -= some, x += some * inputs, out += some * outputs) {
-        some = count < b->batch ? count : b->batch;
-        if (some == 1 && net->vectors) {
-            rpi_predict_one(net, b, x, out);
-            continue;
-        }
-        rpi_load_rows(b, x, some, net->inputs, b->y[0]);
-        rpi_forward(net, b, rpi_columns(b, some), RPI_KEEP_NOTHING, NULL);
-        b->kernels->transpose(b->y[net->slot_count - 1], b->ld, net->outputs, some, out, outputs, net->outputs);
+    int some;
+    for (int64_t at = 0; at < count; at += some) {
+        const rp_real *from = x + (ptrdiff_t)at * net->inputs;
+        rp_real *to = out + (ptrdiff_t)at * net->outputs;
+        some = rpi_at_most(count - (int)at, b->batch);
+        if (some == 1 && net->singles) rpi_predict_one(net, b, from, to);
+        else rpi_predict_some(net, b, from, some, to);
     }
 }
 
@@ -5984,27 +6628,25 @@ struct rp_workspace {
     rpi_buffers buffers;
 };
 
+static void rpi_lay_out_workspace(rpi_arena *arena, void *context) {
+    rp_workspace *workspace = (rp_workspace *)context;
+    rpi_lay_out_prediction(workspace->net, arena, &workspace->buffers, 1);
+}
+
 RP_API rp_workspace *rp_workspace_new(const rp_net *net, int batch) {
-    rpi_arena arena = {NULL, 0, 0};
-    rp_workspace *w;
+    rp_workspace *workspace;
     if (!net || !net->built || batch < 1 || batch > RPI_LARGEST) return NULL;
-    w = (rp_workspace *)net->memory.allocate(net->memory.user, sizeof *w);
-    if (!w) return NULL;
-    memset(w, 0, sizeof *w);
-    w->net = net;
-    w->memory = net->memory;
-    w->buffers.kernels = net->buffers.kernels;
-    w->buffers.batch = batch;
-    w->buffers.ld = rpi_leading(batch);
-    rpi_lay_out_prediction(net, &arena, &w->buffers, 1);
-    if (arena.overflow || !rpi_block_new(&w->memory, &w->block, arena.used)) {
-        w->memory.release(w->memory.user, w);
-        return NULL;
-    }
-    arena.base = w->block.base;
-    arena.used = 0;
-    rpi_lay_out_prediction(net, &arena, &w->buffers, 1);
-    return w;
+    workspace = (rp_workspace *)net->memory.allocate(net->memory.user, sizeof *workspace);
+    if (!workspace) return NULL;
+    memset(workspace, 0, sizeof *workspace);
+    workspace->net = net;
+    workspace->memory = net->memory;
+    workspace->buffers.kernels = net->buffers.kernels;
+    workspace->buffers.batch = batch;
+    workspace->buffers.ld = rpi_leading(batch);
+    if (!rpi_lay_out(&workspace->memory, &workspace->block, rpi_lay_out_workspace, workspace, NULL)) return workspace;
+    workspace->memory.release(workspace->memory.user, workspace);
+    return NULL;
 }
 
 RP_API void rp_workspace_free(rp_workspace *workspace) {
@@ -6029,24 +6671,14 @@ typedef struct rpi_tally {
     int64_t count;
 } rpi_tally;
 
-/* d: targets, still. */
-static void rpi_tally_decisions(const rp_net *net, const rpi_buffers *b, const rp_data *data, rpi_tally *tally) {
-    const ptrdiff_t ld = b->ld, end = net->outputs * ld;
-    for (int s = 0; s < data->count; s++) {
-        const rp_real *y = b->y[net->slot_count - 1] + s, *t = b->d[net->slot_count - 1] + s;
-        double weight = data->weights ? (double)data->weights[s] : 1;
-        ptrdiff_t best = 0, truth = 0;
-        if (net->loss == RP_SOFTMAX_CROSS_ENTROPY) {
-            for (ptrdiff_t i = ld; i < end; i += ld) {
-                best = y[i] > y[best] ? i : best;
-                truth = t[i] > t[truth] ? i : truth;
-            }
-            tally->right += best == truth ? weight : 0;
-            tally->weight += weight;
-        } else if (net->loss == RP_BINARY_CROSS_ENTROPY) {
-            for (ptrdiff_t i = 0; i < end; i += ld) tally->right += (y[i] > 0) == (t[i] > (rp_real)0.5) ? weight : 0;
-            tally->weight += weight * net->outputs;
-        }
+static void rpi_tally_decisions(const rp_net *net, const rpi_buffers *b, const rp_data *batch, rpi_tally *tally) {
+    const rpi_loss *loss = rpi_loss_of(net);
+    if (!loss->right) return;
+    for (int s = 0; s < batch->count; s++) {
+        double weight = batch->weights ? (double)batch->weights[s] : 1;
+        int all, right = loss->right(net, b, batch, s, &all);
+        tally->right += weight * right;
+        tally->weight += weight * all;
     }
 }
 
@@ -6054,7 +6686,6 @@ static void rpi_evaluate_batch(rp_net *net, const rp_data *batch, rpi_tally *tal
     const rpi_buffers *b = &net->buffers;
     rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
     rpi_forward(net, b, rpi_columns(b, batch->count), RPI_KEEP_NOTHING, NULL);
-    rpi_load_targets(net, b, batch);
     rpi_tally_decisions(net, b, batch, tally);
     tally->loss += rpi_evaluate_loss(net, b, batch, NULL, 0);
     tally->count += batch->count;
@@ -6261,7 +6892,7 @@ RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_dat
     if (fit.options.keep_best &&
         !rpi_block_new(&net->memory, &fit.best, (size_t)net->parameter_count * sizeof(rp_real)))
         return rpi_fail(net, RP_ERR_MEMORY, "rp_fit: no memory for a copy of %z parameters (options.keep_best)",
-                        net->parameter_count);
+                        (size_t)net->parameter_count);
     for (; !status && !fit.report.stopped && fit.progress.epoch < fit.options.epochs; fit.progress.epoch++)
         status = rpi_fit_epoch(&fit);
     if (fit.best.base && fit.report.best_epoch >= 0)
