@@ -1,69 +1,61 @@
-/* rp.h - v0.1 - neural networks that see curvature, in one file - public domain or MIT, at your choice
+/* rp.h - v0.2 - neural networks that see curvature, in one file - public domain or MIT, at your choice
 
    Trains and runs neural networks (dense, convolutional, recurrent, residual) inside a C or C++ program: by residual
-   partitioning, a second-order method that gives every weight its own step from one forward and one backward pass, or by SGD,
-   Adam, Adagrad, Adadelta and Newton's method. Shows what it sees: exact Hessian products, diagonals, solves, step lengths. Its
-   own kernels for AVX2, AVX-512 and NEON are chosen at run time. Nothing to install or to link.
+   partitioning, a second-order method that gives every weight its own step from one forward and one backward pass, or by
+   SGD, Adam, Adagrad, Adadelta and Newton's method. Shows what it sees: exact Hessian products, diagonals, solves, step
+   lengths. Its own kernels for AVX2, AVX-512 and NEON are chosen at run time. Nothing to install or to link.
 
-       #define RP_IMPLEMENTATION            // in exactly one file of the program
+       #define RP_IMPLEMENTATION                  // in exactly one file of the program
        #include "rp.h"
        #include <stdio.h>
 
        int main(void) {
-           float x[] = {0, 0, 0, 1, 1, 0, 1, 1};                    // four samples of two inputs
-           int exclusive_or[] = {0, 1, 1, 0};                       // and their classes
-           rp_data data = {x, NULL, exclusive_or, NULL, 4, NULL, NULL};
-           rp_net *net = rp_net_new(rp_vector(2), NULL);
-           rp_dense(net, 16), rp_activation(net, RP_TANH), rp_dense(net, 2);
-           rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
+           float x[] = {0, 0, 0, 1, 1, 0, 1, 1};  // four samples of two inputs
+           int exclusive_or[] = {0, 1, 1, 0};     // and their classes
+           int answers[4] = {0};
+           rp_data data = rp_labelled(x, exclusive_or, 4);
            rp_optimizer optimizer = rp_partitioning();
-           rp_real loss = 0;
-           if (rp_net_build(net, 4, 1)) return puts(rp_error(net)), 1;
-           for (int step = 0; step < 500; step++) rp_train(net, &optimizer, &data, &loss);
-           printf("loss after 500 steps: %g\n", (double)loss);
+           rp_net *net = rp_net_new(rp_vector(2), NULL);
+           rp_dense(net, 16);
+           rp_activation(net, RP_TANH);
+           rp_dense(net, 2);
+           rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
+           if (rp_net_build(net, 4, 1) != RP_OK) printf("%s\n", rp_error(net));
+           for (int step = 0; step < 500; step++) rp_train(net, &optimizer, &data, NULL);
+           rp_classify(net, x, 4, answers);
+           for (int s = 0; s < 4; s++) printf("%g xor %g is %d\n", x[2 * s], x[2 * s + 1], answers[s]);
            rp_net_free(net);
        }
 
-       cc -O2 app.c -lm                     (with several threads: cc -O2 -DRP_THREADS app.c -lm -lpthread)
+       cc -O2 app.c -lm                           (several threads: cc -O2 -DRP_THREADS app.c -lm -lpthread)
+
+   Get the best of it. Scale inputs and targets to a size of about 1: with targets 100 times as large the default leaves an R^2
+   of 0.54 where 0.99 is possible. Print rp_warning(net) once. Keep the implementation in a file of its own, since it takes
+   seconds to compile.
 
    Contents (search for the anchor)
-       >>concepts        what the words and the shapes mean
        >>configuration   macros that you may define before the include
        >>status          how things fail
        >>first           the first level: describe a net, build it, train it, use it
+       >>concepts        what residual partitioning is; notation; sources
+       >>optimizers      methods, their formulas and fields, what a step did
        >>fit             the second level: data sets, epochs, validation, files in the IDX format
-       >>pieces          the third level: a training step in pieces, your own loss, the flat arrays
+       >>pieces          the third level: a training step in pieces, your own loss, the flat arrays, copies
        >>curvature       exact second derivatives: along a direction, products, diagonals, solves; gradients of single samples
-       >>threads         several threads that predict from one net; nets for inference only; memory
+       >>threads         several threads that predict from one net; what callbacks may do; memory
      and behind RP_IMPLEMENTATION
-       >>platform  >>memory  >>random  >>kernels  >>isa  >>team  >>activations  >>losses  >>layers  >>maps  >>build
-       >>sweeps  >>rules  >>tangents  >>diagonals  >>samples  >>solve  >>optimizers  >>steps  >>predict  >>evaluate  >>idx
-       >>template  >>licence
+       >>platform  >>memory  >>random  >>kernels  >>isa  >>team
+       >>activations  >>net  >>losses  >>maps  >>describe  >>lower  >>build  >>inspect  >>data
+       >>sweeps  >>rules  >>backward  >>tangents  >>diagonals  >>samples  >>lu  >>minres  >>direct  >>solve
+       >>methods  >>steps  >>predict  >>evaluate  >>epochs  >>copies  >>idx  >>end  >>template  >>licence
 */
 #ifndef RPI_PASS /* the file includes itself once for each instruction set, for the part behind >>template */
 #ifndef RP_H
 #define RP_H
-
-/* >>concepts
-   A net is a list of layers, from the input to the last one, and a loss. A batch is `count` samples; inputs are
-   [count][inputs], targets and outputs [count][outputs], row after row. No width, sample or batch has more than 2^28 numbers.
-
-   Residual partitioning bounds the loss around the present parameters by a sum of one parabola per parameter (Jensen's
-   inequality, its weights chosen so that the bound is tightest), and steps towards the minimum of each:
-
-       step = -rate * gradient / curvature
-
-   In the paths rule, the paper's, it comes from one forward and one backward pass in which a second number travels beside each
-   value; the other rules (rp_rule_kind) are cheaper, or tighter, ways to the same kind of bound:
-       y   value of a unit                       u   total gradient: how far the unit moves if every weight below moves by one
-       d   derivative of the loss by the unit    v   curvature flow: the bound's second derivative at the unit, times u
-   "Algorithm 1", "Equation n", "Theorem n" in this file are those of Deep Residual Partitioning (Lawton, Ver Steeg,
-   Galstyan); "poster" is its one-page version. "Low-Rank Structure" is Understanding and Exploiting the Low-Rank Structure of
-   Deep Networks; "Conjugate" is Training Deep Nets Using Conjugate Deep Nets.
-
-   Loss, gradient and curvature are means over the batch and sums over the outputs. A sample of weight w counts w times in
-   the sum; the mean still divides by the number of samples.
-*/
+#define RP_VERSION_MAJOR 0
+#define RP_VERSION_MINOR 2
+#define RP_VERSION_PATCH 0
+#define RP_VERSION "0.2.0"
 
 /* >>configuration
    Define these before the include that has RP_IMPLEMENTATION (RP_DOUBLE and RP_STATIC before every include).
@@ -99,6 +91,8 @@ typedef float rp_real;
 #define RP_API RP_EXTERN
 #endif
 
+RP_API const char *rp_version(void); /* RP_VERSION of the implementation */
+
 /* >>status
    Functions return a status: RP_OK is 0, errors are negative. rp_error(net) says in a sentence what was wrong with the last
    call that failed on this net: the function, the layer, the field, its value and what it may be. A call that fails leaves
@@ -133,30 +127,39 @@ RP_API const char *rp_status_text(rp_status status); /* the text in the list abo
 RP_API const char *
 rp_error(const rp_net *net); /* "" if nothing failed yet. Belongs to the net, valid until its next call */
 
+/* What is legal and surely a mistake: a sigmoid or ReLU before a loss of logits, softmax over one output, every layer frozen.
+   "" if there is nothing of that kind, or before the build. Belongs to the net. */
+RP_API const char *rp_warning(const rp_net *net);
+
 /* >>first
-   Describe the net from input to output, build it, train it, use it. */
+   Describe the net from input to output, build it, train it, use it.
+
+   A net is a list of layers, from the input to the last one, and a loss. A batch is `count` samples; inputs are
+   [count][inputs], targets and outputs [count][outputs], row after row. No width, sample or batch has more than 2^28
+   numbers. Loss, gradient and curvature are means over the batch and sums over the outputs. A sample of weight w counts w
+   times in the sum; the mean still divides by the number of samples. */
 
 typedef enum rp_shape_kind { RP_SHAPE_VECTOR = 1, RP_SHAPE_IMAGE, RP_SHAPE_SEQUENCE } rp_shape_kind;
 typedef struct rp_shape {
     rp_shape_kind kind;
     int steps; /* of a sequence, otherwise 1 */
     int channels, height,
-        width; /* channels: also the features of a vector or of a step; height, width: of an image, otherwise 1 */
+        width; /* channels: also the features of a vector or of a step; height, width: of an image, or 1 */
 } rp_shape;
 RP_API rp_shape rp_vector(int features);
 RP_API rp_shape rp_image(int channels, int height, int width); /* a sample is [channels][height][width] */
 RP_API rp_shape rp_sequence(int steps, int features);          /* a sample is [steps][features] */
 
-typedef enum rp_activation_kind {
-    RP_IDENTITY,   /* z */
-    RP_RELU,       /* max(z, 0) */
-    RP_LEAKY_RELU, /* z or slope * z, whichever z's sign says; slope 0.01 (rp_negative_slope) */
-    RP_TANH,
-    RP_SIGMOID,  /* 1 / (1 + exp(-z)) */
-    RP_SOFTPLUS, /* log(1 + exp(z)) */
-    RP_ELU,      /* z, or scale * (exp(z) - 1) below zero; scale 1 (rp_negative_slope) */
-    RP_GELU,     /* z * Phi(z), Phi the normal distribution function (exact, not the tanh approximation) */
-    RP_SILU      /* z / (1 + exp(-z)) */
+typedef enum rp_activation_kind {              /* the derivative at a kink, z = 0, is the left one */
+                                  RP_IDENTITY, /* z */
+                                  RP_RELU,     /* max(z, 0) */
+                                  RP_LEAKY_RELU, /* z or slope * z, whichever z's sign says; slope 0.01 (rp_negative_slope) */
+                                  RP_TANH,
+                                  RP_SIGMOID,  /* 1 / (1 + exp(-z)) */
+                                  RP_SOFTPLUS, /* log(1 + exp(z)) */
+                                  RP_ELU,      /* z, or scale * (exp(z) - 1) below zero; scale 1 (rp_negative_slope) */
+                                  RP_GELU, /* z * Phi(z), Phi the normal distribution function (exact, not the tanh approximation) */
+                                  RP_SILU /* z / (1 + exp(-z)) */
 } rp_activation_kind;
 
 typedef enum rp_loss_kind { /* y: the last layer's values, t: targets; per sample, summed over the outputs */
@@ -170,14 +173,13 @@ typedef enum rp_loss_kind { /* y: the last layer's values, t: targets; per sampl
 /* Where the net's memory comes from, and on what it runs. All zero is the default. */
 typedef enum rp_isa_kind { RP_ISA_AUTO, RP_ISA_PORTABLE, RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON } rp_isa_kind;
 typedef struct rp_config {
-    void *(*allocate)(void *user,
-                      size_t size); /* NULL: RP_MALLOC. Set both or neither. Returns NULL when there is no memory */
+    void *(*allocate)(void *user, size_t size); /* NULL: RP_MALLOC. Set both or neither. NULL when there is no memory */
     void (*release)(void *user, void *pointer); /* NULL: RP_FREE. Never called with a NULL pointer */
     void *user;
-    rp_isa_kind isa;    /* instruction set; RP_ISA_AUTO takes the best that the machine has */
-    int threads;        /* that work on one call, the caller's included; 0: 1. More need RP_THREADS. The
-                                                    results have the same bits for any number; small pieces of work stay on one */
-    int inference_only; /* no memory for training: rp_predict and rp_evaluate only */
+    rp_isa_kind isa; /* instruction set; RP_ISA_AUTO takes the best that the machine has */
+    int threads; /* that work on one call, the caller's included; 0: 1. More need RP_THREADS. The results have the same
+                           bits for any number; small pieces of work stay on one */
+    int inference_only; /* no memory for training: rp_predict and its like, and rp_evaluate, only */
 } rp_config;
 
 /* A new, empty net. `config` is copied; NULL takes the defaults. Returns NULL only when there is no memory: any other mistake
@@ -189,13 +191,12 @@ RP_API void rp_net_free(rp_net *net); /* NULL is allowed */
 RP_API int rp_dense(rp_net *net, int units); /* W x + b; images and sequences are read as one vector */
 RP_API int rp_activation(rp_net *net, rp_activation_kind activation);
 
-/* Layers of images. An image may come from any layer that gives one; dense layers read one as a vector, channel after channel. */
-RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride,
-                     int padding); /* weights [filters][channels][kernel][kernel] */
-RP_API int rp_max_pool2d(rp_net *net, int window,
-                         int stride); /* windows that fit; what is left over at the border is not read */
+/* Layers of images. An image may come from any layer that gives one; dense layers read one as a vector, channel after channel.
+   conv2d: weights [filters][channels][kernel][kernel]. Pools: windows that fit; what is left over at the border is not read. */
+RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride, int padding);
+RP_API int rp_max_pool2d(rp_net *net, int window, int stride);
 RP_API int rp_avg_pool2d(rp_net *net, int window, int stride);
-RP_API int rp_global_avg_pool2d(rp_net *net); /* one number for each channel */
+RP_API int rp_global_avg_pool2d(rp_net *net); /* one number for each channel: an image of channels x 1 x 1 */
 
 /* The same with heights and widths apart, and groups: filters of group g see the channels of group g only (groups = channels:
    depthwise); weights [filters][channels / groups][kernel_height][kernel_width]. A size of 0 is 1, paddings may be 0. */
@@ -214,16 +215,21 @@ typedef struct rp_recurrent_desc {
 } rp_recurrent_desc;
 RP_API int rp_recurrent_with(rp_net *net, const rp_recurrent_desc *desc);
 
-/* v_t = activation(W v_(t-1) + b) from v_0, the last layer's output, to v_steps: one square W for all steps. */
+/* v_t = activation(W v_(t-1) + b) from v_0, the last layer's output (an image or sequence is read as one vector), to v_steps:
+   one square W for all steps. */
 RP_API int rp_recursive(rp_net *net, int steps, rp_activation_kind activation);
 
-/* Residual connection: adds the output of an earlier layer, or of the input (RP_INPUT), of the same shape. RP_ERR_SHAPE names both. */
+/* Residual connection: adds the output of an earlier layer, or of the input (RP_INPUT), of the same shape. RP_ERR_SHAPE names
+   both. */
 #define RP_INPUT (-1)
 RP_API int rp_add(rp_net *net, int layer);
 
-/* Change what has just been appended. Return a status, which also sticks. */
-RP_API rp_status rp_no_bias(rp_net *net);                       /* the affine layer just added has no bias */
-RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope); /* of the leaky ReLU or ELU just added; finite, >= 0 */
+/* Change a layer that has been appended. Before the build. Return a status, which also sticks: RP_ERR_VALUE if there is no such
+   layer, or it has no such thing. */
+RP_API rp_status rp_no_bias(rp_net *net, int layer); /* dense, conv2d, recurrent, recursive */
+RP_API rp_status rp_negative_slope(rp_net *net, int layer,
+                                   rp_real slope); /* of a leaky ReLU or ELU, also a recurrent or recursive
+                                                                              layer's; finite, >= 0 */
 
 /* A frozen layer keeps its parameters, whatever the optimizer; its gradient and curvature are reported as 0, and the bound
    of residual partitioning leaves them out. `frozen` 1 or 0. At any time. RP_ERR_VALUE: there is no such layer, or it has no
@@ -231,19 +237,16 @@ RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope); /* of the leaky 
 RP_API rp_status rp_freeze(rp_net *net, int layer, int frozen);
 
 RP_API rp_status rp_loss(rp_net *net, rp_loss_kind loss);    /* default: RP_SQUARED_ERROR. Before the build; sticks */
-RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta); /* > 0. Before the build; sticks */
+RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta); /* > 0, for RP_HUBER. Before the build; sticks */
 
 /* Allocates everything for batches of up to `batch` samples and draws the parameters: weights and biases uniform in
-   +-1/sqrt(fan_in), which is PyTorch's default. The same seed gives the same net. Reports the first mistake made in
-   describing the net, RP_ERR_SHAPE for a net without a layer, RP_ERR_ORDER if it is built already, RP_ERR_OVERFLOW,
-   RP_ERR_MEMORY. After a failure for want of memory the net may be built again. */
+   +-1/sqrt(fan_in), which is PyTorch's default; in recurrent layers in +-1/sqrt(units), as there. The same seed gives the
+   same net. Reports the first mistake made in describing the net, RP_ERR_SHAPE for a net without a layer, RP_ERR_VALUE for a
+   Huber delta with another loss, RP_ERR_ORDER if it is built already, RP_ERR_OVERFLOW, RP_ERR_MEMORY. After a failure for
+   want of memory the net may be built again. */
 RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed);
 
-/* Samples: one batch, or a whole data set. Give targets or labels as the loss wants (see rp_loss_kind); arrays stay the
-   caller's. rp_fit and rp_evaluate also take `fill`: the data then come from this callback and the arrays are not looked at.
-   fill points `batch`, which arrives all zero, at the arrays of batch number `index` (0, 1, ..., from 0 again in each epoch) and
-   sets its count, at most what the net was built for; the arrays stay valid until the next call. It returns 1, or 0 if there
-   are no more batches (none at all: RP_ERR_VALUE), or a negative number to stop with RP_ERR_STOPPED. */
+/* Samples: one batch, or a whole data set. Arrays stay the caller's. Make it by one of the functions below. */
 typedef struct rp_data rp_data;
 typedef int (*rp_fill)(void *user, int index, rp_data *batch);
 struct rp_data {
@@ -252,34 +255,75 @@ struct rp_data {
     const int *labels;      /* [count], or NULL */
     const rp_real *weights; /* [count], finite and >= 0; NULL: all 1 */
     int count;
-    rp_fill fill;
-    void *user; /* for fill */
+    int inputs_width, targets_width; /* numbers of a row, which must be the net's: RP_ERR_SHAPE; 0: not checked */
+    rp_fill fill;                    /* see rp_streamed */
+    void *user;
 };
+RP_API rp_data rp_labelled(const rp_real *inputs, const int *labels, int count);
+RP_API rp_data rp_targeted(const rp_real *inputs, const rp_real *targets, int count);
+
+/* An optimizer is a plain struct: make one by such a function and edit its fields. See >>optimizers. */
+typedef struct rp_optimizer rp_optimizer;
+RP_API rp_optimizer rp_partitioning(void); /* the default. Rate 5; 1 to 10 are worth a try */
+RP_API rp_optimizer rp_sgd(rp_real rate);
+RP_API rp_optimizer rp_adam(rp_real rate);
+
+/* One step on one batch. *loss (NULL: not wanted) is the loss before the step. RP_ERR_NOT_FINITE, with parameters and state
+   untouched: loss, gradient or curvature is not finite. RP_ERR_LABEL: labels do not fit the loss, or one is not a class.
+   RP_ERR_VALUE: the batch has no sample, or more than the net was built for; a target that the loss does not allow, a weight
+   below 0; both targets and labels; a field of the optimizer. RP_ERR_NULL: neither targets nor labels. RP_ERR_SHAPE: see
+   rp_data. */
+RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss);
+
+/* For any number of samples, x [count][inputs]: the last layer's values (logits, log rates), out [count][outputs]; what the loss
+   makes of them (softmax, 1 / (1 + exp(-y)), exp(y); with the other losses the values themselves); the class: the output that is
+   largest, of one output with binary cross-entropy whether it is above 0 (one output with another loss: RP_ERR_UNSUPPORTED).
+   Values that are not finite are passed on as they are (but for programs compiled with -ffast-math, which assume that there are
+   none). */
+RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *out);
+RP_API rp_status rp_probabilities(rp_net *net, const rp_real *x, int count, rp_real *out);
+RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *classes);
+
+/* >>concepts
+   Residual partitioning bounds the loss around the present parameters by a sum of one parabola per parameter (Jensen's
+   inequality, its weights chosen so that the bound is tightest), and steps towards the minimum of each:
+
+       step = -rate * gradient / curvature
+
+   In the paths rule, the paper's, the curvature comes from one forward and one backward pass in which a second number travels
+   beside each value; the other rules (rp_rule_kind) are cheaper, or tighter, ways to the same kind of bound:
+       y   value of a unit                       u   total gradient: how far the unit moves if every weight below moves by one
+       d   derivative of the loss by the unit    v   curvature flow: the bound's second derivative at the unit, times u
+   "Algorithm 1", "Equation n", "Theorem n" in this file are those of Deep Residual Partitioning (Lawton, Ver Steeg,
+   Galstyan); "poster" is its one-page version. "Low-Rank Structure" is Understanding and Exploiting the Low-Rank Structure of
+   Deep Networks; "Conjugate" is Training Deep Nets Using Conjugate Deep Nets. */
 
 /* How the curvature of residual partitioning is computed. All zero is the default. */
 typedef enum rp_rule_kind {
+    RP_SAMPLED, /* one extra backward sweep with a random vector whose covariance is the loss's Hessian (Huber: min(1, delta/|r|),
+                   which bounds it): in the mean over the draws its curvature bounds the Gauss-Newton matrix. `bound` is not
+                   looked at */
     RP_PATHS, /* Algorithm 1: sums magnitudes over all paths through the net. About 1.8 times the work of a gradient */
-    RP_JACOBIAN, /* poster, Equation 6: exact |dy/dw|, one backward sweep for each output (two for a bound that mixes outputs) */
-    RP_SAMPLED /* one extra backward sweep with a random vector whose covariance is the loss's Hessian: in the mean over the
-                    draws its curvature bounds the Gauss-Newton matrix */
+    RP_JACOBIAN /* poster, Equation 6: exact |dy/dw|, one backward sweep for each output (two for a bound that mixes outputs) */
 } rp_rule_kind;
 typedef enum rp_bound_kind {
     RP_BOUND_TIGHT, /* softmax: diag(p) - p p' is bounded by diag(p) */
     RP_BOUND_JENSEN /* softmax: Jensen's inequality over the outputs (Equation 46), as in the paper; far larger */
 } rp_bound_kind;    /* the other losses are separable and need neither */
 typedef enum rp_scale_kind {
-    RP_SCALE_ONE,   /* Theorem 2 as printed: the partition is best if all updates have one size */
-    RP_SCALE_FAN_IN /* the partition is best if updates have the size 1/sqrt(fan_in + 1) of their layer */
+    RP_SCALE_FAN_IN, /* the partition is best if updates have the size 1/sqrt(fan_in + 1) of their layer (also where it has no bias);
+                        recurrent layers: fan_in = features + units */
+    RP_SCALE_ONE /* Theorem 2 as printed: the partition is best if all updates have one size */
 } rp_scale_kind;
 typedef struct rp_rule {
     rp_rule_kind kind;
     rp_bound_kind bound;
     rp_scale_kind scale;
 } rp_rule;
-RP_API rp_rule rp_rule_default(void);
 
-/* An optimizer is a plain struct: make one, edit its fields, change them between steps. What it remembers of earlier steps
-   is kept in the net. With t = 1, 2, ... the step, g = gradient + weight_decay * w (all methods but `decoupled` ones):
+/* >>optimizers
+   What an optimizer remembers of earlier steps is kept in the net; its fields may change between steps. With t = 1, 2, ... the
+   step, g = min(1, clip / |gradient|) gradient + weight_decay w (all methods but `decoupled` ones):
 
    partitioning  m = mean of g over steps (momentum), H = mean of curvature + weight_decay over steps (curvature_average),
                  both bias-corrected exponential means, 0: the present batch alone;  w -= rate * m / (H + damping)
@@ -287,20 +331,20 @@ RP_API rp_rule rp_rule_default(void);
    Adam          m, s = means of g, g^2 with beta1, beta2, bias-corrected;  w -= rate * m / (sqrt(s) + epsilon)
    Adagrad       s += g^2;  w -= rate * g / (sqrt(s) + epsilon)
    Adadelta      s = mean of g^2 with rho; x = sqrt(a + epsilon) / sqrt(s + epsilon) * g; a = mean of x^2;  w -= rate * x
-   per variable  h = the Hessian's diagonal + weight_decay;  w -= rate * sign(g) * rp_cubic_length(-|g|, h, 1, sigma)
+   per variable  h = the Hessian's diagonal + weight_decay;  w -= rate * sign(g) * rp_cubic_length(-|g|, h, 1, variable_sigma)
                  (Low-Rank Structure, Table 2; see rp_hessian_diagonal for the cost). All parameters move at once, each as if
-                 alone: sigma must be large, the rate small, or the length computed
+                 alone: variable_sigma must be large, the rate small, or the length computed
    Newton        (B + (lambda + weight_decay) I) p = -g;  w += p, where B is the batch's Gauss-Newton matrix or Hessian
 
    SGD to Adadelta give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
    where the curvature is zero) stays as it is.
 
-   Computed lengths: with `cubic` above 0 the step s of any method is multiplied by the alpha that minimises
-   alpha a + alpha^2 b / 2 + cubic |alpha s|^3 / 6, where a and b are the exact slope and curvature along s of this batch's loss with
-   weight decay (Low-Rank Structure, section 3). alpha undoes the scale of s, so the rate no longer matters. Where a >= 0 no
-   step is taken. It costs one rp_directional more. With cubic_adaptive `cubic` is only the first sigma: the loss is computed once
-   more after the step, and sigma halved where the model foretold its decrease well (ratio above 0.9), doubled where it did
-   not (below 0.1: Kohler and Lucchi); a step that raised the loss is undone.
+   Computed lengths: with cubic_sigma above 0 the step s of any method is multiplied by the alpha that minimises
+   alpha a + alpha^2 b / 2 + cubic_sigma |alpha s|^3 / 6, where a and b are the exact slope and curvature along s of this batch's
+   loss with weight decay (Low-Rank Structure, section 3). alpha undoes the scale of s, so the rate no longer matters. Where
+   a >= 0 no step is taken. It costs one rp_directional more. With cubic_adaptive, cubic_sigma is only the first sigma: the loss
+   is computed once more after the step, and sigma halved where the model foretold its decrease well (ratio above 0.9), doubled
+   where it did not (below 0.1: Kohler and Lucchi); a step that raised the loss is undone.
 
    Newton's steps (Levenberg-Marquardt) are solved for by MINRES, up to the first direction of negative curvature, and taken if
    they do not raise this batch's loss. lambda is halved where the quadratic model foretold the decrease well (ratio above 0.75),
@@ -309,10 +353,9 @@ RP_API rp_rule rp_rule_default(void);
    minimises the exact quadratic along it, halved up to 8 times; or none, if all raise the loss. There is no rate in them.
    lambda, as sigma, stays within a million times of what it began with.
 
-   rp_last_step reports what was done. With `cubic`, and in the last two methods, gradient, curvature and step are left in the flat
-   arrays. */
+   With cubic_sigma, and in the last two methods, gradient, curvature and step are left in the flat arrays. */
 typedef enum rp_method {
-    RP_PARTITIONING,
+    RP_PARTITIONING = 1,
     RP_SGD,
     RP_ADAM,
     RP_ADAGRAD,
@@ -320,92 +363,91 @@ typedef enum rp_method {
     RP_PER_VARIABLE,
     RP_NEWTON
 } rp_method;
-typedef struct rp_optimizer {
+struct rp_optimizer {
     rp_method method;
     rp_real rate;
-    rp_real decay;        /* step t (from 0) uses rate * decay^(t / decay_steps); 0: no decay */
-    int decay_steps;      /* 0: 1 */
+    rp_real rate_decay;   /* step t (from 0) uses rate * rate_decay^(t / rate_decay_steps); 0: no decay */
+    int rate_decay_steps; /* 0: 1 */
     rp_real weight_decay; /* strength r of r/2 |w|^2 on weights and biases */
-    int decoupled; /* 1: w -= rate * weight_decay * w instead, as AdamW does; any method. Where the length of the step is
-                                  computed, and for Newton, after the step, if one is taken (in pieces by the caller) */
+    int decoupled; /* 1: w -= rate * weight_decay * w instead, as AdamW does. Where the length of the step is computed,
+                                  and for Newton, after the step, if one is taken (in pieces by the caller) */
+    rp_real clip;  /* largest norm of the gradient over all trained parameters; 0: any */
+    rp_real cubic_sigma; /* of a computed length; 0: the step has its own */
+    int cubic_adaptive;  /* 1: that sigma adapts; not for Newton */
+    /* The fields of some methods; they must be 0 for the others. */
     rp_real momentum;          /* SGD, partitioning; in [0, 1) */
     int nesterov;              /* SGD; needs momentum */
     rp_real curvature_average; /* partitioning; in [0, 1) */
     rp_real damping; /* partitioning; >= 0. Has the unit of the curvature: where losses or inputs are far below 1, make
-                                  it smaller. Newton: the first lambda, > 0 */
+                                  it smaller */
     rp_rule rule;    /* partitioning; Newton: of the curvature in its fallback */
-    rp_real beta1, beta2; /* Adam; in [0, 1) */
-    rp_real rho;          /* Adadelta; in [0, 1] */
-    rp_real epsilon;      /* Adam, Adagrad, Adadelta; >= 0 */
-    rp_real cubic;        /* any method: sigma of a computed length; 0: the step has its own */
-    int cubic_adaptive;   /* 1: sigma adapts; any method but Newton */
-    rp_real sigma;        /* per variable; > 0 */
-    int full_hessian;     /* Newton: 1: B is the Hessian, 0: the Gauss-Newton matrix, which is never indefinite */
-    int iterations;       /* Newton: most products in a solve */
-    rp_real tolerance;    /* Newton: at which the solve ends: residual by right-hand side; in [0, 1) */
-} rp_optimizer;
-RP_API rp_optimizer rp_partitioning(void); /* the default: sampled rule, fan-in scale, averages, damping 1, rate 5 (1 to
-                                                           10 are worth a try) */
-RP_API rp_optimizer
-rp_partitioning_rate(rp_real rate); /* Algorithm 1 as printed: Jensen's bound, scale one, no averages: no state */
-RP_API rp_optimizer rp_sgd(rp_real rate);
-RP_API rp_optimizer rp_adam(rp_real rate);
+    rp_real beta1, beta2;   /* Adam; in [0, 1) */
+    rp_real rho;            /* Adadelta; in [0, 1] */
+    rp_real epsilon;        /* Adam, Adagrad, Adadelta; >= 0 */
+    rp_real variable_sigma; /* per variable; > 0 */
+    rp_real lambda;         /* Newton: the first, > 0 */
+    int full_hessian;       /* Newton: 1: B is the Hessian, 0: the Gauss-Newton matrix, which is never indefinite */
+    int iterations;         /* Newton: most products in a solve, >= 1 */
+    rp_real tolerance;      /* Newton: at which the solve ends: residual by right-hand side; in [0, 1) */
+};
+/* rp_partitioning: momentum 0.9, curvature_average 0.999, damping 1, rate 5, rule all zero. rp_algorithm_1: the paper's, as
+   printed: paths, Jensen's bound, scale one, damping 1e-8, no averages and so no state. rp_adam: beta1 0.9, beta2 0.999, epsilon
+   1e-8. rp_adagrad: epsilon 1e-10. rp_adadelta: rho 0.9, epsilon 1e-6. rp_per_variable: rate 1. rp_newton: lambda 1, at most 50
+   products to a tolerance of 0.01; for large batches, or the whole data set. */
+RP_API rp_optimizer rp_algorithm_1(rp_real rate);
 RP_API rp_optimizer rp_adagrad(rp_real rate);
 RP_API rp_optimizer rp_adadelta(rp_real rate);
-RP_API rp_optimizer rp_per_variable(rp_real sigma); /* rate 1 */
-RP_API rp_optimizer rp_newton(void); /* Gauss-Newton, lambda from 1, at most 50 products to a tolerance of 0.01; for
-                                                           large batches, or the whole data set */
+RP_API rp_optimizer rp_per_variable(rp_real variable_sigma);
+RP_API rp_optimizer rp_newton(void);
 
 /* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; the last two methods keep
    scratch memory instead) and sets it to zero, unless the net has this state already. rp_train and rp_update do it themselves
    when they must; after it they allocate nothing. Another method, or a momentum or average switched on or off, is another
    state: it starts from zero.
-   RP_ERR_VALUE: a field is out of range. RP_ERR_MEMORY: the earlier state is still there. */
+   RP_ERR_VALUE: a field is out of range, or is one of another method's. RP_ERR_MEMORY: the earlier state is still there. */
 RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
-
-/* One step on one batch. *loss (NULL: not wanted) is the loss before the step. RP_ERR_NOT_FINITE, with parameters and state
-   untouched: loss, gradient or curvature is not finite. RP_ERR_LABEL: labels do not fit the loss, or one is not a class.
-   RP_ERR_VALUE: the batch has no sample, or more than the net was built for; a target that the loss does not allow, a weight
-   below 0; both targets and labels. RP_ERR_NULL: neither. */
-RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss);
 
 /* What the last step of rp_train or rp_fit did. Of a method that takes its own length only `taken` and `alpha` (1) are set. */
 typedef struct rp_step {
-    int taken; /* 0: none, since the slope was not below 0, the loss would have risen, or slope, curvature or length were
-                           not finite (these are 0 then); parameters are as they were */
-    rp_real alpha;     /* what the method's step was multiplied by */
-    rp_real slope;     /* of the loss and weight decay along it, at its beginning */
-    rp_real curvature; /* the same */
-    rp_real ratio;     /* actual by foretold decrease; 0 where none was computed */
-    rp_real sigma;     /* for the next step: of the cubic model; Newton: lambda */
-    int products;      /* Newton: in the solve */
-    int fallback;      /* Newton: 1: the step is one of residual partitioning */
+    int taken; /* 0: none, since the slope was not below 0, the loss would have risen, or slope, second derivative or length
+                       were not finite (these are 0 then); parameters are as they were */
+    rp_real alpha;  /* what the method's step was multiplied by */
+    rp_real first;  /* derivative of the loss and weight decay along it, at its beginning */
+    rp_real second; /* and their second derivative */
+    rp_real ratio;  /* actual by foretold decrease; 0 where none was computed */
+    rp_real sigma;  /* of the cubic model, for the next step; 0: there is none */
+    rp_real lambda; /* Newton's, for the next step; other methods: 0 */
+    int products;   /* Newton: in the solve */
+    int fallback;   /* Newton: 1: the step is one of residual partitioning */
 } rp_step;
 RP_API rp_status rp_last_step(rp_net *net, rp_step *step); /* RP_ERR_ORDER: no step yet */
 
-/* The last layer's values (logits, log rates) for any number of samples: x [count][inputs], out [count][outputs]. Values that
-   are not finite are passed on as they are (but for programs compiled with -ffast-math, which assume that there are none). */
-RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *out);
-
 /* >>fit
-   Whole data sets. */
+   Whole data sets. rp_fit and rp_evaluate also take streams. */
+
+/* The data come from `fill`. It points `batch`, which arrives all zero, at the arrays of batch number `index` (0, 1, ..., from 0
+   again in each epoch) and sets its count, at most what the net was built for; the arrays stay valid until the next call. It
+   returns 1, or 0 if there are no more batches (none at all: RP_ERR_VALUE), or a negative number to stop with RP_ERR_STOPPED. */
+RP_API rp_data rp_streamed(rp_fill fill, void *user);
 
 typedef struct rp_score {
     rp_real loss;
     rp_real
         accuracy; /* softmax: share of samples whose largest output is the label or the largest target; binary cross-entropy:
-                          share of outputs on the right side; by weight. -1 for losses that have none, or if all weights are 0 */
+                         share of outputs on the right side; by weight. -1 for losses that have none, or if all weights are 0 */
     int64_t count; /* samples seen */
 } rp_score;
 
-/* Mean loss over a data set of any size. RP_ERR_NOT_FINITE: the loss is not finite (score is filled all the same). */
-RP_API rp_status rp_evaluate(rp_net *net, const rp_data *data, rp_score *score);
+/* Mean loss over a data set of any size; `losses` (NULL: not wanted): each sample's own, [count], without its weight, not of
+   streams. RP_ERR_NOT_FINITE: the loss is not finite (score and losses are filled all the same). */
+RP_API rp_status rp_evaluate(rp_net *net, const rp_data *data, rp_score *score, rp_real *losses);
 
 typedef struct rp_progress {
     int epoch, epochs; /* from 0 */
-    int step, steps; /* done in this epoch, of how many; steps is 0 while unknown (the first epoch of streamed data) */
-    int epoch_done;  /* 1: the epoch is over, `validation` is fresh if there is validation data */
-    rp_real loss;    /* mean over this epoch's samples so far, each before its step */
+    int step, steps;  /* done in this epoch, of how many; steps is 0 while unknown (the first epoch of streamed data) */
+    int epoch_done;   /* 1: the epoch is over, `validation` is fresh if there is validation data */
+    rp_real loss;     /* mean over this epoch's samples so far, each before its step */
+    rp_real accuracy; /* of the same, as in rp_score */
     rp_score validation; /* the latest; count 0 if there is none */
     rp_step last;        /* the latest step */
 } rp_progress;
@@ -414,7 +456,7 @@ typedef struct rp_fit_options {
     int epochs;                /* 0: 1 */
     int batch;                 /* 0: what the net was built for */
     int keep_order;            /* 1: do not shuffle. Streamed data are never shuffled */
-    uint64_t seed;             /* of the shuffling */
+    uint64_t seed;             /* of the shuffling, which goes on from one rp_fit of a net to the next */
     const rp_data *validation; /* NULL: none */
     int patience;              /* stop after so many epochs without a better validation loss; 0: never */
     int keep_best;             /* 1: end with the parameters of the best validation loss */
@@ -427,17 +469,18 @@ typedef struct rp_fit_options {
 typedef struct rp_fit_report {
     int epochs; /* finished */
     int64_t steps;
-    rp_real loss;        /* mean over the last epoch's samples, each before its step */
-    rp_score validation; /* of the last epoch */
-    rp_real best_loss;   /* smallest validation loss, and its epoch (from 0) */
-    int best_epoch;      /* -1: none */
-    int stopped;         /* 1: by patience, 2: by the progress callback */
-    rp_step last;        /* the last step */
+    rp_real loss, accuracy; /* of the last epoch's samples, each before its step */
+    rp_score validation;    /* of the last epoch */
+    rp_real best_loss;      /* smallest validation loss, and its epoch (from 0) */
+    int best_epoch;         /* -1: none */
+    int stopped;            /* 1: by patience, 2: by the progress callback */
+    rp_step last;           /* the last step */
 } rp_fit_report;
 
 /* Trains for some epochs. A last batch that is not full is trained as it is. `options` and `report` may be NULL. Stopping by
-   patience or by the callback is success. Fails as rp_train does; what was learned until then is kept. Allocates nothing
-   once the optimizer's state is there, except a copy of the parameters for keep_best. */
+   patience or by the callback is success. Fails as rp_train does; what was learned until then is kept. Called again, it goes on:
+   optimizer state stays, and samples are shuffled anew. Allocates nothing once the optimizer's state is there, except a copy of
+   the parameters for keep_best. */
 RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options,
                         rp_fit_report *report);
 
@@ -453,9 +496,8 @@ typedef struct rp_idx {
 } rp_idx;
 /* Bytes 0..255 become low..high. RP_ERR_FILE: cannot be opened or read (or is larger than memory can hold). RP_ERR_MAGIC: not
    IDX. RP_ERR_UNSUPPORTED: IDX, but not of unsigned bytes. RP_ERR_SHAPE: no dimensions, too many, or one of size zero; labels
-   with more than one.
-   RP_ERR_OVERFLOW: the dimensions' product. RP_ERR_TRUNCATED, RP_ERR_TRAILING: fewer or more bytes than the dimensions say.
-   RP_ERR_LABEL: a label is `classes` or more. RP_ERR_MEMORY. */
+   with more than one. RP_ERR_OVERFLOW: the dimensions' product. RP_ERR_TRUNCATED, RP_ERR_TRAILING: fewer or more bytes than the
+   dimensions say. RP_ERR_LABEL: a label is `classes` or more. RP_ERR_MEMORY. */
 RP_API rp_status rp_images_memory(const void *bytes, size_t size, rp_real low, rp_real high, rp_idx *out);
 RP_API rp_status rp_labels_memory(const void *bytes, size_t size, int classes, rp_idx *out);
 #ifndef RP_NO_STDIO
@@ -464,8 +506,12 @@ RP_API rp_status rp_labels(const char *path, int classes, rp_idx *out);
 #endif
 RP_API void rp_idx_free(rp_idx *idx); /* NULL is allowed, twice too */
 
+/* Images with labels, or (NULL) with themselves as targets, widths set. Where counts differ, or one of them is not what its name
+   says, the data have a count of -1, which every function refuses. The arrays stay those of `images` and `labels`. */
+RP_API rp_data rp_idx_data(const rp_idx *images, const rp_idx *labels);
+
 /* >>pieces
-   A step in pieces: between them the caller may look at the arrays, average them over machines, clip them, or choose the
+   A step in pieces: between them the caller may look at the arrays, average them over machines, change them, or choose the
    length of the step. All flat arrays have rp_parameter_count entries, layer after layer: weights row-major [out][in] (conv2d:
    [out][in][height][width]; recurrent: W [units][features], then U [units][units]), then biases [out]. They belong to the net
    and live as long as it does. */
@@ -474,17 +520,24 @@ RP_API size_t rp_parameter_count(const rp_net *net); /* 0 before the build */
 RP_API rp_real *rp_parameters(rp_net *net); /* may be written at any time between calls. NULL before the build */
 RP_API rp_real *rp_gradient(rp_net *net);  /* what the last rp_backward left; may be written. NULL for inference only */
 RP_API rp_real *rp_curvature(rp_net *net); /* the same; >= 0 */
-RP_API rp_real *rp_direction_array(rp_net *net); /* what the last rp_direction left; may be written */
+RP_API rp_real *rp_step_array(rp_net *net); /* what the last rp_direction left; may be written */
+RP_API int rp_inputs(const rp_net *net);    /* numbers of a sample's inputs and outputs, as described so far */
+RP_API int rp_outputs(const rp_net *net);
 
+/* Everything that distinguishes a layer from another. What its kind does not have is 0. */
 typedef struct rp_layer {
     const char *kind; /* "dense", "relu", ...; static */
     rp_shape in, out;
-    size_t weights, weight_count, biases, bias_count; /* offsets into the flat arrays, and sizes */
+    size_t weights, weight_count, biases, bias_count; /* offsets into the flat arrays (0 before the build), and sizes */
     int frozen;
+    rp_activation_kind activation; /* of an activation, recurrent or recursive layer */
+    rp_real slope;                 /* of a leaky ReLU or ELU */
+    rp_conv2d_desc window;         /* of conv2d and, without filters and groups, of pools */
+    int units, steps, all_states;  /* dense: units; recurrent, recursive: all three */
+    int source;                    /* add: the layer, or RP_INPUT */
 } rp_layer;
 RP_API int rp_layer_count(const rp_net *net);
-RP_API rp_status rp_layer_info(rp_net *net, int layer,
-                               rp_layer *info); /* offsets are 0 before the build. RP_ERR_VALUE: no such layer */
+RP_API rp_status rp_layer_info(rp_net *net, int layer, rp_layer *info); /* RP_ERR_VALUE: no such layer */
 
 /* Forward and backward over one batch: fills the flat gradient and, unless `rule` is NULL, the flat curvature. Fails as
    rp_train does; the arrays are then as they were. */
@@ -493,24 +546,31 @@ RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *r
 /* One optimizer step from the flat arrays: rp_direction, then rp_move(net, 1). RP_ERR_NOT_FINITE: the arrays hold something
    that is not finite. RP_ERR_ORDER: nothing filled the gradient, or (partitioning) the curvature, since the build; for
    rp_per_variable the curvature array must hold the Hessian's diagonal (rp_hessian_diagonal). RP_ERR_UNSUPPORTED: the length
-   of the step must be computed from a batch (`cubic`): do it by rp_direction, rp_directional, rp_cubic_length and rp_move; or
-   the step itself must (rp_newton): rp_hessian_solve. */
+   of the step must be computed from a batch (cubic_sigma): do it by rp_direction, rp_directional, rp_cubic_length and rp_move;
+   or the step itself must (rp_newton): rp_hessian_solve. rp_direction: the whole step, rate included, into rp_step_array; counts
+   as a step of the optimizer. rp_move: parameters += alpha * step. */
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
-RP_API rp_status rp_direction(rp_net *net,
-                              const rp_optimizer *optimizer); /* the whole step, rate included, into rp_direction_array;
-                                                                              counts as a step of the optimizer */
-RP_API rp_status rp_move(rp_net *net, rp_real alpha);         /* parameters += alpha * direction */
+RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer);
+RP_API rp_status rp_move(rp_net *net, rp_real alpha);
 
 /* The caller's own loss: forward; read rp_output ([count][outputs]); give back, for each sample and output, the derivative of
    that sample's loss and, or NULL, its second derivative (>= 0; a bound on the Hessian's diagonal). Fills the gradient and,
-   with a second derivative, the curvature by `rule` (NULL: rp_rule_default). RP_ERR_UNSUPPORTED: a net for inference only; it
-   has rp_predict. RP_ERR_ORDER: no rp_forward went before, or another call (also an earlier rp_backward_from) has used the net
+   with a second derivative, the curvature by `rule` (NULL: all zero). RP_ERR_UNSUPPORTED: a net for inference only; it has
+   rp_predict. RP_ERR_ORDER: no rp_forward went before, or another call (also an earlier rp_backward_from) has used the net
    since. RP_ERR_VALUE: a second derivative is below 0 or not finite. */
 RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count);
 RP_API const rp_real *rp_output(const rp_net *net); /* NULL if there was no rp_forward */
-RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature);
-RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature,
-                                       const rp_rule *rule);
+RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature,
+                                  const rp_rule *rule);
+
+/* A new net with the same layers, loss, parameters and frozen layers, for batches of up to `batch` samples (0: as many as the
+   net's). `config` NULL: the net's own. Unless it is for inference only, optimizer state, too: training goes on from there. NULL
+   if the net is not built or there is no memory (rp_error(net) says so); any other mistake sticks to the new net, which is then
+   not built. */
+RP_API rp_net *rp_clone(rp_net *net, const rp_config *config, int batch);
+
+/* As if built anew: draws the parameters, forgets optimizer state, epochs and steps. What is frozen stays so. */
+RP_API rp_status rp_reset(rp_net *net, uint64_t seed);
 
 /* A table of the net (layers, shapes, parameters, bytes) as text. Writes at most `size` bytes with the final 0 and returns the
    length of the whole text, as snprintf does; 0 if net is NULL. At any time. */
@@ -1517,12 +1577,12 @@ struct rp_net {
     rpi_memory memory;
     rp_config config;
     rp_status broken; /* first mistake in the description */
-    char error[256];
+    char error[256], warning[128];
     rp_shape input, output;
     rpi_layer *layers;
     int layer_count, layer_capacity;
     rp_loss_kind loss;
-    rp_real huber_delta;
+    rp_real huber_delta; /* 0: not given */
 
     int built, batch, inputs, outputs;
     ptrdiff_t parameter_count;
@@ -1555,6 +1615,7 @@ struct rp_net {
     rp_real *first, *second;
     rp_method method;
     int64_t time;              /* steps that the optimizer has taken */
+    int64_t epochs;            /* that rp_fit has begun */
     rp_real *krylov;           /* Newton's vectors */
     rpi_recursion recursion;   /* of per-variable rates */
     rp_real sigma, sigma_from; /* of a cubic model that adapts, or Newton's lambda; what it began with */
@@ -1571,6 +1632,8 @@ static rp_status rpi_fail(rp_net *net, rp_status status, const char *format, ...
     return status;
 }
 
+RP_API const char *rp_version(void) { return RP_VERSION; }
+
 RP_API const char *rp_status_text(rp_status status) {
     switch (status) {
 #define RPI_X(name, value, text) \
@@ -1584,6 +1647,8 @@ RP_API const char *rp_status_text(rp_status status) {
 RP_API const char *rp_error(const rp_net *net) {
     return net ? net->error : "the net is NULL: rp_net_new found no memory";
 }
+
+RP_API const char *rp_warning(const rp_net *net) { return net ? net->warning : ""; }
 
 /* The guards of the functions that need a built net. */
 static rp_status rpi_built(rp_net *net, const char *who) {
@@ -1621,6 +1686,197 @@ static void rpi_fill_rows(int rows, int n, ptrdiff_t ld, const rp_real *row, rp_
         else rpi_zero(out + i * ld, n);
     }
 }
+
+/* >>losses
+   Value, gradient and second derivative h are kernels (see the template); what else is to know of a loss is its row here.
+   h[i][s] is the second derivative by output i, times the sample's weight. For softmax cross-entropy it is sum(t) p_i, whose sum
+   over the outputs is sum(t).
+
+   H_f, the Hessian of a sample's loss by its outputs, is diag(h), or, for softmax, diag(h) - h h' / sum(h). */
+typedef struct rpi_hessian {
+    /* v = B u, B a bound of H_f; u becomes v. By rp_bound_kind: Equations 44 to 46 */
+    void (*bound[2])(const rp_net *net, int count, rp_real *u);
+    void (*draw)(rp_net *net, int count, rp_real *r);                /* r at random, with E[r r'] = H_f */
+    void (*times)(const rp_net *net, int count, rp_real *x);         /* x becomes H_f x */
+    void (*factor)(const rp_net *net, int count, int k, rp_real *c); /* column k of C, where C C' = H_f */
+    rp_real (*entry)(const rp_net *net, ptrdiff_t s, int i, int k,
+                     rp_real total); /* of H_f of sample s; total: sum(h) */
+} rpi_hessian;
+
+static rp_real rpi_total_of(const rp_net *net, ptrdiff_t s) {
+    rp_real total = 0;
+    for (int i = 0; i < net->outputs; i++) total += net->h[i * net->buffers.ld + s];
+    return total;
+}
+
+/* diag(h), which also is the tight bound of any loss, since diag(p) - p p' is at most diag(p) */
+static void rpi_diagonal_times(const rp_net *net, int count, rp_real *x) {
+    const rpi_buffers *b = &net->buffers;
+    b->kernels->weigh(net->outputs, rpi_columns(b, count), x, b->ld, net->h, b->ld, 0);
+}
+
+static void rpi_diagonal_draw(rp_net *net, int count, rp_real *r) {
+    const rpi_buffers *b = &net->buffers;
+    b->kernels->signs(net->outputs, rpi_columns(b, count), net->h, r, b->ld, &net->random);
+}
+
+static void rpi_diagonal_factor(const rp_net *net, int count, int k, rp_real *c) {
+    const rpi_buffers *b = &net->buffers;
+    const rp_real *h = net->h + k * b->ld;
+    rpi_fill_rows(net->outputs, rpi_columns(b, count), b->ld, NULL, c);
+    for (int s = 0; s < count; s++) c[k * b->ld + s] = RPI_MATH(sqrt)(h[s]);
+}
+
+static rp_real rpi_diagonal_entry(const rp_net *net, ptrdiff_t s, int i, int k, rp_real total) {
+    (void)total;
+    return i == k ? net->h[i * net->buffers.ld + s] : 0;
+}
+
+/* Jensen's inequality over the outputs: v_i = h_i sum_k h_k u_k with h_i^2 = sum(t) p_i (1 - p_i) */
+static void rpi_softmax_jensen(const rp_net *net, int count, rp_real *u) {
+    ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
+    for (int s = 0; s < count; s++) {
+        const rp_real *h = net->h + s;
+        rp_real *v = u + s, total = rpi_total_of(net, s), sum = 0;
+        for (ptrdiff_t i = 0; i < end; i += ld) {
+            rp_real left = total - h[i];
+            rp_real root = left > 0 ? RPI_MATH(sqrt)(h[i] * (left / total)) : 0;
+            sum += root * v[i];
+            v[i] = root;
+        }
+        for (ptrdiff_t i = 0; i < end; i += ld) v[i] *= sum;
+    }
+}
+
+/* r = sqrt(sum(t)) (p - onehot(k)) with k drawn from p */
+static void rpi_softmax_draw(rp_net *net, int count, rp_real *r) {
+    ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
+    for (int s = 0; s < count; s++) {
+        const rp_real *h = net->h + s;
+        rp_real total = rpi_total_of(net, s);
+        rp_real root = total > 0 ? 1 / RPI_MATH(sqrt)(total) : 0;
+        rp_real at = (rp_real)rpi_uniform(&net->random) * total;
+        for (ptrdiff_t i = 0; i < end; i += ld) {
+            int chosen = at >= 0 && (at < h[i] || i + ld == end);
+            r[i + s] = root * (chosen ? h[i] - total : h[i]);
+            at = chosen ? -1 : at - h[i];
+        }
+    }
+}
+
+static void rpi_softmax_times(const rp_net *net, int count, rp_real *x) {
+    ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
+    for (int s = 0; s < rpi_columns(&net->buffers, count); s++) {
+        const rp_real *h = net->h + s;
+        rp_real total = rpi_total_of(net, s), mean = 0;
+        for (ptrdiff_t i = 0; i < end; i += ld) mean += h[i] * x[i + s];
+        mean = total > 0 ? mean / total : 0;
+        for (ptrdiff_t i = 0; i < end; i += ld) x[i + s] = h[i] * (x[i + s] - mean);
+    }
+}
+
+/* sqrt(h_k) (e_k - h / sum(h)) */
+static void rpi_softmax_factor(const rp_net *net, int count, int k, rp_real *c) {
+    const rpi_buffers *b = &net->buffers;
+    ptrdiff_t ld = b->ld, end = net->outputs * ld;
+    rpi_fill_rows(net->outputs, rpi_columns(b, count), ld, NULL, c);
+    for (int s = 0; s < count; s++) {
+        rp_real total = rpi_total_of(net, s), root = RPI_MATH(sqrt)(net->h[k * ld + s]);
+        for (ptrdiff_t i = s; i < end && total > 0; i += ld) c[i] = -root * (net->h[i] / total);
+        c[k * ld + s] += root;
+    }
+}
+
+static rp_real rpi_softmax_entry(const rp_net *net, ptrdiff_t s, int i, int k, rp_real total) {
+    const rp_real *h = net->h + s;
+    ptrdiff_t ld = net->buffers.ld;
+    rp_real mixed = total > 0 ? h[i * ld] * (h[k * ld] / total) : 0;
+    return (i == k ? h[i * ld] : 0) - mixed;
+}
+
+static const rpi_hessian rpi_diagonal_hessian = {{rpi_diagonal_times, rpi_diagonal_times},
+                                                 rpi_diagonal_draw,
+                                                 rpi_diagonal_times,
+                                                 rpi_diagonal_factor,
+                                                 rpi_diagonal_entry};
+static const rpi_hessian rpi_softmax_hessian = {{rpi_diagonal_times, rpi_softmax_jensen},
+                                                rpi_softmax_draw,
+                                                rpi_softmax_times,
+                                                rpi_softmax_factor,
+                                                rpi_softmax_entry};
+
+/* Target i of sample s. A label stands for targets of 0 and a 1; of two classes with one output, for the second's. */
+typedef struct rpi_loss rpi_loss;
+static rp_real rpi_target(const rp_data *batch, int outputs, int classes, int s, int i) {
+    if (batch->targets) return batch->targets[(ptrdiff_t)s * outputs + i];
+    return batch->labels[s] == i + classes - outputs;
+}
+
+/* How many classes labels name, given the outputs. */
+static int rpi_no_classes(int outputs) {
+    (void)outputs;
+    return 0;
+}
+static int rpi_class_each(int outputs) { return outputs; }
+static int rpi_two_classes(int outputs) { return outputs == 1 ? 2 : 0; }
+
+/* Decisions of sample s that are right, of *all: the largest output, or each output's side. */
+static int rpi_right_largest(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all) {
+    const rp_real *y = b->y[net->slot_count - 1] + s;
+    int best = 0, truth = 0;
+    for (int i = 1; i < net->outputs; i++) {
+        if (y[i * b->ld] > y[best * b->ld]) best = i;
+        if (rpi_target(batch, net->outputs, net->outputs, s, i) >
+            rpi_target(batch, net->outputs, net->outputs, s, truth))
+            truth = i;
+    }
+    *all = 1;
+    return best == truth;
+}
+static int rpi_right_sides(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all) {
+    const rp_real *y = b->y[net->slot_count - 1] + s;
+    int right = 0, classes = rpi_two_classes(net->outputs);
+    for (int i = 0; i < net->outputs; i++)
+        right += (y[i * b->ld] > 0) == (rpi_target(batch, net->outputs, classes, s, i) > (rp_real)0.5);
+    *all = net->outputs;
+    return right;
+}
+
+/* What a sample's outputs mean, in place. */
+static void rpi_softmax(int outputs, rp_real *y) {
+    rp_real most = y[0], sum = 0;
+    for (int i = 1; i < outputs; i++) most = y[i] > most ? y[i] : most;
+    for (int i = 0; i < outputs; i++) {
+        y[i] = RPI_MATH(exp)(y[i] - most);
+        sum += y[i];
+    }
+    for (int i = 0; i < outputs; i++) y[i] /= sum;
+}
+static void rpi_logistic(int outputs, rp_real *y) {
+    for (int i = 0; i < outputs; i++) y[i] = 1 / (1 + RPI_MATH(exp)(-y[i]));
+}
+static void rpi_rate_of_log(int outputs, rp_real *y) {
+    for (int i = 0; i < outputs; i++) y[i] = RPI_MATH(exp)(y[i]);
+}
+
+struct rpi_loss {
+    const char *name;
+    const rpi_hessian *hessian;
+    rp_real least, most;         /* that a target may be; least below 0: any */
+    int (*classes)(int outputs); /* that labels may name; 0: it takes no labels */
+    /* decisions of sample s that are right, and *all; NULL: it makes none */
+    int (*right)(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all);
+    void (*mean)(int outputs, rp_real *y); /* what a sample's outputs mean, in place; NULL: themselves */
+};
+static const rpi_loss rpi_losses[] = {
+    /* in the order of rp_loss_kind */
+    {"squared error", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL, NULL},
+    {"softmax cross-entropy", &rpi_softmax_hessian, 0, RPI_REAL_MAX, rpi_class_each, rpi_right_largest, rpi_softmax},
+    {"binary cross-entropy", &rpi_diagonal_hessian, 0, 1, rpi_two_classes, rpi_right_sides, rpi_logistic},
+    {"Huber loss", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL, NULL},
+    {"Poisson loss", &rpi_diagonal_hessian, 0, RPI_REAL_MAX, rpi_no_classes, NULL, rpi_rate_of_log},
+};
+static const rpi_loss *rpi_loss_of(const rp_net *net) { return &rpi_losses[net->loss]; }
 
 /* >>maps
    An affine map's primitives; what is true of a map by itself stands in its row, so that no sweep asks which it is. Pointers
@@ -2605,7 +2861,6 @@ RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config) {
     net->memory = memory;
     net->config = chosen;
     net->input = net->output = input;
-    net->huber_delta = 1;
     if (rpi_shape_valid(input)) rpi_check_config(net);
     else
         rpi_mistake(
@@ -2949,34 +3204,38 @@ RP_API int rp_activation(rp_net *net, rp_activation_kind activation) {
     return rpi_appended(net, layer);
 }
 
-RP_API rp_status rp_no_bias(rp_net *net) {
-    rp_status status = rpi_may_describe(net, "rp_no_bias");
-    rpi_layer *last;
-    if (status) return status;
-    last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
-    if (!last || !last->affine)
-        return rpi_mistake(net, RP_ERR_ORDER,
-                           "rp_no_bias: %s has no bias; call it right after the affine layer is added",
-                           last ? rpi_layer_name(last) : "a net without a layer");
-    last->bias = 0;
-    last->bias_count = 0;
+/* A layer that has been appended already; NULL after a failure. A negative index is that of a layer that could not be. */
+static rpi_layer *rpi_appended_layer(rp_net *net, const char *who, int layer) {
+    if (rpi_may_describe(net, who)) return NULL;
+    if (layer >= 0 && layer < net->layer_count) return &net->layers[layer];
+    rpi_mistake(net, RP_ERR_VALUE, "%s: layer is %d; the net has %d layers so far, numbered from 0", who, layer,
+                net->layer_count);
+    return NULL;
+}
+
+RP_API rp_status rp_no_bias(rp_net *net, int layer) {
+    rpi_layer *changed = rpi_appended_layer(net, "rp_no_bias", layer);
+    if (!changed) return rpi_may_describe(net, "rp_no_bias");
+    if (!changed->affine)
+        return rpi_mistake(net, RP_ERR_VALUE, "rp_no_bias: layer %d (%s) has no bias", layer, rpi_layer_name(changed));
+    changed->bias = 0;
+    changed->bias_count = 0;
     return RP_OK;
 }
 
-RP_API rp_status rp_negative_slope(rp_net *net, rp_real slope) {
-    rp_status status = rpi_may_describe(net, "rp_negative_slope");
-    rpi_layer *last;
-    if (status) return status;
-    last = net->layer_count ? &net->layers[net->layer_count - 1] : NULL;
-    if (!last || (last->activation != RP_LEAKY_RELU && last->activation != RP_ELU))
-        return rpi_mistake(net, RP_ERR_ORDER,
-                           "rp_negative_slope: %s has no such slope; call it right after a leaky_relu or elu is added",
-                           last ? rpi_layer_name(last) : "a net without a layer");
+RP_API rp_status rp_negative_slope(rp_net *net, int layer, rp_real slope) {
+    rpi_layer *changed = rpi_appended_layer(net, "rp_negative_slope", layer);
+    if (!changed) return rpi_may_describe(net, "rp_negative_slope");
+    if (changed->activation != RP_LEAKY_RELU && changed->activation != RP_ELU)
+        return rpi_mistake(
+            net, RP_ERR_VALUE,
+            "rp_negative_slope: layer %d (%s) has no such slope, as its activation is no leaky_relu or elu", layer,
+            rpi_layer_name(changed));
     if (!rpi_finite(slope) || slope < 0)
         return rpi_mistake(net, RP_ERR_VALUE,
-                           "rp_negative_slope: layer %d: the slope is %g; it must be finite and 0 or more",
-                           net->layer_count - 1, (double)slope);
-    last->alpha = slope;
+                           "rp_negative_slope: layer %d: the slope is %g; it must be finite and 0 or more", layer,
+                           (double)slope);
+    changed->alpha = slope;
     return RP_OK;
 }
 
@@ -3439,12 +3698,46 @@ static void rpi_draw_parameters(rp_net *net, uint64_t seed) {
     }
 }
 
+/* Whether the net's last activation, if it ends in one, is this. */
+static int rpi_ends_in(const rp_net *net, rp_activation_kind activation) {
+    const rpi_layer *last = &net->layers[net->layer_count - 1];
+    return last->activation == activation;
+}
+
+static int rpi_all_frozen(const rp_net *net) {
+    int affine = 0;
+    for (int i = 0; i < net->layer_count; i++) {
+        if (net->layers[i].affine && !net->layers[i].frozen) return 0;
+        affine |= net->layers[i].affine;
+    }
+    return affine;
+}
+
+/* What rp_warning says. */
+static void rpi_warn(rp_net *net) {
+    static const rp_activation_kind bounded[] = {RP_RELU, RP_SIGMOID};
+    int logits = net->loss == RP_SOFTMAX_CROSS_ENTROPY || net->loss == RP_BINARY_CROSS_ENTROPY;
+    net->warning[0] = 0;
+    for (int i = 0; logits && i < 2; i++)
+        if (rpi_ends_in(net, bounded[i]))
+            rpi_format(net->warning, sizeof net->warning,
+                       "layer %d ends in %s, but %s takes logits: remove that activation", net->layer_count - 1,
+                       rpi_activations[bounded[i]].name, rpi_losses[net->loss].name);
+    if (net->loss == RP_SOFTMAX_CROSS_ENTROPY && net->outputs == 1)
+        rpi_format(net->warning, sizeof net->warning,
+                   "softmax of one output is always 1: give it an output for each class");
+    if (rpi_all_frozen(net)) rpi_format(net->warning, sizeof net->warning, "every layer is frozen: nothing is trained");
+}
+
 RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
     rp_status status = rpi_may_describe(net, "rp_net_build");
     if (status) return status;
     if (batch < 1 || batch > RPI_LARGEST)
         return rpi_fail(net, RP_ERR_VALUE, "rp_net_build: batch is %d; it may be 1 to %d", batch, RPI_LARGEST);
     if (!net->layer_count) return rpi_fail(net, RP_ERR_SHAPE, "rp_net_build: the net has no layer");
+    if (net->huber_delta > 0 && net->loss != RP_HUBER)
+        return rpi_fail(net, RP_ERR_VALUE, "rp_net_build: a Huber delta of %g was given, but the loss is the %s",
+                        (double)net->huber_delta, rpi_losses[net->loss].name);
     net->batch = batch;
     net->inputs = rpi_features(net->input);
     net->outputs = rpi_features(net->output);
@@ -3465,6 +3758,7 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
         return status;
     }
     rpi_draw_parameters(net, seed);
+    rpi_warn(net);
     net->built = 1;
     return RP_OK;
 }
@@ -3481,182 +3775,11 @@ RP_API rp_status rp_freeze(rp_net *net, int layer, int frozen) {
         return rpi_fail(net, RP_ERR_VALUE, "rp_freeze: frozen is %d; it may be 0 or 1", frozen);
     net->layers[layer].frozen = frozen;
     net->forward_count = 0;
-    if (net->built) rpi_mark_live(net);
+    if (!net->built) return RP_OK;
+    rpi_mark_live(net);
+    rpi_warn(net);
     return RP_OK;
 }
-
-/* >>losses
-   Value, gradient and second derivative h are kernels (see the template); what else is to know of a loss is its row here.
-   h[i][s] is the second derivative by output i, times the sample's weight. For softmax cross-entropy it is sum(t) p_i, whose sum
-   over the outputs is sum(t).
-
-   H_f, the Hessian of a sample's loss by its outputs, is diag(h), or, for softmax, diag(h) - h h' / sum(h). */
-typedef struct rpi_hessian {
-    /* v = B u, B a bound of H_f; u becomes v. By rp_bound_kind: Equations 44 to 46 */
-    void (*bound[2])(const rp_net *net, int count, rp_real *u);
-    void (*draw)(rp_net *net, int count, rp_real *r);                /* r at random, with E[r r'] = H_f */
-    void (*times)(const rp_net *net, int count, rp_real *x);         /* x becomes H_f x */
-    void (*factor)(const rp_net *net, int count, int k, rp_real *c); /* column k of C, where C C' = H_f */
-    rp_real (*entry)(const rp_net *net, ptrdiff_t s, int i, int k,
-                     rp_real total); /* of H_f of sample s; total: sum(h) */
-} rpi_hessian;
-
-static rp_real rpi_total_of(const rp_net *net, ptrdiff_t s) {
-    rp_real total = 0;
-    for (int i = 0; i < net->outputs; i++) total += net->h[i * net->buffers.ld + s];
-    return total;
-}
-
-/* diag(h), which also is the tight bound of any loss, since diag(p) - p p' is at most diag(p) */
-static void rpi_diagonal_times(const rp_net *net, int count, rp_real *x) {
-    const rpi_buffers *b = &net->buffers;
-    b->kernels->weigh(net->outputs, rpi_columns(b, count), x, b->ld, net->h, b->ld, 0);
-}
-
-static void rpi_diagonal_draw(rp_net *net, int count, rp_real *r) {
-    const rpi_buffers *b = &net->buffers;
-    b->kernels->signs(net->outputs, rpi_columns(b, count), net->h, r, b->ld, &net->random);
-}
-
-static void rpi_diagonal_factor(const rp_net *net, int count, int k, rp_real *c) {
-    const rpi_buffers *b = &net->buffers;
-    const rp_real *h = net->h + k * b->ld;
-    rpi_fill_rows(net->outputs, rpi_columns(b, count), b->ld, NULL, c);
-    for (int s = 0; s < count; s++) c[k * b->ld + s] = RPI_MATH(sqrt)(h[s]);
-}
-
-static rp_real rpi_diagonal_entry(const rp_net *net, ptrdiff_t s, int i, int k, rp_real total) {
-    (void)total;
-    return i == k ? net->h[i * net->buffers.ld + s] : 0;
-}
-
-/* Jensen's inequality over the outputs: v_i = h_i sum_k h_k u_k with h_i^2 = sum(t) p_i (1 - p_i) */
-static void rpi_softmax_jensen(const rp_net *net, int count, rp_real *u) {
-    ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
-    for (int s = 0; s < count; s++) {
-        const rp_real *h = net->h + s;
-        rp_real *v = u + s, total = rpi_total_of(net, s), sum = 0;
-        for (ptrdiff_t i = 0; i < end; i += ld) {
-            rp_real left = total - h[i];
-            rp_real root = left > 0 ? RPI_MATH(sqrt)(h[i] * (left / total)) : 0;
-            sum += root * v[i];
-            v[i] = root;
-        }
-        for (ptrdiff_t i = 0; i < end; i += ld) v[i] *= sum;
-    }
-}
-
-/* r = sqrt(sum(t)) (p - onehot(k)) with k drawn from p */
-static void rpi_softmax_draw(rp_net *net, int count, rp_real *r) {
-    ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
-    for (int s = 0; s < count; s++) {
-        const rp_real *h = net->h + s;
-        rp_real total = rpi_total_of(net, s);
-        rp_real root = total > 0 ? 1 / RPI_MATH(sqrt)(total) : 0;
-        rp_real at = (rp_real)rpi_uniform(&net->random) * total;
-        for (ptrdiff_t i = 0; i < end; i += ld) {
-            int chosen = at >= 0 && (at < h[i] || i + ld == end);
-            r[i + s] = root * (chosen ? h[i] - total : h[i]);
-            at = chosen ? -1 : at - h[i];
-        }
-    }
-}
-
-static void rpi_softmax_times(const rp_net *net, int count, rp_real *x) {
-    ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
-    for (int s = 0; s < rpi_columns(&net->buffers, count); s++) {
-        const rp_real *h = net->h + s;
-        rp_real total = rpi_total_of(net, s), mean = 0;
-        for (ptrdiff_t i = 0; i < end; i += ld) mean += h[i] * x[i + s];
-        mean = total > 0 ? mean / total : 0;
-        for (ptrdiff_t i = 0; i < end; i += ld) x[i + s] = h[i] * (x[i + s] - mean);
-    }
-}
-
-/* sqrt(h_k) (e_k - h / sum(h)) */
-static void rpi_softmax_factor(const rp_net *net, int count, int k, rp_real *c) {
-    const rpi_buffers *b = &net->buffers;
-    ptrdiff_t ld = b->ld, end = net->outputs * ld;
-    rpi_fill_rows(net->outputs, rpi_columns(b, count), ld, NULL, c);
-    for (int s = 0; s < count; s++) {
-        rp_real total = rpi_total_of(net, s), root = RPI_MATH(sqrt)(net->h[k * ld + s]);
-        for (ptrdiff_t i = s; i < end && total > 0; i += ld) c[i] = -root * (net->h[i] / total);
-        c[k * ld + s] += root;
-    }
-}
-
-static rp_real rpi_softmax_entry(const rp_net *net, ptrdiff_t s, int i, int k, rp_real total) {
-    const rp_real *h = net->h + s;
-    ptrdiff_t ld = net->buffers.ld;
-    rp_real mixed = total > 0 ? h[i * ld] * (h[k * ld] / total) : 0;
-    return (i == k ? h[i * ld] : 0) - mixed;
-}
-
-static const rpi_hessian rpi_diagonal_hessian = {{rpi_diagonal_times, rpi_diagonal_times},
-                                                 rpi_diagonal_draw,
-                                                 rpi_diagonal_times,
-                                                 rpi_diagonal_factor,
-                                                 rpi_diagonal_entry};
-static const rpi_hessian rpi_softmax_hessian = {{rpi_diagonal_times, rpi_softmax_jensen},
-                                                rpi_softmax_draw,
-                                                rpi_softmax_times,
-                                                rpi_softmax_factor,
-                                                rpi_softmax_entry};
-
-/* Target i of sample s. A label stands for targets of 0 and a 1; of two classes with one output, for the second's. */
-typedef struct rpi_loss rpi_loss;
-static rp_real rpi_target(const rp_data *batch, int outputs, int classes, int s, int i) {
-    if (batch->targets) return batch->targets[(ptrdiff_t)s * outputs + i];
-    return batch->labels[s] == i + classes - outputs;
-}
-
-/* How many classes labels name, given the outputs. */
-static int rpi_no_classes(int outputs) {
-    (void)outputs;
-    return 0;
-}
-static int rpi_class_each(int outputs) { return outputs; }
-static int rpi_two_classes(int outputs) { return outputs == 1 ? 2 : 0; }
-
-/* Decisions of sample s that are right, of *all: the largest output, or each output's side. */
-static int rpi_right_largest(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all) {
-    const rp_real *y = b->y[net->slot_count - 1] + s;
-    int best = 0, truth = 0;
-    for (int i = 1; i < net->outputs; i++) {
-        if (y[i * b->ld] > y[best * b->ld]) best = i;
-        if (rpi_target(batch, net->outputs, net->outputs, s, i) >
-            rpi_target(batch, net->outputs, net->outputs, s, truth))
-            truth = i;
-    }
-    *all = 1;
-    return best == truth;
-}
-static int rpi_right_sides(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all) {
-    const rp_real *y = b->y[net->slot_count - 1] + s;
-    int right = 0, classes = rpi_two_classes(net->outputs);
-    for (int i = 0; i < net->outputs; i++)
-        right += (y[i * b->ld] > 0) == (rpi_target(batch, net->outputs, classes, s, i) > (rp_real)0.5);
-    *all = net->outputs;
-    return right;
-}
-
-struct rpi_loss {
-    const char *name;
-    const rpi_hessian *hessian;
-    rp_real least, most;         /* that a target may be; least below 0: any */
-    int (*classes)(int outputs); /* that labels may name; 0: it takes no labels */
-    int (*right)(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s,
-                 int *all); /* NULL: decides nothing */
-};
-static const rpi_loss rpi_losses[] = {
-    /* in the order of rp_loss_kind */
-    {"squared error", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL},
-    {"softmax cross-entropy", &rpi_softmax_hessian, 0, RPI_REAL_MAX, rpi_class_each, rpi_right_largest},
-    {"binary cross-entropy", &rpi_diagonal_hessian, 0, 1, rpi_two_classes, rpi_right_sides},
-    {"Huber loss", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL},
-    {"Poisson loss", &rpi_diagonal_hessian, 0, RPI_REAL_MAX, rpi_no_classes, NULL},
-};
-static const rpi_loss *rpi_loss_of(const rp_net *net) { return &rpi_losses[net->loss]; }
 
 /* >>inspect */
 RP_API size_t rp_parameter_count(const rp_net *net) { return net && net->built ? (size_t)net->parameter_count : 0; }
@@ -3671,11 +3794,25 @@ static rp_real *rpi_array(rp_net *net, rp_real *array, int *filled) {
 }
 RP_API rp_real *rp_gradient(rp_net *net) { return net ? rpi_array(net, net->gradient, &net->has_gradient) : NULL; }
 RP_API rp_real *rp_curvature(rp_net *net) { return net ? rpi_array(net, net->curvature, &net->has_curvature) : NULL; }
-RP_API rp_real *rp_direction_array(rp_net *net) {
-    return net ? rpi_array(net, net->direction, &net->has_direction) : NULL;
-}
+RP_API rp_real *rp_step_array(rp_net *net) { return net ? rpi_array(net, net->direction, &net->has_direction) : NULL; }
 
 RP_API int rp_layer_count(const rp_net *net) { return net ? net->layer_count : 0; }
+
+static rp_conv2d_desc rpi_window_of(const rpi_layer *layer) {
+    const rpi_geometry *g = &layer->geometry;
+    rp_conv2d_desc window;
+    memset(&window, 0, sizeof window);
+    window.kernel_height = g->kernel_height;
+    window.kernel_width = g->kernel_width;
+    window.stride_height = g->stride_height;
+    window.stride_width = g->stride_width;
+    window.padding_height = g->padding_height;
+    window.padding_width = g->padding_width;
+    if (!layer->affine) return window;
+    window.filters = g->filters;
+    window.groups = g->groups;
+    return window;
+}
 
 RP_API rp_status rp_layer_info(rp_net *net, int index, rp_layer *info) {
     const rpi_layer *layer;
@@ -3689,14 +3826,23 @@ RP_API rp_status rp_layer_info(rp_net *net, int index, rp_layer *info) {
     info->kind = rpi_layer_name(layer);
     info->in = layer->in;
     info->out = layer->out;
-    info->frozen = layer->frozen;
-    if (!net->built) return RP_OK;
     info->weights = (size_t)layer->weights;
     info->weight_count = (size_t)layer->weight_count;
     info->biases = (size_t)layer->biases;
     info->bias_count = (size_t)layer->bias_count;
+    info->frozen = layer->frozen;
+    info->activation = layer->activation;
+    if (layer->activation == RP_LEAKY_RELU || layer->activation == RP_ELU) info->slope = layer->alpha;
+    info->window = rpi_window_of(layer);
+    if (layer->kind != RPI_CONV2D) info->units = layer->units;
+    info->steps = layer->steps;
+    info->all_states = layer->all_states;
+    info->source = layer->source;
     return RP_OK;
 }
+
+RP_API int rp_inputs(const rp_net *net) { return net ? rpi_features(net->input) : 0; }
+RP_API int rp_outputs(const rp_net *net) { return net ? rpi_features(net->output) : 0; }
 
 RP_API const char *rp_isa(const rp_net *net) { return net && net->built ? net->buffers.kernels->name : ""; }
 RP_API size_t rp_state_memory(const rp_net *net) { return net ? net->state.size : 0; }
@@ -3743,8 +3889,48 @@ RP_API size_t rp_summary(const rp_net *net, char *out, size_t size) {
     return text.length;
 }
 
-/* >>data
-   Checks what can be checked of a batch or data set in memory, before anything is computed. */
+/* >>data */
+RP_API rp_data rp_labelled(const rp_real *inputs, const int *labels, int count) {
+    rp_data data;
+    memset(&data, 0, sizeof data);
+    data.inputs = inputs;
+    data.labels = labels;
+    data.count = count;
+    return data;
+}
+RP_API rp_data rp_targeted(const rp_real *inputs, const rp_real *targets, int count) {
+    rp_data data = rp_labelled(inputs, NULL, count);
+    data.targets = targets;
+    return data;
+}
+RP_API rp_data rp_streamed(rp_fill fill, void *user) {
+    rp_data data = rp_labelled(NULL, NULL, 0);
+    data.fill = fill;
+    data.user = user;
+    return data;
+}
+RP_API rp_data rp_idx_data(const rp_idx *images, const rp_idx *labels) {
+    rp_data data = rp_labelled(NULL, NULL, -1);
+    if (!images || !images->values || (labels && (!labels->labels || labels->count != images->count))) return data;
+    data.inputs = images->values;
+    data.inputs_width = images->size;
+    data.count = images->count;
+    if (labels) {
+        data.labels = labels->labels;
+    } else {
+        data.targets = images->values;
+        data.targets_width = images->size;
+    }
+    return data;
+}
+
+/* Checks what can be checked of a batch or data set in memory, before anything is computed. */
+static rp_status rpi_check_width(rp_net *net, const char *who, const char *name, int width, int wanted) {
+    if (!width || width == wanted) return RP_OK;
+    return rpi_fail(net, RP_ERR_SHAPE, "%s: data.%s_width is %d, but the net has %d %s", who, name, width, wanted,
+                    wanted == 1 ? "of them" : name);
+}
+
 static rp_status rpi_check_weights(rp_net *net, const char *who, const rp_data *data) {
     if (!data->weights) return RP_OK;
     for (int s = 0; s < data->count; s++)
@@ -3783,7 +3969,12 @@ static rp_status rpi_check_data(rp_net *net, const char *who, const rp_data *dat
     if (!status && data->fill)
         return rpi_fail(net, RP_ERR_VALUE,
                         "%s: data.fill is given; streams are for rp_fit and rp_evaluate, a batch is in memory", who);
+    if (!status && data->count == -1 && !data->inputs)
+        return rpi_fail(net, RP_ERR_VALUE,
+                        "%s: data.count is -1: the images and labels given to rp_idx_data do not fit", who);
     if (!status) status = rpi_needs(net, who, "data.inputs", data->inputs);
+    if (!status) status = rpi_check_width(net, who, "inputs", data->inputs_width, net->inputs);
+    if (!status && data->targets) status = rpi_check_width(net, who, "targets", data->targets_width, net->outputs);
     if (status) return status;
     if (data->count < 1 || data->count > most)
         return rpi_fail(net, RP_ERR_VALUE, "%s: data.count is %d; it may be 1 to %d", who, data->count, most);
@@ -3821,7 +4012,7 @@ static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const r
     call.outputs = net->outputs;
     call.count = data->count;
     call.ld = b->ld;
-    call.delta = net->huber_delta;
+    call.delta = net->huber_delta > 0 ? net->huber_delta : 1;
     call.exact = exact;
     call.y = b->y[net->slot_count - 1];
     call.d = b->d[net->slot_count - 1];
@@ -3830,6 +4021,28 @@ static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const r
     b->kernels->loss(net->loss, &call);
     for (int s = 0; s < data->count; s++) sum += (data->weights ? (double)data->weights[s] : 1) * net->sample_loss[s];
     return sum;
+}
+
+/* Sums over samples; right, weight: of decisions. */
+typedef struct rpi_tally {
+    double loss, right, weight;
+    int64_t count;
+} rpi_tally;
+
+/* With y of the last slot in place. */
+static void rpi_tally_decisions(const rp_net *net, const rpi_buffers *b, const rp_data *batch, rpi_tally *tally) {
+    const rpi_loss *loss = rpi_loss_of(net);
+    if (!loss->right) return;
+    for (int s = 0; s < batch->count; s++) {
+        double weight = batch->weights ? (double)batch->weights[s] : 1;
+        int all, right = loss->right(net, b, batch, s, &all);
+        tally->right += weight * right;
+        tally->weight += weight * all;
+    }
+}
+
+static rp_real rpi_accuracy(const rpi_tally *tally) {
+    return tally->weight > 0 ? (rp_real)(tally->right / tally->weight) : -1;
 }
 
 /* Columns of [outputs][ld]: times the samples' weights; 0 behind the last. */
@@ -3862,6 +4075,7 @@ typedef struct rpi_pass {
     const rpi_hessian *hessian; /* of the loss by the outputs */
     rpi_keep keep;
     int exact;             /* second derivatives of the loss that are no bounds, for exact products; without a rule */
+    rpi_tally *tally;      /* NULL: decisions are not counted */
     double loss;           /* left: the mean loss */
     const rp_real *weight; /* left: what each sample's |v x'| counts for; NULL: 1 */
     const rp_real *summed; /* left: the curvature, added up; NULL: it waits in v of every slot */
@@ -4216,19 +4430,19 @@ static const rp_real *rpi_weigh_jacobian(rpi_pass *pass, int k) {
 
 static const rpi_rule rpi_rules[] = {
     /* in the order of rp_rule_kind */
+    {0, 0, RPI_PLAIN, rpi_begin_sampled, rpi_weigh_sampled},
     {1, 0, RPI_BOUND, rpi_begin_paths, NULL},
     {0, 1, RPI_PLAIN, rpi_begin_jacobian, rpi_weigh_jacobian},
-    {0, 0, RPI_PLAIN, rpi_begin_sampled, rpi_weigh_sampled},
 };
 
 static rp_status rpi_check_rule(rp_net *net, const char *who, const char *of,
                                 const rp_rule *rule) { /* of: "optimizer.", ... */
-    if ((int)rule->kind < 0 || rule->kind > RP_SAMPLED)
+    if ((int)rule->kind < 0 || rule->kind > RP_JACOBIAN)
         return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.kind is %d, which is no rp_rule_kind", who, of, (int)rule->kind);
     if ((int)rule->bound < 0 || rule->bound > RP_BOUND_JENSEN)
         return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.bound is %d, which is no rp_bound_kind", who, of,
                         (int)rule->bound);
-    if ((int)rule->scale < 0 || rule->scale > RP_SCALE_FAN_IN)
+    if ((int)rule->scale < 0 || rule->scale > RP_SCALE_ONE)
         return rpi_fail(net, RP_ERR_VALUE, "%s: %srule.scale is %d, which is no rp_scale_kind", who, of,
                         (int)rule->scale);
     return RP_OK;
@@ -4305,6 +4519,7 @@ static rp_status rpi_value(rpi_pass *pass) {
     net->forward_count = 0;
     rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
     rpi_forward(net, b, rpi_columns(b, batch->count), pass->keep, pass);
+    if (pass->tally) rpi_tally_decisions(net, b, batch, pass->tally);
     pass->loss =
         rpi_evaluate_loss(net, b, batch, pass->rule || pass->exact ? net->h : NULL, pass->exact) / batch->count;
     if (rpi_finite_double(pass->loss) && rpi_finite((rp_real)pass->loss)) return RP_OK;
@@ -4338,11 +4553,6 @@ static void rpi_fill_arrays(const rpi_pass *pass) {
     if (pass->summed) rpi_copy(net->curvature, pass->summed, net->parameter_count);
     net->has_gradient |= 1;
     if (pass->rule) net->has_curvature |= 1;
-}
-
-RP_API rp_rule rp_rule_default(void) {
-    rp_rule rule = {RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE};
-    return rule;
 }
 
 RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *rule, rp_real *loss) {
@@ -4391,10 +4601,10 @@ static rp_status rpi_check_curvature(rp_net *net, const char *who, int count, co
     return RP_OK;
 }
 
-RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature,
-                                       const rp_rule *rule) {
+RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature,
+                                  const rp_rule *rule) {
     static const char who[] = "rp_backward_from";
-    rp_rule chosen = rule ? *rule : rp_rule_default();
+    static const rp_rule all_zero = {RP_SAMPLED, RP_BOUND_TIGHT, RP_SCALE_FAN_IN};
     rp_status status = rpi_trainable(net, who);
     const rpi_buffers *b;
     rpi_pass pass;
@@ -4404,8 +4614,9 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
     if (status) return status;
     pass = rpi_pass_over(net, who, NULL, RPI_KEEP_SLOPES);
     pass.hessian = &rpi_diagonal_hessian;
-    status = rpi_check_rule(net, who, "", &chosen);
-    if (!status) status = rpi_choose_rule(&pass, output_curvature ? &chosen : NULL);
+    if (!rule) rule = &all_zero;
+    status = rpi_check_rule(net, who, "", rule);
+    if (!status) status = rpi_choose_rule(&pass, output_curvature ? rule : NULL);
     if (status) return status;
     count = pass.count = net->forward_count;
     if (count < 1)
@@ -4423,10 +4634,6 @@ RP_API rp_status rp_backward_from_rule(rp_net *net, const rp_real *output_gradie
     if (!status) rpi_fill_arrays(&pass);
     else net->random = random;
     return status;
-}
-
-RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature) {
-    return rp_backward_from_rule(net, output_gradient, output_curvature, NULL);
 }
 
 /* >>tangents
@@ -5913,7 +6120,7 @@ RP_API double rp_cubic_length(double first, double second, double norm, double s
     return rpi_finite_double(alpha) ? alpha : 0;
 }
 
-/* >>optimizers */
+/* >>methods */
 static rp_optimizer rpi_optimizer(rp_method method, rp_real rate) {
     rp_optimizer o;
     memset(&o, 0, sizeof o);
@@ -5930,19 +6137,18 @@ static rp_optimizer rpi_optimizer(rp_method method, rp_real rate) {
    5 leaves room: at 8 a small convolutional net lost its ReLUs in the first steps for 1 seed of 12, from 12 on some nets
    diverge. No setting wins everywhere: on autoencoders the paths rule at a rate of 100 is better. */
 RP_API rp_optimizer rp_partitioning(void) {
-    rp_optimizer o = rp_partitioning_rate(5);
-    o.rule.kind = RP_SAMPLED;
-    o.rule.bound = RP_BOUND_TIGHT;
-    o.rule.scale = RP_SCALE_FAN_IN;
+    rp_optimizer o = rpi_optimizer(RP_PARTITIONING, 5);
     o.momentum = (rp_real)0.9;
     o.curvature_average = (rp_real)0.999;
     o.damping = 1;
     return o;
 }
-RP_API rp_optimizer rp_partitioning_rate(rp_real rate) {
+RP_API rp_optimizer rp_algorithm_1(rp_real rate) {
     rp_optimizer o = rpi_optimizer(RP_PARTITIONING, rate);
     o.damping = (rp_real)1e-8;
+    o.rule.kind = RP_PATHS;
     o.rule.bound = RP_BOUND_JENSEN;
+    o.rule.scale = RP_SCALE_ONE;
     return o;
 }
 RP_API rp_optimizer rp_sgd(rp_real rate) { return rpi_optimizer(RP_SGD, rate); }
@@ -5964,17 +6170,14 @@ RP_API rp_optimizer rp_adadelta(rp_real rate) {
     o.epsilon = (rp_real)1e-6;
     return o;
 }
-RP_API rp_optimizer rp_per_variable(rp_real sigma) {
+RP_API rp_optimizer rp_per_variable(rp_real variable_sigma) {
     rp_optimizer o = rpi_optimizer(RP_PER_VARIABLE, 1);
-    o.sigma = sigma;
+    o.variable_sigma = variable_sigma;
     return o;
 }
 RP_API rp_optimizer rp_newton(void) {
-    rp_optimizer o = rp_partitioning();
-    o.method = RP_NEWTON;
-    o.rate = 1;
-    o.momentum = o.curvature_average = 0;
-    o.damping = 1;
+    rp_optimizer o = rpi_optimizer(RP_NEWTON, 1);
+    o.lambda = 1;
     o.iterations = 50;
     o.tolerance = (rp_real)0.01;
     return o;
@@ -5991,22 +6194,23 @@ typedef struct rpi_method {
     const char *name;
     rpi_keeps first, second;
     int curvature; /* reads the curvature array in a step from the arrays */
-    int ruled;     /* that curvature is a rule's, found together with the gradient */
+    int has_rule;  /* reads optimizer.rule */
+    int ruled;     /* that curvature is the rule's, found together with the gradient */
     int computed;  /* the step cannot be fused with the gradient */
     int solved;    /* nor made from the arrays: Newton's */
     int diagonal;  /* its curvature is the Hessian's diagonal */
 } rpi_method;
 static const rpi_method rpi_methods[] = {
-    /* in the order of rp_method */
-    {"residual partitioning", RPI_WITH_AVERAGE, RPI_WITH_AVERAGE, 1, 1, 0, 0, 0},
-    {"SGD", RPI_WITH_AVERAGE, RPI_NEVER, 0, 0, 0, 0, 0},
-    {"Adam", RPI_ALWAYS, RPI_ALWAYS, 0, 0, 0, 0, 0},
-    {"Adagrad", RPI_ALWAYS, RPI_NEVER, 0, 0, 0, 0, 0},
-    {"Adadelta", RPI_ALWAYS, RPI_ALWAYS, 0, 0, 0, 0, 0},
-    {"per-variable rates", RPI_NEVER, RPI_NEVER, 1, 0, 1, 0, 1},
-    {"Newton's method", RPI_NEVER, RPI_NEVER, 0, 0, 1, 1, 0},
+    /* in the order of rp_method, which begins at 1 */
+    {"residual partitioning", RPI_WITH_AVERAGE, RPI_WITH_AVERAGE, 1, 1, 1, 0, 0, 0},
+    {"SGD", RPI_WITH_AVERAGE, RPI_NEVER, 0, 0, 0, 0, 0, 0},
+    {"Adam", RPI_ALWAYS, RPI_ALWAYS, 0, 0, 0, 0, 0, 0},
+    {"Adagrad", RPI_ALWAYS, RPI_NEVER, 0, 0, 0, 0, 0, 0},
+    {"Adadelta", RPI_ALWAYS, RPI_ALWAYS, 0, 0, 0, 0, 0, 0},
+    {"per-variable rates", RPI_NEVER, RPI_NEVER, 1, 0, 0, 1, 0, 1},
+    {"Newton's method", RPI_NEVER, RPI_NEVER, 0, 1, 0, 1, 1, 0},
 };
-static const rpi_method *rpi_method_of(const rp_optimizer *o) { return &rpi_methods[o->method]; }
+static const rpi_method *rpi_method_of(const rp_optimizer *o) { return &rpi_methods[o->method - 1]; }
 
 static int rpi_keeps_first(const rp_optimizer *o) {
     rpi_keeps keeps = rpi_method_of(o)->first;
@@ -6017,61 +6221,96 @@ static int rpi_keeps_second(const rp_optimizer *o) {
     return keeps == RPI_WITH_AVERAGE ? o->curvature_average > 0 : keeps == RPI_ALWAYS;
 }
 
-/* One row per field that has a range; `most` is not allowed itself if `below`. */
-static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_optimizer *o) {
+/* One row per field: where it may lie (below: `most` itself is not allowed), and which methods read it. */
+#define RPI_READS(method) (1u << (method))
+#define RPI_ALL_READ (~0u)
+
+static rp_status rpi_check_range(rp_net *net, const char *who, const char *name, rp_real value, rp_real most,
+                                 int below) {
+    if (rpi_finite(value) && value >= 0 && value <= most && !(below && value >= most)) return RP_OK;
+    if (most > 1)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.%s is %g; it must be finite and 0 or more", who, name,
+                        (double)value);
+    return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.%s is %g; it must be 0 or more and %s 1", who, name,
+                    (double)value, below ? "below" : "at most");
+}
+
+static rp_status rpi_check_ranges(rp_net *net, const char *who, const rp_optimizer *o) {
+    const unsigned averages = RPI_READS(RP_PARTITIONING) | RPI_READS(RP_SGD);
+    const unsigned roots = RPI_READS(RP_ADAM) | RPI_READS(RP_ADAGRAD) | RPI_READS(RP_ADADELTA);
     const struct {
         const char *name;
         rp_real value, most;
         int below;
+        unsigned readers;
     } fields[] = {
-        {"rate", o->rate, RPI_REAL_MAX, 0},
-        {"decay", o->decay, RPI_REAL_MAX, 0},
-        {"momentum", o->momentum, 1, 1},
-        {"weight_decay", o->weight_decay, RPI_REAL_MAX, 0},
-        {"damping", o->damping, RPI_REAL_MAX, 0},
-        {"curvature_average", o->curvature_average, 1, 1},
-        {"beta1", o->beta1, 1, 1},
-        {"beta2", o->beta2, 1, 1},
-        {"rho", o->rho, 1, 0},
-        {"epsilon", o->epsilon, RPI_REAL_MAX, 0},
-        {"cubic", o->cubic, RPI_REAL_MAX, 0},
-        {"sigma", o->sigma, RPI_REAL_MAX, 0},
-        {"tolerance", o->tolerance, RPI_REAL_MAX, 0},
+        {"rate", o->rate, RPI_REAL_MAX, 0, RPI_ALL_READ},
+        {"rate_decay", o->rate_decay, RPI_REAL_MAX, 0, RPI_ALL_READ},
+        {"rate_decay_steps", (rp_real)o->rate_decay_steps, RPI_REAL_MAX, 0, RPI_ALL_READ},
+        {"weight_decay", o->weight_decay, RPI_REAL_MAX, 0, RPI_ALL_READ},
+        {"clip", o->clip, RPI_REAL_MAX, 0, RPI_ALL_READ},
+        {"cubic_sigma", o->cubic_sigma, RPI_REAL_MAX, 0, RPI_ALL_READ},
+        {"cubic_adaptive", (rp_real)o->cubic_adaptive, RPI_REAL_MAX, 0, RPI_ALL_READ},
+        {"momentum", o->momentum, 1, 1, averages},
+        {"nesterov", (rp_real)o->nesterov, RPI_REAL_MAX, 0, RPI_READS(RP_SGD)},
+        {"curvature_average", o->curvature_average, 1, 1, RPI_READS(RP_PARTITIONING)},
+        {"damping", o->damping, RPI_REAL_MAX, 0, RPI_READS(RP_PARTITIONING)},
+        {"beta1", o->beta1, 1, 1, RPI_READS(RP_ADAM)},
+        {"beta2", o->beta2, 1, 1, RPI_READS(RP_ADAM)},
+        {"rho", o->rho, 1, 0, RPI_READS(RP_ADADELTA)},
+        {"epsilon", o->epsilon, RPI_REAL_MAX, 0, roots},
+        {"variable_sigma", o->variable_sigma, RPI_REAL_MAX, 0, RPI_READS(RP_PER_VARIABLE)},
+        {"lambda", o->lambda, RPI_REAL_MAX, 0, RPI_READS(RP_NEWTON)},
+        {"full_hessian", (rp_real)o->full_hessian, RPI_REAL_MAX, 0, RPI_READS(RP_NEWTON)},
+        {"iterations", (rp_real)o->iterations, RPI_REAL_MAX, 0, RPI_READS(RP_NEWTON)},
+        {"tolerance", o->tolerance, 1, 1, RPI_READS(RP_NEWTON)},
     };
-    if ((int)o->method < 0 || o->method > RP_NEWTON)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.method is %d, which is no rp_method", who, (int)o->method);
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        if (!rpi_finite(fields[i].value) || !(fields[i].value >= 0) || fields[i].value > fields[i].most ||
-            (fields[i].below && fields[i].value >= fields[i].most))
-            return rpi_fail(net, RP_ERR_VALUE,
-                            fields[i].most > 1 ? "%s: optimizer.%s is %g; it must be finite and 0 or more"
-                                               : "%s: optimizer.%s is %g; it must be 0 or more and %s 1",
-                            who, fields[i].name, (double)fields[i].value, fields[i].below ? "below" : "at most");
-    if (o->decay_steps < 0)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.decay_steps is %d; it must be 0 or more", who,
-                        o->decay_steps);
-    if (o->nesterov && (o->method != RP_SGD || !(o->momentum > 0)))
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.nesterov is %d; it needs SGD with a momentum above 0", who,
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        rp_status status = rpi_check_range(net, who, fields[i].name, fields[i].value, fields[i].most, fields[i].below);
+        if (status) return status;
+        if (fields[i].value > 0 && !(fields[i].readers & RPI_READS(o->method)))
+            return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.%s is %g; %s does not read it, so it must be 0", who,
+                            fields[i].name, (double)fields[i].value, rpi_method_of(o)->name);
+    }
+    return RP_OK;
+}
+
+static rp_status rpi_check_above_0(rp_net *net, const char *who, const char *name, rp_real value, const char *method) {
+    if (value > 0) return RP_OK;
+    return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.%s is %g; with %s it must be above 0", who, name, (double)value,
+                    method);
+}
+
+/* What holds between fields. */
+static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_optimizer *o) {
+    const char *method;
+    rp_status status;
+    if ((int)o->method < RP_PARTITIONING || o->method > RP_NEWTON)
+        return rpi_fail(
+            net, RP_ERR_VALUE,
+            "%s: optimizer.method is %d, which is no rp_method; make an optimizer by rp_partitioning, rp_adam, ...",
+            who, (int)o->method);
+    method = rpi_method_of(o)->name;
+    status = rpi_check_ranges(net, who, o);
+    if (status) return status;
+    if (o->nesterov && !(o->momentum > 0))
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.nesterov is %d; it needs a momentum above 0", who,
                         o->nesterov);
-    if (o->method == RP_PER_VARIABLE && !(o->sigma > 0))
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.sigma is %g; with per-variable rates it must be above 0", who,
-                        (double)o->sigma);
-    if (o->method == RP_NEWTON && !(o->damping > 0))
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.damping is %g; with Newton's method it must be above 0", who,
-                        (double)o->damping);
-    if (o->method == RP_NEWTON && o->iterations < 1)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.iterations is %d; with Newton's method it must be 1 or more",
-                        who, o->iterations);
-    if (o->method == RP_NEWTON && o->tolerance >= 1)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.tolerance is %g; with Newton's method it must be below 1",
-                        who, (double)o->tolerance);
-    if (o->method == RP_NEWTON && o->cubic_adaptive)
-        return rpi_fail(net, RP_ERR_VALUE,
-                        "%s: optimizer.cubic_adaptive is %d; with Newton's method lambda adapts instead", who,
-                        o->cubic_adaptive);
-    if (o->cubic_adaptive && !(o->cubic > 0))
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.cubic_adaptive is %d; it needs optimizer.cubic above 0", who,
-                        o->cubic_adaptive);
+    if (o->cubic_adaptive && !(o->cubic_sigma > 0))
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.cubic_adaptive is %d; it needs optimizer.cubic_sigma above 0",
+                        who, o->cubic_adaptive);
+    if (o->method == RP_PER_VARIABLE) return rpi_check_above_0(net, who, "variable_sigma", o->variable_sigma, method);
+    if (o->method == RP_NEWTON) {
+        status = rpi_check_above_0(net, who, "lambda", o->lambda, method);
+        if (!status) status = rpi_check_above_0(net, who, "iterations", (rp_real)o->iterations, method);
+        if (status) return status;
+        if (o->cubic_adaptive)
+            return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.cubic_adaptive is %d; with %s lambda adapts instead", who,
+                            o->cubic_adaptive, method);
+    }
+    if (!rpi_method_of(o)->has_rule && (o->rule.kind || o->rule.bound || o->rule.scale))
+        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.rule is set; %s does not read it, so it must be all 0", who,
+                        method);
     return rpi_check_rule(net, who, "optimizer.", &o->rule);
 }
 
@@ -6094,7 +6333,7 @@ static void rpi_lay_out_state(rpi_arena *arena, void *context) {
 
 /* What adapts begins where the optimizer says. */
 static void rpi_prepare_sigma(rp_net *net, const rp_optimizer *o) {
-    rp_real from = rpi_method_of(o)->solved ? o->damping : o->cubic;
+    rp_real from = rpi_method_of(o)->solved ? o->lambda : o->cubic_sigma;
     if (from == net->sigma_from) return;
     net->sigma = from;
     net->sigma_from = from;
@@ -6143,8 +6382,9 @@ RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer) {
 }
 
 static double rpi_rate(const rp_net *net, const rp_optimizer *o) {
-    double steps = o->decay_steps ? o->decay_steps : 1;
-    return (double)o->rate * (o->decay > 0 ? pow((double)o->decay, (double)net->time / steps) : 1);
+    double steps = o->rate_decay_steps ? o->rate_decay_steps : 1;
+    double decay = o->rate_decay > 0 ? pow((double)o->rate_decay, (double)net->time / steps) : 1;
+    return (double)o->rate * decay;
 }
 
 /* The constants of step net->time + 1, which is then taken. Where its length is computed, decoupled weights shrink afterwards. */
@@ -6157,7 +6397,7 @@ static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
     u.method = o->method;
     u.rate = (rp_real)rate;
     u.weight_decay = o->decoupled ? 0 : o->weight_decay;
-    u.shrink = o->decoupled && !(o->cubic > 0) ? (rp_real)(rate * (double)o->weight_decay) : 0;
+    u.shrink = o->decoupled && !(o->cubic_sigma > 0) ? (rp_real)(rate * (double)o->weight_decay) : 0;
     u.momentum = o->momentum;
     u.average = o->curvature_average;
     u.damping = o->damping;
@@ -6165,7 +6405,7 @@ static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
     u.beta2 = o->beta2;
     u.rho = o->rho;
     u.epsilon = o->epsilon;
-    u.sigma = o->sigma;
+    u.sigma = o->variable_sigma;
     u.nesterov = o->nesterov;
     u.correct1 = (rp_real)(1 / (1 - pow(mean1, t)));
     u.correct2 = (rp_real)(1 / (1 - pow(mean2, t)));
@@ -6178,8 +6418,17 @@ static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
 /* Whole arrays by kernels whose lengths are ints. */
 static int rpi_some(ptrdiff_t left) { return left < RPI_LARGEST ? (int)left : RPI_LARGEST; }
 
+/* min(1, clip / |gradient|), for the gradient array. */
+static rp_real rpi_clip(const rp_net *net, const rp_optimizer *o) {
+    double norm;
+    if (!(o->clip > 0)) return 1;
+    norm = sqrt(net->buffers.kernels->dot(net->parameter_count, net->gradient, net->gradient));
+    return norm > (double)o->clip ? (rp_real)((double)o->clip / norm) : 1;
+}
+
 /* The arrays' part of a step: from gradient and curvature into the direction array, for all parameters that are trained. */
 static void rpi_direction(rp_net *net, const rp_optimizer *o) {
+    rp_real scale = rpi_clip(net, o);
     rp_real *curvature = rpi_method_of(o)->curvature ? net->curvature : NULL;
     rpi_update update = rpi_next_update(net, o);
     rpi_zero_frozen(net, net->direction);
@@ -6188,8 +6437,8 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o) {
         ptrdiff_t end = layer->biases + layer->bias_count;
         if (layer->frozen) continue;
         for (ptrdiff_t at = layer->weights; at < end; at += RPI_LARGEST)
-            net->buffers.kernels->update(&update, rpi_some(end - at), net->gradient + at, 1, rpi_offset(curvature, at),
-                                         1, net->parameters + at, rpi_offset(net->first, at),
+            net->buffers.kernels->update(&update, rpi_some(end - at), net->gradient + at, scale,
+                                         rpi_offset(curvature, at), 1, net->parameters + at, rpi_offset(net->first, at),
                                          rpi_offset(net->second, at), net->direction + at);
     }
     net->has_direction = 3;
@@ -6222,11 +6471,12 @@ static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_op
     if (!status) status = rpi_needs(net, who, "optimizer", o);
     if (!status) status = rpi_check_optimizer(net, who, o);
     if (status) return status;
-    if (whole && o->cubic > 0)
-        return rpi_fail(net, RP_ERR_UNSUPPORTED,
-                        "%s: optimizer.cubic is %g: the length of its step is computed from a batch; use rp_train, or "
-                        "rp_direction, rp_directional, rp_cubic_length and rp_move",
-                        who, (double)o->cubic);
+    if (whole && o->cubic_sigma > 0)
+        return rpi_fail(
+            net, RP_ERR_UNSUPPORTED,
+            "%s: optimizer.cubic_sigma is %g: the length of its step is computed from a batch; use rp_train, or "
+            "rp_direction, rp_directional, rp_cubic_length and rp_move",
+            who, (double)o->cubic_sigma);
     if (rpi_method_of(o)->solved)
         return rpi_fail(
             net, RP_ERR_UNSUPPORTED,
@@ -6362,7 +6612,7 @@ static double rpi_trust(rp_real ratio, double good, double bad) {
 static rp_status rpi_trial_cubic(rpi_trial *trial) {
     rp_net *net = trial->net;
     const rp_optimizer *o = trial->optimizer;
-    double sigma = (double)(o->cubic_adaptive ? net->sigma : o->cubic);
+    double sigma = (double)(o->cubic_adaptive ? net->sigma : o->cubic_sigma);
     double alpha = rpi_trial_length(trial, sigma), length = alpha * trial->size;
     rp_status status = RP_OK;
     trial->step.alpha = (rp_real)alpha;
@@ -6372,14 +6622,14 @@ static rp_status rpi_trial_cubic(rpi_trial *trial) {
         status = rpi_trial_move(trial, alpha, rpi_foretold(trial, alpha) - sigma / 6 * length * length * length);
         rpi_adapt(net, rpi_trust(trial->step.ratio, 0.9, 0.1));
     }
-    trial->step.sigma = o->cubic_adaptive ? net->sigma : o->cubic;
+    trial->step.sigma = o->cubic_adaptive ? net->sigma : o->cubic_sigma;
     return status;
 }
 
 /* net->direction = -gradient / (curvature + lambda), both of F: a step of residual partitioning. */
 static rp_status rpi_newton_fallback(rpi_trial *trial) {
     rp_net *net = trial->net;
-    rp_real decay = (rp_real)trial->decay;
+    rp_real decay = (rp_real)trial->decay, scale;
     double alpha;
     rpi_pass pass = rpi_pass_over(net, trial->who, trial->batch, RPI_KEEP_SLOPES);
     rp_status status;
@@ -6388,8 +6638,10 @@ static rp_status rpi_newton_fallback(rpi_trial *trial) {
     if (status == RP_ERR_NOT_FINITE) return RP_OK; /* no curvature to be had: no step */
     if (status) return status;
     rpi_fill_arrays(&pass);
+    scale = rpi_clip(net, trial->optimizer);
     for (ptrdiff_t i = 0; i < net->parameter_count; i++)
-        net->direction[i] = -(net->gradient[i] + decay * net->parameters[i]) / (net->curvature[i] + decay + net->sigma);
+        net->direction[i] =
+            -(scale * net->gradient[i] + decay * net->parameters[i]) / (net->curvature[i] + decay + net->sigma);
     rpi_zero_frozen(net, net->direction);
     trial->size = rpi_norm(net, net->direction);
     trial->step.fallback = 1;
@@ -6425,13 +6677,16 @@ static rp_status rpi_newton_direction(rpi_trial *trial) {
     system.gauss_newton = !trial->optimizer->full_hessian;
     system.products = 0;
     system.damping = net->sigma + decay;
-    k->blend(n, -1, net->gradient, NULL, 0, net->spare);
+    k->blend(n, -rpi_clip(net, trial->optimizer), net->gradient, NULL, 0, net->spare);
     k->blend(n, -decay, net->parameters, NULL, 1, net->spare);
     rpi_zero_frozen(net, net->spare);
     if (!status) status = rpi_run_minres(&system, &minres, net->spare, net->direction);
     system.damping = decay;
     if (!status) status = rpi_system_times(&system, net->direction, minres.vectors[RPI_MINRES_V]);
     if (!status) trial->second = k->dot(n, net->direction, minres.vectors[RPI_MINRES_V]);
+    k->blend(n, -1, net->gradient, NULL, 0, net->spare); /* F's own slope: not clipped */
+    k->blend(n, -decay, net->parameters, NULL, 1, net->spare);
+    rpi_zero_frozen(net, net->spare);
     trial->slope = -k->dot(n, net->direction, net->spare);
     trial->size = rpi_norm(net, net->direction);
     trial->step.products = minres.iterations;
@@ -6449,22 +6704,20 @@ static rp_status rpi_newton_step(rpi_trial *trial) {
     const rp_step *step = &trial->step;
     rp_status status = rpi_newton_direction(trial);
     double alpha = 1;
-    if (!status && o->cubic > 0) {
+    if (!status && o->cubic_sigma > 0) {
         status = rpi_trial_derivatives(trial);
-        alpha = rpi_trial_length(trial, (double)o->cubic);
+        alpha = rpi_trial_length(trial, (double)o->cubic_sigma);
+        trial->step.sigma = o->cubic_sigma;
     }
     if (!status && trial->slope < 0 && alpha > 0) status = rpi_trial_move(trial, alpha, rpi_foretold(trial, alpha));
-    trial->step.sigma = net->sigma;
     if (status) return status;
     if (step->taken) {
         rpi_adapt(net, rpi_trust(step->ratio, 0.75, 0.25));
-    } else {
-        if (!(rpi_norm(net, net->spare) > 0)) return RP_OK; /* a gradient of 0 says nothing about lambda */
-        rpi_adapt(net, step->ratio > (rp_real)0.75 ? 1 : 4);
-        status = rpi_newton_fallback(trial);
+        return RP_OK;
     }
-    trial->step.sigma = net->sigma;
-    return status;
+    if (!(rpi_norm(net, net->spare) > 0)) return RP_OK; /* a gradient of 0 says nothing about lambda */
+    rpi_adapt(net, step->ratio > (rp_real)0.75 ? 1 : 4);
+    return rpi_newton_fallback(trial);
 }
 
 /* w -= shrink w */
@@ -6482,7 +6735,7 @@ static rp_status rpi_array_step(rpi_trial *trial) {
     rp_net *net = trial->net;
     rp_status status;
     rpi_direction(net, trial->optimizer);
-    if (!(trial->optimizer->cubic > 0)) {
+    if (!(trial->optimizer->cubic_sigma > 0)) {
         rpi_move(net, 1);
         trial->step.taken = 1;
         trial->step.alpha = 1;
@@ -6497,6 +6750,7 @@ static rp_status rpi_solved_step(rpi_trial *trial) {
     rp_status status;
     trial->net->has_direction = 3;
     status = rpi_newton_step(trial);
+    trial->step.lambda = trial->net->sigma;
     trial->net->time++;
     return status;
 }
@@ -6525,10 +6779,10 @@ static rp_status rpi_computed_step(const rpi_pass *pass, const rp_optimizer *o) 
     trial.kept = pass->keep == RPI_KEEP_CURVES;
     trial.before = pass->loss + rpi_decay_loss(&trial);
     status = method->solved ? rpi_solved_step(&trial) : rpi_array_step(&trial);
-    if (o->decoupled && trial.step.taken && (o->cubic > 0 || method->solved))
+    if (o->decoupled && trial.step.taken && (o->cubic_sigma > 0 || method->solved))
         rpi_shrink(net, rate * (double)o->weight_decay);
-    trial.step.slope = (rp_real)trial.slope;
-    trial.step.curvature = (rp_real)trial.second;
+    trial.step.first = (rp_real)trial.slope;
+    trial.step.second = (rp_real)trial.second;
     net->last = trial.step;
     net->stepped = 1;
     return status;
@@ -6550,7 +6804,9 @@ static void rpi_fused_step(const rpi_pass *pass, const rp_optimizer *o) {
     net->last.alpha = 1;
 }
 
-static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, const rp_data *batch, rp_real *loss) {
+/* *loss, and what the batch adds to the tally, are those before the step; tally NULL: not wanted. */
+static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, const rp_data *batch, double *loss,
+                           rpi_tally *tally) {
     rpi_pass pass = rpi_pass_over(net, who, batch, RPI_KEEP_SLOPES);
     uint64_t random = net->random;
     int computed;
@@ -6558,8 +6814,10 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     if (!status) status = rpi_check_optimizer(net, who, o);
     if (status) return status;
     computed = rpi_method_of(o)->computed;
+    pass.tally = tally;
     if (rpi_method_of(o)->ruled) pass.rule = &o->rule;
-    if (o->cubic > 0 && !computed) {
+    if (o->clip > 0) computed = 1; /* the gradient's norm comes before its first use */
+    if (o->cubic_sigma > 0 && !rpi_method_of(o)->computed) {
         int reused = pass.rule && rpi_rules[pass.rule->kind].carries_u; /* sigma'' is then overwritten by sigma'' u */
         computed = 1;
         if (!reused) pass.keep = RPI_KEEP_CURVES;
@@ -6569,13 +6827,16 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     if (!status && computed) status = rpi_computed_step(&pass, o);
     else if (!status) rpi_fused_step(&pass, o);
     if (status) net->random = random;
-    else if (loss) *loss = (rp_real)pass.loss;
+    *loss = pass.loss;
     return status;
 }
 
 RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss) {
+    double value;
     rp_status status = rpi_trainable(net, "rp_train");
-    return status ? status : rpi_train(net, "rp_train", optimizer, batch, loss);
+    if (!status) status = rpi_train(net, "rp_train", optimizer, batch, &value, NULL);
+    if (!status && loss) *loss = (rp_real)value;
+    return status;
 }
 
 RP_API rp_status rp_last_step(rp_net *net, rp_step *step) {
@@ -6610,14 +6871,59 @@ static void rpi_predict_batches(const rp_net *net, const rpi_buffers *b, const r
     }
 }
 
-RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *out) {
-    rp_status status = rpi_built(net, "rp_predict");
-    if (!status) status = rpi_needs(net, "rp_predict", "x", x);
-    if (!status) status = rpi_needs(net, "rp_predict", "out", out);
+static rp_status rpi_check_predict(rp_net *net, const char *who, const rp_real *x, int count, const char *name,
+                                   const void *out) {
+    rp_status status = rpi_built(net, who);
+    if (!status) status = rpi_needs(net, who, "x", x);
+    if (!status) status = rpi_needs(net, who, name, out);
     if (status) return status;
-    if (count < 1) return rpi_fail(net, RP_ERR_VALUE, "rp_predict: count is %d; it must be 1 or more", count);
+    if (count < 1) return rpi_fail(net, RP_ERR_VALUE, "%s: count is %d; it must be 1 or more", who, count);
     net->forward_count = 0;
-    rpi_predict_batches(net, &net->buffers, x, count, out);
+    return RP_OK;
+}
+
+static rp_status rpi_predict(rp_net *net, const char *who, const rp_real *x, int count, rp_real *out) {
+    rp_status status = rpi_check_predict(net, who, x, count, "out", out);
+    if (!status) rpi_predict_batches(net, &net->buffers, x, count, out);
+    return status;
+}
+RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *out) {
+    return rpi_predict(net, "rp_predict", x, count, out);
+}
+RP_API rp_status rp_probabilities(rp_net *net, const rp_real *x, int count, rp_real *out) {
+    rp_status status = rpi_predict(net, "rp_probabilities", x, count, out);
+    void (*mean)(int outputs, rp_real *y);
+    if (status) return status;
+    mean = rpi_loss_of(net)->mean;
+    for (int s = 0; mean && s < count; s++) mean(net->outputs, out + (ptrdiff_t)s * net->outputs);
+    return RP_OK;
+}
+
+/* The class that a sample's outputs say: column s of y. */
+static int rpi_class_of(const rp_net *net, const rp_real *y, ptrdiff_t ld) {
+    int best = 0;
+    if (net->outputs == 1) return y[0] > 0;
+    for (int i = 1; i < net->outputs; i++)
+        if (y[i * ld] > y[best * ld]) best = i;
+    return best;
+}
+
+RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *classes) {
+    static const char who[] = "rp_classify";
+    const rpi_buffers *b;
+    int some;
+    rp_status status = rpi_check_predict(net, who, x, count, "classes", classes);
+    if (status) return status;
+    if (net->outputs == 1 && !rpi_loss_of(net)->classes(1))
+        return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: one output and the %s decide between no classes", who,
+                        rpi_loss_of(net)->name);
+    b = &net->buffers;
+    for (int64_t at = 0; at < count; at += some) {
+        some = rpi_at_most(count - (int)at, net->batch);
+        rpi_load_rows(b, x + (ptrdiff_t)at * net->inputs, some, net->inputs, b->y[0]);
+        rpi_forward(net, b, rpi_columns(b, some), RPI_KEEP_NOTHING, NULL);
+        for (int s = 0; s < some; s++) classes[at + s] = rpi_class_of(net, b->y[net->slot_count - 1] + s, b->ld);
+    }
     return RP_OK;
 }
 
@@ -6666,29 +6972,14 @@ RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, con
 }
 
 /* >>evaluate */
-typedef struct rpi_tally {
-    double loss, right, weight; /* right, weight: of decisions */
-    int64_t count;
-} rpi_tally;
-
-static void rpi_tally_decisions(const rp_net *net, const rpi_buffers *b, const rp_data *batch, rpi_tally *tally) {
-    const rpi_loss *loss = rpi_loss_of(net);
-    if (!loss->right) return;
-    for (int s = 0; s < batch->count; s++) {
-        double weight = batch->weights ? (double)batch->weights[s] : 1;
-        int all, right = loss->right(net, b, batch, s, &all);
-        tally->right += weight * right;
-        tally->weight += weight * all;
-    }
-}
-
-static void rpi_evaluate_batch(rp_net *net, const rp_data *batch, rpi_tally *tally) {
+static void rpi_evaluate_batch(rp_net *net, const rp_data *batch, rpi_tally *tally, rp_real *losses) {
     const rpi_buffers *b = &net->buffers;
     rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
     rpi_forward(net, b, rpi_columns(b, batch->count), RPI_KEEP_NOTHING, NULL);
     rpi_tally_decisions(net, b, batch, tally);
     tally->loss += rpi_evaluate_loss(net, b, batch, NULL, 0);
     tally->count += batch->count;
+    for (int s = 0; losses && s < batch->count; s++) losses[s] = (rp_real)net->sample_loss[s];
 }
 
 /* The samples from `at` on of a data set in memory, at most `most` of them. */
@@ -6714,38 +7005,47 @@ static int rpi_stream(rp_net *net, const char *who, const rp_data *data, int ind
     return status ? status : 1;
 }
 
-static rp_status rpi_evaluate(rp_net *net, const char *who, const rp_data *data, rp_score *score) {
-    rpi_tally tally = {0, 0, 0, 0};
+static rp_status rpi_evaluate_stream(rp_net *net, const char *who, const rp_data *data, rpi_tally *tally) {
     rp_data batch;
-    int more;
-    if (data->fill) {
-        for (int index = 0; (more = rpi_stream(net, who, data, index, &batch)) > 0; index++)
-            rpi_evaluate_batch(net, &batch, &tally);
+    for (int index = 0;; index++) {
+        int more = rpi_stream(net, who, data, index, &batch);
         if (more < 0) return (rp_status)more;
-        if (!tally.count) return rpi_fail(net, RP_ERR_VALUE, "%s: data.fill gave no batch", who);
-    } else
+        if (!more) break;
+        rpi_evaluate_batch(net, &batch, tally, NULL);
+    }
+    return tally->count ? RP_OK : rpi_fail(net, RP_ERR_VALUE, "%s: data.fill gave no batch", who);
+}
+
+static rp_status rpi_evaluate(rp_net *net, const char *who, const rp_data *data, rp_score *score, rp_real *losses) {
+    rpi_tally tally = {0, 0, 0, 0};
+    rp_status status = data->fill ? rpi_evaluate_stream(net, who, data, &tally) : RP_OK;
+    if (status) return status;
+    if (!data->fill)
         for (int64_t at = 0; at < data->count; at += net->batch) {
-            batch = rpi_slice(net, data, (int)at, net->batch);
-            rpi_evaluate_batch(net, &batch, &tally);
+            rp_data batch = rpi_slice(net, data, (int)at, net->batch);
+            rpi_evaluate_batch(net, &batch, &tally, rpi_offset(losses, (ptrdiff_t)at));
         }
     score->loss = (rp_real)(tally.loss / (double)tally.count);
-    score->accuracy = tally.weight > 0 ? (rp_real)(tally.right / tally.weight) : -1;
+    score->accuracy = rpi_accuracy(&tally);
     score->count = tally.count;
-    if (!rpi_finite(score->loss))
-        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g", who, tally.loss / (double)tally.count);
-    return RP_OK;
+    if (rpi_finite(score->loss)) return RP_OK;
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g", who, tally.loss / (double)tally.count);
 }
 
-RP_API rp_status rp_evaluate(rp_net *net, const rp_data *data, rp_score *score) {
-    rp_status status = rpi_built(net, "rp_evaluate");
-    if (!status) status = rpi_needs(net, "rp_evaluate", "data", data);
-    if (!status) status = rpi_needs(net, "rp_evaluate", "score", score);
-    if (!status && !data->fill) status = rpi_check_data(net, "rp_evaluate", data, INT_MAX);
+RP_API rp_status rp_evaluate(rp_net *net, const rp_data *data, rp_score *score, rp_real *losses) {
+    static const char who[] = "rp_evaluate";
+    rp_status status = rpi_built(net, who);
+    if (!status) status = rpi_needs(net, who, "data", data);
+    if (!status) status = rpi_needs(net, who, "score", score);
+    if (!status && data->fill && losses)
+        return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: losses of single samples are not given for streams", who);
+    if (!status && !data->fill) status = rpi_check_data(net, who, data, INT_MAX);
     if (status) return status;
     net->forward_count = 0;
-    return rpi_evaluate(net, "rp_evaluate", data, score);
+    return rpi_evaluate(net, who, data, score, losses);
 }
 
+/* >>epochs */
 static void rpi_copy_sample(const rp_net *net, const rp_data *data, int from, int to) {
     ptrdiff_t inputs = net->inputs, outputs = net->outputs;
     rpi_copy(net->staged_inputs + to * inputs, data->inputs + from * inputs, inputs);
@@ -6762,9 +7062,9 @@ typedef struct rpi_fit {
     rp_fit_options options;
     rp_fit_report report;
     rp_progress progress;
-    double sum; /* of losses, and how many, in this epoch */
-    int64_t seen;
-    rpi_block best; /* the best parameters, for keep_best */
+    rpi_tally tally; /* of this epoch */
+    uint64_t order;  /* seed of its shuffling */
+    rpi_block best;  /* the best parameters, for keep_best */
 } rpi_fit;
 
 /* The next batch of the epoch: 1, 0 at its end, or a negative status. Shuffled samples are gathered; others are used in place. */
@@ -6776,10 +7076,7 @@ static int rpi_next_batch(rpi_fit *fit, rp_data *batch) {
     *batch = rpi_slice(net, fit->data, (int)at, fit->options.batch);
     if (fit->options.keep_order) return 1;
     for (int s = 0; s < batch->count; s++)
-        rpi_copy_sample(net, fit->data,
-                        rpi_permute(rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->progress.epoch + 1)),
-                                    fit->data->count, (int)at + s),
-                        s);
+        rpi_copy_sample(net, fit->data, rpi_permute(fit->order, fit->data->count, (int)at + s), s);
     batch->inputs = net->staged_inputs;
     if (batch->targets) batch->targets = net->staged_targets;
     if (batch->labels) batch->labels = net->staged_labels;
@@ -6789,14 +7086,15 @@ static int rpi_next_batch(rpi_fit *fit, rp_data *batch) {
 
 static rp_status rpi_fit_step(rpi_fit *fit, const rp_data *batch) {
     rp_optimizer o = *fit->optimizer;
-    rp_real loss;
+    double loss;
     rp_status status;
     if (fit->options.schedule) o.rate = fit->options.schedule(fit->options.user, fit->report.steps, o.rate);
-    status = rpi_train(fit->net, "rp_fit", &o, batch, &loss);
+    status = rpi_train(fit->net, "rp_fit", &o, batch, &loss, &fit->tally);
     if (status) return status;
-    fit->sum += (double)loss * batch->count;
-    fit->seen += batch->count;
-    fit->progress.loss = (rp_real)(fit->sum / (double)fit->seen);
+    fit->tally.loss += (double)(rp_real)loss * batch->count;
+    fit->tally.count += batch->count;
+    fit->progress.loss = (rp_real)(fit->tally.loss / (double)fit->tally.count);
+    fit->progress.accuracy = rpi_accuracy(&fit->tally);
     fit->progress.step++;
     fit->report.steps++;
     fit->progress.last = fit->report.last = fit->net->last;
@@ -6813,7 +7111,7 @@ static rp_status rpi_fit_validate(rpi_fit *fit) {
     rp_score *score = &fit->progress.validation;
     rp_status status;
     if (!fit->options.validation) return RP_OK;
-    status = rpi_evaluate(net, "rp_fit: validation", fit->options.validation, score);
+    status = rpi_evaluate(net, "rp_fit: validation", fit->options.validation, score, NULL);
     if (status) return status;
     fit->report.validation = *score;
     if (fit->report.best_epoch < 0 || score->loss < fit->report.best_loss) {
@@ -6830,18 +7128,22 @@ static rp_status rpi_fit_epoch(rpi_fit *fit) {
     rp_status status;
     int more;
     fit->progress.step = fit->progress.epoch_done = 0;
-    fit->sum = 0;
-    fit->seen = 0;
-    while ((more = rpi_next_batch(fit, &batch)) > 0) {
+    memset(&fit->tally, 0, sizeof fit->tally);
+    fit->net->epochs++;
+    fit->order = rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->net->epochs));
+    for (;;) {
+        more = rpi_next_batch(fit, &batch);
+        if (more <= 0) break;
         status = rpi_fit_step(fit, &batch);
         if (status) return status;
         if (rpi_fit_progress(fit)) return RP_OK;
     }
     if (more < 0) return (rp_status)more;
-    if (!fit->seen) return rpi_fail(fit->net, RP_ERR_VALUE, "rp_fit: data.fill gave no batch");
+    if (!fit->tally.count) return rpi_fail(fit->net, RP_ERR_VALUE, "rp_fit: data.fill gave no batch");
     fit->progress.steps = fit->progress.step;
     fit->report.epochs++;
     fit->report.loss = fit->progress.loss;
+    fit->report.accuracy = fit->progress.accuracy;
     status = rpi_fit_validate(fit);
     fit->progress.epoch_done = 1;
     if (!status && rpi_fit_progress(fit)) return RP_OK;
@@ -6900,6 +7202,77 @@ RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_dat
     rpi_block_free(&net->memory, &fit.best);
     if (report) *report = fit.report;
     return status;
+}
+
+/* >>copies */
+
+/* The same description: layers, and the loss. */
+static void rpi_copy_description(rp_net *copy, const rp_net *net) {
+    size_t size = (size_t)net->layer_count * sizeof *net->layers;
+    if (copy->broken) return;
+    copy->layers = (rpi_layer *)copy->memory.allocate(copy->memory.user, size);
+    if (!copy->layers) {
+        rpi_mistake(copy, RP_ERR_MEMORY, "rp_clone: no memory for %d layers", net->layer_count);
+        return;
+    }
+    memcpy(copy->layers, net->layers, size);
+    copy->layer_count = copy->layer_capacity = net->layer_count;
+    copy->output = net->output;
+    copy->loss = net->loss;
+    copy->huber_delta = net->huber_delta;
+}
+
+/* What the optimizer remembers, and the random state. */
+static rp_status rpi_copy_state(rp_net *copy, const rp_net *net) {
+    rp_optimizer like;
+    rp_status status = RP_OK;
+    copy->random = net->random;
+    copy->epochs = net->epochs;
+    if (copy->config.inference_only || !net->method) return RP_OK;
+    memset(&like, 0, sizeof like);
+    like.method = net->method;
+    like.momentum = net->first ? (rp_real)0.5 : 0; /* any value above 0 */
+    like.curvature_average = net->second ? (rp_real)0.5 : 0;
+    if (rpi_method_of(&like)->computed) status = rpi_prepare_tangents(copy, "rp_clone");
+    if (!status) status = rpi_new_state(copy, "rp_clone", &like);
+    if (status) return status;
+    if (net->first) rpi_copy(copy->first, net->first, net->parameter_count);
+    if (net->second) rpi_copy(copy->second, net->second, net->parameter_count);
+    copy->time = net->time;
+    copy->sigma = net->sigma;
+    copy->sigma_from = net->sigma_from;
+    return RP_OK;
+}
+
+RP_API rp_net *rp_clone(rp_net *net, const rp_config *config, int batch) {
+    rp_net *copy;
+    rp_status status;
+    if (rpi_built(net, "rp_clone")) return NULL;
+    copy = rp_net_new(net->input, config ? config : &net->config);
+    if (copy) rpi_copy_description(copy, net);
+    if (copy && copy->broken != RP_ERR_MEMORY) {
+        status = rp_net_build(copy, batch ? batch : net->batch, 0);
+        if (!status) rpi_copy(copy->parameters, net->parameters, net->parameter_count);
+        if (!status) status = rpi_copy_state(copy, net);
+        if (status != RP_ERR_MEMORY) return copy;
+    }
+    rp_net_free(copy);
+    rpi_fail(net, RP_ERR_MEMORY, "rp_clone: no memory");
+    return NULL;
+}
+
+RP_API rp_status rp_reset(rp_net *net, uint64_t seed) {
+    rp_status status = rpi_built(net, "rp_reset");
+    if (status) return status;
+    rpi_draw_parameters(net, seed);
+    if (net->first) rpi_zero(net->first, net->parameter_count);
+    if (net->second) rpi_zero(net->second, net->parameter_count);
+    net->time = 0;
+    net->epochs = 0;
+    net->sigma_from = 0;
+    net->stepped = 0;
+    net->forward_count = 0;
+    return RP_OK;
 }
 
 /* >>idx
