@@ -6914,7 +6914,7 @@ RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *clas
     int some;
     rp_status status = rpi_check_predict(net, who, x, count, "classes", classes);
     if (status) return status;
-    if (net->outputs == 1 && !rpi_loss_of(net)->classes(1))
+    if (net->outputs == 1 && rpi_loss_of(net)->classes(1) != 2)
         return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: one output and the %s decide between no classes", who,
                         rpi_loss_of(net)->name);
     b = &net->buffers;

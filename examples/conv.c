@@ -61,13 +61,10 @@ static void print_digit(const rp_real *image) { /* two rows of pixels to a line 
 /* Shows the first unseen digit that is not read right. */
 static rp_status show_mistake(rp_net *net, const rp_data *unseen) {
     for (int i = 0; i < unseen->count; i++) {
-        const rp_real *image = unseen->inputs + (size_t)i * DIGITS_SIZE;
-        rp_real scores[10];
+        const rp_real *image = unseen->inputs + (ptrdiff_t)i * DIGITS_SIZE;
         int read = 0;
-        rp_status status = rp_predict(net, image, 1, scores);
+        rp_status status = rp_classify(net, image, 1, &read);
         if (status) return status;
-        for (int digit = 1; digit < 10; digit++)
-            if (scores[digit] > scores[read]) read = digit;
         if (read == unseen->labels[i]) continue;
         printf("\nThis %d was read as %d:\n", unseen->labels[i], read);
         print_digit(image);
@@ -83,10 +80,14 @@ static int run(rp_net *net, const digits_data *data) {
     if (!status) {
         rp_summary(net, summary, sizeof summary);
         puts(summary);
+        if (*rp_warning(net)) fprintf(stderr, "conv: %s\n", rp_warning(net));
         status = train(net, data, &report);
     }
     if (!status) status = show_mistake(net, &data->validation);
-    if (status) return fprintf(stderr, "conv: %s\n", rp_error(net)), 0;
+    if (status) {
+        fprintf(stderr, "conv: %s\n", rp_error(net));
+        return 0;
+    }
     printf("\nOf %d unseen digits %.2f%% were read right; more than %g%% were wanted.\n", data->validation.count,
            100 * (double)report.validation.accuracy, 100 * wanted);
     return (double)report.validation.accuracy > wanted;

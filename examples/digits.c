@@ -28,17 +28,20 @@ enum { BATCH = 100 };
 /* The tasks: the nets of the paper, "Deep Residual Partitioning". */
 
 static void autoencoder(rp_net *net) {
-    rp_dense(net, 64), rp_activation(net, RP_TANH);
-    rp_dense(net, 2), rp_activation(net, RP_TANH);
-    rp_dense(net, 64), rp_activation(net, RP_TANH);
-    rp_dense(net, DIGITS_SIZE), rp_activation(net, RP_TANH);
+    static const int widths[] = {64, 2, 64, DIGITS_SIZE};
+    for (int i = 0; i < 4; i++) {
+        rp_dense(net, widths[i]);
+        rp_activation(net, RP_TANH);
+    }
     rp_loss(net, RP_SQUARED_ERROR);
 }
 
 static void classifier(rp_net *net) {
-    rp_dense(net, 400), rp_activation(net, RP_SOFTPLUS);
-    rp_dense(net, 100), rp_activation(net, RP_SOFTPLUS);
-    rp_dense(net, 36), rp_activation(net, RP_SOFTPLUS);
+    static const int widths[] = {400, 100, 36};
+    for (int i = 0; i < 3; i++) {
+        rp_dense(net, widths[i]);
+        rp_activation(net, RP_SOFTPLUS);
+    }
     rp_dense(net, 10);
     rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
 }
@@ -54,7 +57,7 @@ static const struct {
 };
 
 static rp_data task_data(task_kind task, rp_data samples) {
-    if (task == AUTOENCODER) samples.targets = samples.inputs, samples.labels = NULL;
+    if (task == AUTOENCODER) return rp_targeted(samples.inputs, samples.inputs, samples.count);
     return samples;
 }
 
@@ -157,7 +160,8 @@ static void choose_methods(options *o, const char *name, const char *value) {
         for (int m = 0; m < METHODS; m++) {
             const char *option = methods[m].option;
             if (strcmp(value, "all") && (strlen(option) != length || strncmp(word, option, length))) continue;
-            o->methods[m] = found = 1;
+            o->methods[m] = 1;
+            found = 1;
         }
         if (!found) wrong_value(name, value, "rp, paths, adam, sgd, adagrad, adadelta, several with commas between, or all");
         if (!word[length]) return;
@@ -173,7 +177,10 @@ static options parse(int count, char **arguments) {
     options o = {NULL, {1, 1}, {1, 1, 1, 1, 0, 0}, 0, 20000, 1, 0};
     for (int i = 1; i < count; i += 2) {
         const char *name = arguments[i], *value = i + 1 < count ? arguments[i + 1] : "";
-        if (!strcmp(name, "--help")) fputs(help, stdout), exit(0);
+        if (!strcmp(name, "--help")) {
+            fputs(help, stdout);
+            exit(0);
+        }
         if (!strcmp(name, "--task")) choose_tasks(&o, name, value);
         else if (!strcmp(name, "--optimizer")) choose_methods(&o, name, value);
         else if (!strcmp(name, "--rate")) o.rate = positive(name, value);
@@ -216,12 +223,18 @@ typedef struct run {
     int64_t steps;
 } run;
 
+/* Writes nothing for a loss that has no accuracy. */
+static const char *right(char *text, size_t size, rp_real accuracy) {
+    *text = 0;
+    if (accuracy >= 0) snprintf(text, size, " (%.1f%% right)", 100 * (double)accuracy);
+    return text;
+}
+
 static void epoch_line(char *line, size_t size, const run *r, const rp_progress *p) {
-    char right[32] = "";
-    if (p->validation.accuracy >= 0)
-        snprintf(right, sizeof right, " (%.1f%% right)", 100 * (double)p->validation.accuracy);
-    snprintf(line, size, "%-12s  epoch %d/%d  loss %.4g, validation %.4g%s  %.1f s", r->name, p->epoch + 1, p->epochs,
-             (double)p->loss, (double)p->validation.loss, right, r->last - r->start);
+    char train[32], validation[32];
+    snprintf(line, size, "%-12s  epoch %d/%d  loss %.4g%s, validation %.4g%s  %.1f s", r->name, p->epoch + 1, p->epochs,
+             (double)p->loss, right(train, sizeof train, p->accuracy), (double)p->validation.loss,
+             right(validation, sizeof validation, p->validation.accuracy), r->last - r->start);
 }
 
 static void step_line(char *line, size_t size, const run *r, const rp_progress *p) {
@@ -236,7 +249,10 @@ static int show_progress(void *user, const rp_progress *p) {
     run *r = (run *)user;
     char line[160];
     double now = seconds();
-    if (!p->epoch_done) r->training += now - r->last, r->steps++;
+    if (!p->epoch_done) {
+        r->training += now - r->last;
+        r->steps++;
+    }
     r->last = now;
     if (p->epoch_done) epoch_line(line, sizeof line, r, p);
     else step_line(line, sizeof line, r, p);
@@ -299,11 +315,13 @@ static rp_status reconstruct(rp_net *net, const rp_data *samples, const char *na
 static int train_one(task_kind task, int method, const options *o, const digits_data *data, result *out, gallery *g) {
     rp_optimizer optimizer = methods[method].make(o->rate > 0 ? o->rate : methods[method].rate[task]);
     optimizer.weight_decay = tasks[task].weight_decay;
-    out->task = task, out->name = methods[method].name, out->rate = (double)optimizer.rate;
+    out->task = task;
+    out->name = methods[method].name;
+    out->rate = (double)optimizer.rate;
     rp_net *net = rp_net_new(rp_vector(DIGITS_SIZE), NULL);
-    if (!net) return fputs("digits: out of memory\n", stderr), 0;
     tasks[task].describe(net);
     rp_status status = rp_net_build(net, BATCH, o->seed);
+    if (*rp_warning(net)) fprintf(stderr, "digits: %s\n", rp_warning(net));
     if (!status) status = fit(net, &optimizer, o, data, out);
     if (!status && task == AUTOENCODER) status = reconstruct(net, &data->validation, out->name, g);
     if (status) fprintf(stderr, "digits: %s, %s: %s\n", tasks[task].name, out->name, rp_error(net));
@@ -311,16 +329,22 @@ static int train_one(task_kind task, int method, const options *o, const digits_
     return !status;
 }
 
+static const char *percent(char *text, size_t size, rp_real accuracy) {
+    if (accuracy < 0) return "-";
+    snprintf(text, size, "%.2f%%", 100 * (double)accuracy);
+    return text;
+}
+
 static void print_table(const result *results, int count) {
-    printf("\n%-12s %-12s %8s %11s %11s %9s %9s %14s\n", "task", "optimizer", "rate", "train", "validation", "accuracy",
-           "ms", "state bytes");
-    printf("%46s %11s %9s %9s %14s\n", "loss", "loss", "", "per step", "per parameter");
+    printf("\n%-12s %-12s %8s %19s %19s %9s %14s\n", "task", "optimizer", "rate", "train", "validation", "ms",
+           "state bytes");
+    printf("%44s %9s %9s %9s %9s %14s\n", "loss", "accuracy", "loss", "accuracy", "per step", "per parameter");
     for (const result *r = results; r < results + count; r++) {
-        char accuracy[16] = "-";
-        const rp_score *score = &r->report.validation;
-        if (score->accuracy >= 0) snprintf(accuracy, sizeof accuracy, "%.2f%%", 100 * (double)score->accuracy);
-        printf("%-12s %-12s %8.3g %11.4g %11.4g %9s %9.2f %14.1f\n", tasks[r->task].name, r->name, r->rate,
-               (double)r->report.loss, (double)score->loss, accuracy, r->milliseconds, r->state);
+        char train[16], validation[16];
+        const rp_fit_report *report = &r->report;
+        printf("%-12s %-12s %8.3g %9.4g %9s %9.4g %9s %9.2f %14.1f\n", tasks[r->task].name, r->name, r->rate,
+               (double)report->loss, percent(train, sizeof train, report->accuracy), (double)report->validation.loss,
+               percent(validation, sizeof validation, report->validation.accuracy), r->milliseconds, r->state);
     }
 }
 
@@ -362,7 +386,10 @@ static int train_all(const options *o, const digits_data *data) {
     result results[TASKS * METHODS];
     int done = 0, failed = 0;
     gallery *pictures = (gallery *)calloc(1, sizeof *pictures);
-    if (!pictures) return fputs("digits: out of memory\n", stderr), 0;
+    if (!pictures) {
+        fputs("digits: out of memory\n", stderr);
+        return 0;
+    }
     for (int task = 0; task < TASKS; task++) {
         if (!o->tasks[task]) continue;
         printf("\n%s: %s, weight decay %g, batch %d\n", tasks[task].name, tasks[task].text,

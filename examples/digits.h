@@ -43,7 +43,10 @@ static float digits_bell(uint64_t *random, float deviation) { /* mean 0, nearly 
     return deviation * sum;
 }
 
-static float digits_clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+static float digits_clamp(float x, float low, float high) {
+    if (x < low) return low;
+    return x > high ? high : x;
+}
 
 /* Lowers the distances around the straight line from a to b. */
 static void digits_line(digits_pen *pen, const float a[2], const float b[2]) {
@@ -81,7 +84,8 @@ static void digits_stroke(digits_pen *pen, float points[][2], int count) {
                 to[k] = p[k] + 0.5f * t * (q[k] - before[k] + t * (bend + t * twist));
             }
             digits_line(pen, from, to);
-            from[0] = to[0], from[1] = to[1];
+            from[0] = to[0];
+            from[1] = to[1];
         }
     }
 }
@@ -91,9 +95,9 @@ static void digits_glyph(digits_pen *pen, const char *glyph) {
     int count = 0;
     for (;; glyph += 3) {
         int corner = count > 0 && glyph[0] == glyph[-3] && glyph[1] == glyph[-2];
-        float gx = (float)(glyph[0] - '0') - 4.5f, gy = (float)(glyph[1] - '0') - 4.5f;
+        float gx = (float)(glyph[0] - '0') - 4.5f + digits_bell(&pen->random, pen->wobble);
+        float gy = (float)(glyph[1] - '0') - 4.5f + digits_bell(&pen->random, pen->wobble);
         float *point = points[count++];
-        gx += digits_bell(&pen->random, pen->wobble), gy += digits_bell(&pen->random, pen->wobble);
         point[0] = corner ? point[-2] : pen->xx * gx + pen->xy * gy + pen->x;
         point[1] = corner ? point[-1] : pen->yx * gx + pen->yy * gy + pen->y;
         if (glyph[2] == ' ') continue;
@@ -109,9 +113,12 @@ static void digits_place(digits_pen *pen) {
     float sine = angle - angle * angle * angle / 6, cosine = 1 - angle * angle / 2; /* the same on every machine */
     float height = random_uniform(&pen->random, 1.85f, 2.3f);
     float width = height * random_uniform(&pen->random, 0.5f, 0.85f);
-    pen->xx = width * cosine, pen->xy = -height * (sine + slant * cosine);
-    pen->yx = width * sine, pen->yy = height * (cosine - slant * sine);
-    pen->x = 13.5f + digits_bell(&pen->random, 0.6f), pen->y = 13.5f + digits_bell(&pen->random, 0.6f);
+    pen->xx = width * cosine;
+    pen->xy = -height * (sine + slant * cosine);
+    pen->yx = width * sine;
+    pen->yy = height * (cosine - slant * sine);
+    pen->x = 13.5f + digits_bell(&pen->random, 0.6f);
+    pen->y = 13.5f + digits_bell(&pen->random, 0.6f);
 }
 
 static void digits_image(uint64_t seed, int index, rp_real *image) {
@@ -139,7 +146,7 @@ static void digits_image(uint64_t seed, int index, rp_real *image) {
 /* images [count][28 * 28], labels [count]; NULL: not wanted. */
 static void digits_draw(uint64_t seed, int count, rp_real *images, int *labels) {
     for (int i = 0; i < count; i++) {
-        if (images) digits_image(seed, i, images + (size_t)i * DIGITS_SIZE);
+        if (images) digits_image(seed, i, images + (ptrdiff_t)i * DIGITS_SIZE);
         if (labels) labels[i] = i % 10;
     }
 }

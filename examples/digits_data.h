@@ -13,33 +13,43 @@ typedef struct digits_data {
     int *labels;
 } digits_data;
 
-static rp_data digits_samples(const rp_real *images, const int *labels, int count) {
-    rp_data samples = {images, NULL, labels, NULL, count, NULL, NULL};
-    return samples;
-}
-
 static int digits_generate(digits_data *data, uint64_t seed, int train) {
     int validation = train / 5, count = train + validation;
     data->images = (rp_real *)malloc((size_t)count * DIGITS_SIZE * sizeof *data->images);
     data->labels = (int *)malloc((size_t)count * sizeof *data->labels);
-    if (!data->images || !data->labels) return fputs("digits: no memory for so many digits\n", stderr), 0;
+    if (!data->images || !data->labels) {
+        fputs("digits: no memory for so many digits\n", stderr);
+        return 0;
+    }
     digits_draw(seed, count, data->images, data->labels);
-    data->train = digits_samples(data->images, data->labels, train);
-    data->validation = digits_samples(data->images + (size_t)train * DIGITS_SIZE, data->labels + train, validation);
+    data->train = rp_labelled(data->images, data->labels, train);
+    data->validation =
+        rp_labelled(data->images + (ptrdiff_t)train * DIGITS_SIZE, data->labels + train, validation);
     return 1;
 }
 
 static int digits_read(const char *folder, const char *part, rp_idx *images, rp_idx *labels, rp_data *out) {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s-images-idx3-ubyte", folder, part);
-    if (rp_images(path, -1, 1, images)) return fprintf(stderr, "digits: %s\n", images->error), 0;
-    if (images->size != DIGITS_SIZE) return fprintf(stderr, "digits: %s: images must have 28 x 28 pixels\n", path), 0;
+    rp_status status = rp_images(path, -1, 1, images);
+    if (status) {
+        fprintf(stderr, "digits: %s\n", images->error);
+        return 0;
+    }
+    if (images->size != DIGITS_SIZE) {
+        fprintf(stderr, "digits: %s: images must have 28 x 28 pixels\n", path);
+        return 0;
+    }
     snprintf(path, sizeof path, "%s/%s-labels-idx1-ubyte", folder, part);
-    if (rp_labels(path, 10, labels)) return fprintf(stderr, "digits: %s\n", labels->error), 0;
-    if (labels->count != images->count)
-        return fprintf(stderr, "digits: %s: %d labels for %d images\n", path, labels->count, images->count), 0;
-    *out = digits_samples(images->values, labels->labels, images->count);
-    return 1;
+    status = rp_labels(path, 10, labels);
+    if (status) {
+        fprintf(stderr, "digits: %s\n", labels->error);
+        return 0;
+    }
+    *out = rp_idx_data(images, labels);
+    if (out->count >= 0) return 1;
+    fprintf(stderr, "digits: %s: %d labels for %d images\n", path, labels->count, images->count);
+    return 0;
 }
 
 /* From the folder, or, if it is NULL, `train` drawn digits and a fifth of it more for validation. Returns 1, or 0 after

@@ -23,8 +23,10 @@ static void check(rp_status status, const rp_net *net) {
 
 static rp_net *describe(void) { /* one seed, so that all nets begin with the same parameters */
     rp_net *net = rp_net_new(rp_vector(2), NULL);
-    rp_dense(net, 32), rp_activation(net, RP_TANH);
-    rp_dense(net, 32), rp_activation(net, RP_TANH);
+    rp_dense(net, 32);
+    rp_activation(net, RP_TANH);
+    rp_dense(net, 32);
+    rp_activation(net, RP_TANH);
     rp_dense(net, 2);
     rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
     check(rp_net_build(net, SAMPLES, 1), net);
@@ -33,14 +35,14 @@ static rp_net *describe(void) { /* one seed, so that all nets begin with the sam
 
 /* Points of two arms that wind around each other, a class each. */
 static rp_data draw(uint64_t *random, rp_real points[SAMPLES][2], int labels[SAMPLES]) {
-    rp_data data = {points[0], NULL, labels, NULL, SAMPLES, NULL, NULL};
     for (int i = 0; i < SAMPLES; i++) {
-        double radius = (double)random_uniform(random, 0, 1), angle = 7 * radius + 3.14159265358979 * (i % 2);
+        double radius = (double)random_uniform(random, 0, 1);
+        double angle = 7 * radius + 3.14159265358979 * (i % 2);
         points[i][0] = (rp_real)(radius * cos(angle)) + (rp_real)random_uniform(random, -0.02f, 0.02f);
         points[i][1] = (rp_real)(radius * sin(angle)) + (rp_real)random_uniform(random, -0.02f, 0.02f);
         labels[i] = i % 2;
     }
-    return data;
+    return rp_labelled(points[0], labels, SAMPLES);
 }
 
 /* What libraries of message passing call an all-reduce: every worker's array becomes the mean over all samples. */
@@ -55,23 +57,25 @@ static void average(rp_net *const nets[WORKERS], rp_real *(*array)(rp_net *net))
 /* One step: the gradient and curvature of all samples, the direction that they give, and the length that suits the loss
    along it best. Returns that length. */
 static double step(rp_net *const nets[WORKERS], const rp_data parts[WORKERS], const rp_optimizer *optimizer, double *loss) {
-    double slope = 0, curvature = 0, square = 0;
+    double first = 0, second = 0, square = 0; /* derivatives along the direction, and its length's square */
     *loss = 0;
     for (int w = 0; w < WORKERS; w++) {
         rp_real part = 0;
         check(rp_backward(nets[w], &parts[w], &optimizer->rule, &part), nets[w]);
         *loss += shares[w] * (double)part / SAMPLES;
     }
-    average(nets, rp_gradient), average(nets, rp_curvature); /* from the same arrays every worker makes the same direction, */
+    average(nets, rp_gradient);
+    average(nets, rp_curvature); /* from the same arrays every worker makes the same direction, */
     for (int w = 0; w < WORKERS; w++) {
-        rp_real first = 0, second = 0;
+        rp_real part_first = 0, part_second = 0;
         check(rp_direction(nets[w], optimizer), nets[w]);
-        check(rp_directional(nets[w], &parts[w], rp_direction_array(nets[w]), &first, &second), nets[w]);
-        slope += shares[w] * (double)first / SAMPLES, curvature += shares[w] * (double)second / SAMPLES;
+        check(rp_directional(nets[w], &parts[w], rp_step_array(nets[w]), &part_first, &part_second), nets[w]);
+        first += shares[w] * (double)part_first / SAMPLES;
+        second += shares[w] * (double)part_second / SAMPLES;
     }
-    const rp_real *direction = rp_direction_array(nets[0]); /* and from the same slope and curvature the same length */
+    const rp_real *direction = rp_step_array(nets[0]); /* and from the same derivatives the same length */
     for (size_t i = 0; i < rp_parameter_count(nets[0]); i++) square += (double)direction[i] * (double)direction[i];
-    double alpha = rp_cubic_length(slope, curvature, sqrt(square), (double)optimizer->cubic);
+    double alpha = rp_cubic_length(first, second, sqrt(square), (double)optimizer->cubic_sigma);
     for (int w = 0; w < WORKERS; w++) check(rp_move(nets[w], (rp_real)alpha), nets[w]);
     return alpha;
 }
@@ -92,24 +96,28 @@ int main(void) {
     rp_data all = draw(&random, points, labels), parts[WORKERS];
     rp_score score;
     rp_optimizer optimizer = rp_partitioning();
-    optimizer.cubic = 1;               /* has the length of each step computed */
+    optimizer.cubic_sigma = 1; /* has the length of each step computed */
     optimizer.rule.kind = RP_JACOBIAN; /* RP_SAMPLED, the default, serves as well, but draws other vectors for the fifth net */
-    for (int w = 0, first = 0; w < WORKERS; first += shares[w++]) {
-        nets[w] = describe(), parts[w] = all, parts[w].count = shares[w];
-        parts[w].inputs += 2 * first, parts[w].labels += first;
+    int begin = 0;
+    for (int w = 0; w < WORKERS; w++) {
+        nets[w] = describe();
+        parts[w] = rp_labelled(points[begin], labels + begin, shares[w]);
+        begin += shares[w];
     }
+    if (*rp_warning(alone)) fprintf(stderr, "pieces: %s\n", rp_warning(alone));
     puts("        four workers       one net alone\nstep    loss    alpha    loss    alpha");
     for (int i = 1; i <= STEPS; i++) {
         rp_real alone_loss = 0;
         rp_step last;
-        double loss, alpha = step(nets, parts, &optimizer, &loss);
+        double loss;
+        double alpha = step(nets, parts, &optimizer, &loss);
         check(rp_train(alone, &optimizer, &all, &alone_loss), alone);
         check(rp_last_step(alone, &last), alone);
         if (i == 1 || i % SHOWN == 0)
             printf("%4d  %6.4f %8.3f  %6.4f %8.3f\n", i, loss, alpha, (double)alone_loss, (double)last.alpha);
     }
     draw(&random, points, labels); /* new ones in the place of the old */
-    check(rp_evaluate(nets[0], &all, &score), nets[0]);
+    check(rp_evaluate(nets[0], &all, &score, NULL), nets[0]);
     printf("\nThe workers' parameters are %s. Of %d new points they tell %.1f%% right.\n",
            agree(nets) ? "the same, bit for bit" : "NOT THE SAME", SAMPLES, 100 * (double)score.accuracy);
     int good = agree(nets) && (double)score.accuracy > wanted;

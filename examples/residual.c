@@ -28,14 +28,14 @@ static rp_net *describe(int residual) {
 
 /* Points of two arms that wind around each other twice, a class each. */
 static rp_data draw(uint64_t *random, int count, rp_real points[][2], int *labels) {
-    rp_data data = {points[0], NULL, labels, NULL, count, NULL, NULL};
     for (int i = 0; i < count; i++) {
-        double radius = (double)random_uniform(random, 0, 1), angle = 12 * radius + 3.14159265358979 * (i % 2);
+        double radius = (double)random_uniform(random, 0, 1);
+        double angle = 12 * radius + 3.14159265358979 * (i % 2);
         points[i][0] = (rp_real)(radius * cos(angle)) + (rp_real)random_uniform(random, -0.02f, 0.02f);
         points[i][1] = (rp_real)(radius * sin(angle)) + (rp_real)random_uniform(random, -0.02f, 0.02f);
         labels[i] = i % 2;
     }
-    return data;
+    return rp_labelled(points[0], labels, count);
 }
 
 static void check(rp_status status, const rp_net *net) {
@@ -48,7 +48,7 @@ static void check(rp_status status, const rp_net *net) {
 static void compare(int step, rp_net *const nets[NETS], const rp_data *unseen, rp_score scores[NETS]) {
     printf("%4d", step);
     for (int i = 0; i < NETS; i++) {
-        check(rp_evaluate(nets[i], unseen, &scores[i]), nets[i]);
+        check(rp_evaluate(nets[i], unseen, &scores[i], NULL), nets[i]);
         printf("%12.4f %6.2f%%", (double)scores[i].loss, 100 * (double)scores[i].accuracy);
     }
     putchar('\n');
@@ -76,13 +76,14 @@ static void print_classes(rp_net *const nets[NETS]) {
     enum { ROWS = 20, COLUMNS = 36 };
     for (int row = 0; row < ROWS; row++) {
         for (int i = 0; i < NETS; i++) {
-            rp_real points[COLUMNS][2], outputs[COLUMNS][2];
+            rp_real points[COLUMNS][2];
+            int classes[COLUMNS] = {0};
             for (int column = 0; column < COLUMNS; column++) {
                 points[column][0] = (rp_real)(2 * column + 1) / (rp_real)COLUMNS - 1;
                 points[column][1] = (rp_real)(2 * row + 1) / (rp_real)ROWS - 1;
             }
-            check(rp_predict(nets[i], points[0], COLUMNS, outputs[0]), nets[i]);
-            for (int column = 0; column < COLUMNS; column++) putchar(outputs[column][0] > outputs[column][1] ? '#' : '.');
+            check(rp_classify(nets[i], points[0], COLUMNS, classes), nets[i]);
+            for (int column = 0; column < COLUMNS; column++) putchar("#."[classes[column]]);
             fputs(i + 1 < NETS ? "  " : "\n", stdout);
         }
     }
@@ -94,6 +95,7 @@ int main(void) {
     for (int i = 0; i < NETS; i++) {
         nets[i] = describe(i == RESIDUAL);
         check(rp_net_build(nets[i], BATCH, 1), nets[i]);
+        if (*rp_warning(nets[i])) fprintf(stderr, "residual: %s\n", rp_warning(nets[i]));
     }
     train(nets, scores);
     printf("\nWhat they have learned, plain and residual:\n");

@@ -22,10 +22,14 @@ typedef struct stream {
 } stream;
 
 static int draw_sequence(uint64_t *random, rp_real sequence[LENGTH][LETTERS]) {
-    int a = random_below(random, LENGTH), b = random_below(random, LENGTH - 1);
+    int a = random_below(random, LENGTH);
+    int b = random_below(random, LENGTH - 1);
     b += b >= a;
     for (int t = 0; t < LENGTH; t++) {
-        int letter = t == a ? 0 : t == b ? 1 : 2 + random_below(random, LETTERS - 2);
+        int letter;
+        if (t == a) letter = 0;
+        else if (t == b) letter = 1;
+        else letter = 2 + random_below(random, LETTERS - 2);
         for (int i = 0; i < LETTERS; i++) sequence[t][i] = (rp_real)(random_uniform(random, -0.3f, 0.3f) + (i == letter));
     }
     return a < b ? 0 : 1; /* the label */
@@ -42,9 +46,9 @@ static int draw_batch(void *user, int index, rp_data *batch) {
 }
 
 static rp_data open_stream(stream *s, uint64_t seed, int batches) {
-    rp_data data = {NULL, NULL, NULL, NULL, 0, draw_batch, s};
-    s->random = seed, s->batches = batches;
-    return data;
+    s->random = seed;
+    s->batches = batches;
+    return rp_streamed(draw_batch, s);
 }
 
 /* What was read shall stay in the state until another letter changes it: the weights from state to state begin as the
@@ -72,7 +76,8 @@ static rp_status train(rp_net *net, rp_fit_report *report) {
     static stream streams[2];
     rp_data data = open_stream(&streams[0], 1, EPOCH), validation = open_stream(&streams[1], 2, 20);
     rp_optimizer optimizer = rp_adam((rp_real)5e-3);
-    optimizer.decay = (rp_real)0.5, optimizer.decay_steps = 1000; /* half of it every 1000 steps */
+    optimizer.rate_decay = (rp_real)0.5; /* half of it every 1000 steps */
+    optimizer.rate_decay_steps = 1000;
     rp_fit_options options;
     memset(&options, 0, sizeof options); /* all zero is the default */
     options.epochs = EPOCHS;
@@ -88,6 +93,7 @@ int main(void) {
     rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
     rp_fit_report report;
     rp_status status = rp_net_build(net, BATCH, 1);
+    if (*rp_warning(net)) fprintf(stderr, "sequence: %s\n", rp_warning(net));
     if (!status) {
         keep_state(net, recurrent);
         status = train(net, &report);
