@@ -650,7 +650,7 @@ typedef enum rp_solve_method {
     RP_SOLVE_AUTO, /* the one that takes the fewest operations, iterations counted to their limit, without those whose matrices
                            would take more than a GiB. If iterations do not get there, then the better of the others, unless
                            it would take 100 times as long */
-    RP_SOLVE_ITERATIVE, /* MINRES: a product for each iteration; 11 vectors */
+    RP_SOLVE_ITERATIVE, /* MINRES: a product for each iteration; 10 vectors */
     RP_SOLVE_DIRECT, /* stacks of dense layers and activations: the parameters are eliminated by hand (Conjugate), which leaves a
                            block-tridiagonal system in the samples' units. 8 (S width)^3 operations and 6 (S width)^2 numbers
                            for each layer, however many parameters. Needs damping > 0 */
@@ -662,9 +662,6 @@ typedef struct rp_solve_options {
     rp_real damping;   /* >= 0 */
     rp_real tolerance; /* of |b - (H + damping I) x| / |b|; 0: 1e-4, with RP_DOUBLE 1e-9 */
     int iterations;    /* most of MINRES; 0: 1000 */
-    int precondition; /* iterative: 1: by the curvature of residual partitioning, by `rule`. Measured: seldom fewer iterations, often
-                            more, since what H leaves at the damping is then no longer one eigenvalue */
-    rp_rule rule;
     /* iterative, an estimate; anything but 0 stops: RP_ERR_STOPPED. It may not use the net (RP_ERR_ORDER), but for rp_predict_with */
     int (*progress)(void *user, int iteration, rp_real residual);
     void *user;
@@ -685,7 +682,12 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
 
 /* >>threads
    Nets share nothing: two threads may use two nets at once. One net may serve several threads that predict, each with its
-   own workspace, as long as no thread trains it, writes to it or frees it. */
+   own workspace, as long as no thread trains it, writes to it or frees it. The threads of config.threads belong to the process
+   that built the net; in a child of fork the caller works alone, to the same bits.
+
+   Callbacks. Those of rp_fit, and the fill of a stream, run between steps and may use the net. Those of rp_sample_gradients and
+   rp_hessian_solve run in the midst of a computation and may not (RP_ERR_ORDER), but for rp_predict_with. None may free the
+   net, nor leave by longjmp or by a C++ exception. */
 
 typedef struct rp_workspace rp_workspace;
 RP_API rp_workspace *rp_workspace_new(const rp_net *net,
@@ -1782,7 +1784,8 @@ static void rpi_softmax_factor(const rp_net *net, int count, int k, rp_real *c) 
     rpi_fill_rows(net->outputs, rpi_columns(b, count), ld, NULL, c);
     for (int s = 0; s < count; s++) {
         rp_real total = rpi_total_of(net, s), root = RPI_MATH(sqrt)(net->h[k * ld + s]);
-        for (ptrdiff_t i = s; i < end && total > 0; i += ld) c[i] = -root * (net->h[i] / total);
+        if (total > 0)
+            for (ptrdiff_t i = s; i < end; i += ld) c[i] = -root * (net->h[i] / total);
         c[k * ld + s] += root;
     }
 }
@@ -3569,7 +3572,8 @@ static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buff
     rpi_lay_out_pointers(net, arena, b, threads);
     for (int p = 0; p < net->pool_count; p++) {
         rp_real *rows = rpi_claim_rows(arena, net->pool_rows[p], b->ld);
-        for (int slot = 0; arena->base && slot < net->slot_count; slot++)
+        if (!arena->base) continue;
+        for (int slot = 0; slot < net->slot_count; slot++)
             if (net->pool[slot] == p) b->y[slot] = rows;
     }
 }
@@ -3698,12 +3702,6 @@ static void rpi_draw_parameters(rp_net *net, uint64_t seed) {
     }
 }
 
-/* Whether the net's last activation, if it ends in one, is this. */
-static int rpi_ends_in(const rp_net *net, rp_activation_kind activation) {
-    const rpi_layer *last = &net->layers[net->layer_count - 1];
-    return last->activation == activation;
-}
-
 static int rpi_all_frozen(const rp_net *net) {
     int affine = 0;
     for (int i = 0; i < net->layer_count; i++) {
@@ -3715,18 +3713,18 @@ static int rpi_all_frozen(const rp_net *net) {
 
 /* What rp_warning says. */
 static void rpi_warn(rp_net *net) {
-    static const rp_activation_kind bounded[] = {RP_RELU, RP_SIGMOID};
+    char *text = net->warning;
+    size_t size = sizeof net->warning;
+    int last = net->layer_count - 1;
+    rp_activation_kind end = net->layers[last].activation;
     int logits = net->loss == RP_SOFTMAX_CROSS_ENTROPY || net->loss == RP_BINARY_CROSS_ENTROPY;
-    net->warning[0] = 0;
-    for (int i = 0; logits && i < 2; i++)
-        if (rpi_ends_in(net, bounded[i]))
-            rpi_format(net->warning, sizeof net->warning,
-                       "layer %d ends in %s, but %s takes logits: remove that activation", net->layer_count - 1,
-                       rpi_activations[bounded[i]].name, rpi_losses[net->loss].name);
-    if (net->loss == RP_SOFTMAX_CROSS_ENTROPY && net->outputs == 1)
-        rpi_format(net->warning, sizeof net->warning,
-                   "softmax of one output is always 1: give it an output for each class");
-    if (rpi_all_frozen(net)) rpi_format(net->warning, sizeof net->warning, "every layer is frozen: nothing is trained");
+    text[0] = 0;
+    if (rpi_all_frozen(net)) rpi_format(text, size, "every layer is frozen: nothing is trained");
+    else if (net->loss == RP_SOFTMAX_CROSS_ENTROPY && net->outputs == 1)
+        rpi_format(text, size, "softmax of one output is always 1: give it an output for each class");
+    else if (logits && (end == RP_RELU || end == RP_SIGMOID))
+        rpi_format(text, size, "layer %d ends in %s, but %s takes logits: remove that activation", last,
+                   rpi_activations[end].name, rpi_losses[net->loss].name);
 }
 
 RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
@@ -3883,7 +3881,7 @@ RP_API size_t rp_summary(const rp_net *net, char *out, size_t size) {
         rpi_format(line, sizeof line, "%z parameters, %z bytes, batch %d, %s kernels%s\n", net->parameter_count,
                    rp_memory(net), net->batch, net->buffers.kernels->name,
                    net->config.inference_only ? ", inference only" : "");
-    else rpi_format(line, sizeof line, "not built%s%s\n", net->broken ? ": " : "", net->broken ? net->error : "");
+    else rpi_format(line, sizeof line, net->broken ? "not built: %s\n" : "not built\n", net->error);
     rpi_put_string(&text, line);
     if (text.size) out[text.length < text.size ? text.length : text.size - 1] = 0;
     return text.length;
@@ -4934,21 +4932,27 @@ static void rpi_sample_hessian(const rp_net *net, ptrdiff_t s, rp_real *out, ptr
         for (int k = 0; k < net->outputs; k++) out[i * ld + k] = hessian->entry(net, s, i, k, total);
 }
 
+/* S becomes diag(sigma') S diag(sigma') + diag(sigma'' d). */
+static void rpi_recur_activation(const rpi_buffers *b, int i, int n, ptrdiff_t s, const rpi_recursion *r) {
+    const rp_real *slope = b->slope[i] + s, *second = b->second[i];
+    for (int a = 0; a < n; a++) {
+        rp_real *row = r->s + a * r->ld;
+        for (int c = 0; c < n; c++) row[c] *= slope[a * b->ld] * slope[c * b->ld];
+        if (second) row[a] += second[a * b->ld + s];
+    }
+}
+
 /* S, the Hessian of sample s by the values before a step's activation: from the step above S = diag(sigma') W' S W diag(sigma') +
    diag(sigma'' d). The second derivative by W_ij is S_ii y_j^2: v = the diagonal of S. */
 static void rpi_recur(const rp_net *net, ptrdiff_t s, const rpi_recursion *r) {
     const rpi_buffers *b = &net->buffers;
     rpi_sample_hessian(net, s, r->s, r->ld);
-    for (int i = net->step_count - 1; i >= 0 && net->live[i + 1]; i--) {
+    for (int i = net->step_count - 1; i >= 0; i--) {
         const rpi_step *step = &net->steps[i];
-        ptrdiff_t n = step->outputs, ld = r->ld;
-        const rp_real *slope = b->slope[i], *second = b->second[i];
-        for (ptrdiff_t a = 0; slope && a < n; a++) {
-            for (ptrdiff_t c = 0; c < n; c++) r->s[a * ld + c] *= slope[a * b->ld + s] * slope[c * b->ld + s];
-            if (second) r->s[a * ld + a] += second[a * b->ld + s];
-        }
+        if (!net->live[i + 1]) return;
+        if (step->activation) rpi_recur_activation(b, i, step->outputs, s, r);
         if (rpi_trains(net, step))
-            for (ptrdiff_t a = 0; a < n; a++) b->v[i + 1][a * b->ld + s] = r->s[a * ld + a];
+            for (int a = 0; a < step->outputs; a++) b->v[i + 1][a * b->ld + s] = r->s[a * r->ld + a];
         if (net->live[i]) rpi_recursion_below(net, step, r);
     }
 }
@@ -5048,7 +5052,8 @@ RP_API rp_status rp_gauss_newton_diagonal(rp_net *net, const rp_data *batch, rp_
     if (status) return status;
     output = net->buffers.v[net->slot_count - 1];
     rpi_zero(net->sums, net->parameter_count);
-    for (int k = 0; k < net->outputs && net->live[net->slot_count - 1]; k++) {
+    for (int k = 0; k < net->outputs; k++) {
+        if (!net->live[net->slot_count - 1]) break; /* nothing is trained */
         pass.hessian->factor(net, batch->count, k, output);
         rpi_sweep_vector(net, rpi_columns(&net->buffers, batch->count));
         rpi_collect_own_squares(net, batch->count, net->buffers.v);
@@ -5227,8 +5232,128 @@ RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, rp_each_
     return status;
 }
 
-/* >>solve
-   (A + damping I) x = b, A the Hessian or the Gauss-Newton matrix, on the trained parameters. */
+/* >>lu
+   Gaussian elimination with row pivoting: the first `pivots` columns of A, [rows][width], become L and U, and what
+   follows in the other columns is done to these. In blocks of columns; rows hold whole vectors. */
+#define RPI_LU_BLOCK 32
+typedef struct rpi_lu {
+    int rows, pivots, width;
+    ptrdiff_t ld;
+    rp_real *a, *packed; /* packed: scratch [rows][RPI_LU_BLOCK] */
+    int *pivot;          /* row that was swapped with row i */
+} rpi_lu;
+
+static void rpi_lay_out_lu(rpi_arena *arena, rpi_lu *lu, int rows, int pivots, int width) {
+    lu->rows = rows;
+    lu->pivots = pivots;
+    lu->width = width;
+    lu->ld = rpi_leading(width + RPI_LINE_REALS); /* whole vectors from any column on */
+    lu->a = rpi_claim_rows(arena, rows, lu->ld);
+    lu->packed = rpi_claim_rows(arena, rows, RPI_LU_BLOCK);
+    lu->pivot = (int *)rpi_claim(arena, pivots, sizeof *lu->pivot);
+}
+
+static rp_real *rpi_lu_row(const rpi_lu *lu, int row) { return lu->a + row * lu->ld; }
+
+static void rpi_lu_swap(rp_real *one, rp_real *other, ptrdiff_t n) {
+    if (one == other) return;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        rp_real kept = one[i];
+        one[i] = other[i];
+        other[i] = kept;
+    }
+}
+
+/* The row, from the diagonal down, with the largest number in a column; -1: all are 0, or one is infinite. */
+static int rpi_lu_find_pivot(const rpi_lu *lu, int column) {
+    rp_real most = 0;
+    int pivot = -1;
+    for (int row = column; row < lu->rows; row++) {
+        rp_real size = RPI_MATH(fabs)(rpi_lu_row(lu, row)[column]);
+        if (size > most) {
+            most = size;
+            pivot = row;
+        }
+    }
+    return rpi_finite(most) ? pivot : -1;
+}
+
+/* L and U of the columns from..end - 1, over all rows below; 0: the matrix is singular to working precision. */
+static int rpi_lu_panel(const rpi_buffers *buffers, rpi_lu *lu, int from, int end) {
+    for (int j = from; j < end; j++) {
+        rp_real *top = rpi_lu_row(lu, j);
+        int pivot = rpi_lu_find_pivot(lu, j);
+        if (pivot < 0) return 0;
+        lu->pivot[j] = pivot;
+        rpi_lu_swap(top, rpi_lu_row(lu, pivot), lu->ld);
+        for (int i = j + 1; i < lu->rows; i++) {
+            rp_real *row = rpi_lu_row(lu, i);
+            row[j] /= top[j];
+            buffers->kernels->blend(end - j - 1, -row[j], top + j + 1, NULL, 1, row + j + 1);
+        }
+    }
+    return 1;
+}
+
+/* What is eliminated by the columns from..end - 1 in those behind them: first in U's rows, */
+static void rpi_lu_solve_rows(const rpi_buffers *buffers, const rpi_lu *lu, int from, int end) {
+    for (int i = from + 1; i < end; i++) {
+        rp_real *row = rpi_lu_row(lu, i);
+        for (int p = from; p < i; p++)
+            buffers->kernels->blend(lu->width - end, -row[p], rpi_lu_row(lu, p) + end, NULL, 1, row + end);
+    }
+}
+
+/* then, by these, in the rows below: A -= L U. */
+static void rpi_lu_reduce(const rpi_buffers *buffers, const rpi_lu *lu, int from, int end) {
+    rpi_product q;
+    memset(&q, 0, sizeof q);
+    q.m = lu->rows - end;
+    q.n = rpi_columns(buffers, lu->width - end);
+    q.k = end - from;
+    q.add = 1;
+    if (!q.m || !q.n) return;
+    for (int i = end; i < lu->rows; i++)
+        buffers->kernels->blend(q.k, -1, rpi_lu_row(lu, i) + from, NULL, 0, lu->packed + (ptrdiff_t)i * RPI_LU_BLOCK);
+    q.a = lu->packed + (ptrdiff_t)end * RPI_LU_BLOCK;
+    q.a_row = RPI_LU_BLOCK;
+    q.a_column = 1;
+    q.a_packed = buffers->a_packed;
+    q.b = rpi_lu_row(lu, from) + end;
+    q.c = rpi_lu_row(lu, end) + end;
+    q.ldb = q.ldc = lu->ld;
+    rpi_product_run(buffers, &q);
+}
+
+/* 0: the matrix is singular to working precision. */
+static int rpi_lu_factor(const rpi_buffers *buffers, rpi_lu *lu) {
+    for (int from = 0; from < lu->pivots; from += RPI_LU_BLOCK) {
+        int end = from + RPI_LU_BLOCK < lu->pivots ? from + RPI_LU_BLOCK : lu->pivots;
+        if (!rpi_lu_panel(buffers, lu, from, end)) return 0;
+        rpi_lu_solve_rows(buffers, lu, from, end);
+        rpi_lu_reduce(buffers, lu, from, end);
+    }
+    return 1;
+}
+
+/* The same to a right-hand side, [rows]. */
+static void rpi_lu_forward(const rpi_buffers *buffers, const rpi_lu *lu, rp_real *x) {
+    for (int i = 0; i < lu->pivots; i++) rpi_lu_swap(x + i, x + lu->pivot[i], 1);
+    for (int i = 1; i < lu->rows; i++)
+        x[i] -= (rp_real)buffers->kernels->dot(i < lu->pivots ? i : lu->pivots, rpi_lu_row(lu, i), x);
+}
+
+/* x, [width], of which what lies behind the pivots is known: their right-hand sides become the solution. */
+static void rpi_lu_backward(const rpi_buffers *buffers, const rpi_lu *lu, rp_real *x) {
+    for (int i = lu->pivots - 1; i >= 0; i--) {
+        const rp_real *row = rpi_lu_row(lu, i);
+        x[i] = (x[i] - (rp_real)buffers->kernels->dot(lu->width - i - 1, row + i + 1, x + i + 1)) / row[i];
+    }
+}
+
+/* >>minres
+   Systems (A + damping I) x = b, A the Hessian or the Gauss-Newton matrix, on the trained parameters, known by their
+   products; and MINRES, which solves them by these. */
 typedef struct rpi_system {
     rp_net *net;
     const char *who;
@@ -5252,659 +5377,809 @@ static double rpi_norm(const rp_net *net, const rp_real *x) {
     return sqrt(net->buffers.kernels->dot(net->parameter_count, x, x));
 }
 
-/* inverse = 1 / (curvature + damping), kept away from 0. Where the curvature cannot be had (it overflows): 1. */
-static void rpi_precondition(rp_net *net, const char *who, const rp_data *batch, const rp_rule *rule, rp_real damping,
-                             rp_real *inverse) {
-    const rpi_buffers *b = &net->buffers;
-    uint64_t random = net->random;
-    rp_real most = 0;
-    double loss;
-    rpi_sink sink;
-    memset(&sink, 0, sizeof sink);
-    rpi_zero(inverse, net->parameter_count);
-    sink.take = b->kernels->take_arrays;
-    sink.curvature = inverse;
-    {
-        rpi_pass pass = rpi_pass_over(net, who, batch, RPI_KEEP_SLOPES);
-        pass.rule = rule;
-        (void)loss;
-        (void)b;
-        (void)sink;
-        if (!rpi_differentiate(&pass)) {
-            if (pass.summed) rpi_copy(inverse, pass.summed, net->parameter_count);
-            else {
-                rpi_terms terms = {b->y, NULL, b->v, NULL, 0, rule, 0};
-                terms.weight = pass.weight;
-                rpi_collect(net, batch->count, &terms, &sink);
-            }
-        }
-    }
-    net->random = random;
-    net->error[0] = 0;
-    for (ptrdiff_t i = 0; i < net->parameter_count; i++) most = inverse[i] > most ? inverse[i] : most;
-    most = most > 0 ? most * (rp_real)1e-6 : 1;
-    for (ptrdiff_t i = 0; i < net->parameter_count; i++) inverse[i] = 1 / (inverse[i] + damping + most);
+static void rpi_swap(rp_real **one, rp_real **other) {
+    rp_real *kept = *one;
+    *one = *other;
+    *other = kept;
 }
 
-/* Gaussian elimination with row pivoting: the first `pivots` columns of A, [rows][width], become L and U, and what follows in the
-   other columns is done to these. In blocks of columns; rows hold whole vectors. */
-#define RPI_LU_BLOCK 32
-typedef struct rpi_lu {
-    int rows, pivots, width;
-    ptrdiff_t ld;
-    rp_real *a, *packed; /* packed: scratch [rows][RPI_LU_BLOCK] */
-    int *pivot;          /* row that was swapped with row i */
-} rpi_lu;
+/* MINRES (Paige and Saunders, Solution of Sparse Indefinite Systems of Linear Equations), from x = 0. The Lanczos
+   process makes A, damping included, tridiagonal: with r_1 = b, beta_k = |r_k| and v_k = r_k / beta_k,
+       r_(k+1) = A v_k - alpha_k / beta_k r_k - beta_k / beta_(k-1) r_(k-1).
+   Rotations (c_k, s_k) remove beta_(k+1) below the diagonal. In the upper triangular matrix that they leave, column k
+   is epsilon_k, delta_k and, on the diagonal, gamma_k; a bar marks what the next rotation changes. Then
+       w_k = (v_k - epsilon_k w_(k-2) - delta_k w_(k-1)) / gamma_k
+       x_k = x_(k-1) + phi_k w_k
+   with a residual of norm phi_bar_(k+1). */
+typedef struct rpi_recurrences {
+    double beta_1, alpha, beta, beta_before; /* beta_before: beta_k, once beta is beta_(k+1) */
+    double c, s;
+    double epsilon, epsilon_next, delta, delta_bar, gamma, gamma_bar;
+    double gamma_1, gamma_2; /* gamma_(k-1), gamma_(k-2) */
+    double phi, phi_bar;
+} rpi_recurrences;
 
-static void rpi_lay_out_lu(rpi_arena *arena, rpi_lu *lu, int rows, int pivots, int width) {
-    lu->rows = rows;
-    lu->pivots = pivots;
-    lu->width = width;
-    lu->ld = rpi_leading(width + RPI_LINE_REALS); /* whole vectors from any column on */
-    lu->a = rpi_claim_rows(arena, rows, lu->ld);
-    lu->packed = rpi_claim_rows(arena, rows, RPI_LU_BLOCK);
-    lu->pivot = (int *)rpi_claim(arena, pivots, sizeof *lu->pivot);
-}
-
-static void rpi_lu_swap(rp_real *a, rp_real *b, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; a != b && i < n; i++) {
-        rp_real c = a[i];
-        a[i] = b[i];
-        b[i] = c;
-    }
-}
-
-/* Columns k..end - 1 over all rows below; 0: the matrix is singular to working precision. */
-static int rpi_lu_panel(const rpi_buffers *b, rpi_lu *lu, int k, int end) {
-    for (int j = k; j < end; j++) {
-        rp_real *top = lu->a + j * lu->ld, most = 0;
-        lu->pivot[j] = j;
-        for (int i = j; i < lu->rows; i++) {
-            rp_real size = RPI_MATH(fabs)(lu->a[i * lu->ld + j]);
-            if (size > most) {
-                most = size;
-                lu->pivot[j] = i;
-            }
-        }
-        if (!(most > 0) || !rpi_finite(most)) return 0;
-        rpi_lu_swap(top, lu->a + lu->pivot[j] * lu->ld, lu->ld);
-        for (int i = j + 1; i < lu->rows; i++) {
-            rp_real *row = lu->a + i * lu->ld;
-            row[j] /= top[j];
-            b->kernels->blend((end - j - 1), -row[j], top + j + 1, NULL, 1, row + j + 1);
-        }
-    }
-    return 1;
-}
-
-static int rpi_lu_factor(const rpi_buffers *b, rpi_lu *lu) {
-    for (int k = 0, end; k < lu->pivots; k = end) {
-        rpi_product q;
-        end = k + RPI_LU_BLOCK < lu->pivots ? k + RPI_LU_BLOCK : lu->pivots;
-        if (!rpi_lu_panel(b, lu, k, end)) return 0;
-        for (int i = k + 1; i < end; i++)
-            for (int p = k; p < i; p++)
-                b->kernels->blend((lu->width - end), -lu->a[i * lu->ld + p], lu->a + p * lu->ld + end, NULL, 1,
-                                  lu->a + i * lu->ld + end);
-        memset(&q, 0, sizeof q);
-        q.m = lu->rows - end;
-        q.n = rpi_columns(b, lu->width - end);
-        q.k = end - k;
-        q.add = 1;
-        if (!q.m || !q.n) continue;
-        for (int i = end; i < lu->rows; i++)
-            b->kernels->blend(q.k, -1, lu->a + i * lu->ld + k, NULL, 0, lu->packed + (ptrdiff_t)i * RPI_LU_BLOCK);
-        q.a = lu->packed + (ptrdiff_t)end * RPI_LU_BLOCK;
-        q.a_row = RPI_LU_BLOCK;
-        q.a_column = 1;
-        q.a_packed = b->a_packed;
-        q.b = lu->a + k * lu->ld + end;
-        q.c = lu->a + end * lu->ld + end;
-        q.ldb = q.ldc = lu->ld;
-        rpi_product_run(b, &q);
-    }
-    return 1;
-}
-
-/* The same to a right-hand side, [rows]. */
-static void rpi_lu_forward(const rpi_buffers *b, const rpi_lu *lu, rp_real *x) {
-    for (int i = 0; i < lu->pivots; i++) rpi_lu_swap(x + i, x + lu->pivot[i], 1);
-    for (int i = 1; i < lu->rows; i++)
-        x[i] -= (rp_real)b->kernels->dot((i < lu->pivots ? i : lu->pivots), lu->a + i * lu->ld, x);
-}
-
-/* x, [width], of which what lies behind the pivots is known: their right-hand sides become the solution. */
-static void rpi_lu_backward(const rpi_buffers *b, const rpi_lu *lu, rp_real *x) {
-    for (int i = lu->pivots - 1; i >= 0; i--) {
-        const rp_real *row = lu->a + i * lu->ld;
-        x[i] = (x[i] - (rp_real)b->kernels->dot((lu->width - i - 1), row + i + 1, x + i + 1)) / row[i];
-    }
-}
-
-static void rpi_direct_transposed(const rp_net *net, const rpi_step *step, const rp_real *p, int n, const rp_real *d,
-                                  rp_real *d_in) {
-    rpi_transposed_call call = rpi_transposed_of(&net->buffers, step, p, n);
-    call.d = d;
-    call.d_in = d_in;
-    step->map->transposed(&call);
-}
-/* The direct method (the plan of Conjugate, on a stack). Row l of (H + damping I) X = B says, with y~ = (y, 1) and S samples,
-       X_l = (B_l - (1/S) sum_r [Rd_l,r y~_r' + d_l,r (Ry_r, 0)']) / damping,
-   so that X can be eliminated from the R-forward and R-backward passes. What remains are, for each step and all samples at once,
-   z = Rz_l and r = Rd_l, coupled through y~_r'y~_s and d_r'd_s (k = 1 / (damping S)):
-       z_l + N_l r_l = f_l + C_l z_(l-1)           N_l: k y~_r'y~_s for each unit
-       G_l z_l + r_l = e_l + C_(l+1)' r_(l+1)      G_l: k sigma'_r sigma'_s d_r'd_s of the step above, - sigma'' d; - H_f at the top
-       (C_l z)_(i,s) = sum_j W_ij sigma'_js z_js - k sum_r d_ir sum_j y_js sigma'_jr z_jr
-   From below, each step hands over as many equations A z_l + B r_l = c as it has unknowns (A = I, B = N, c = f at the first). With r_l
-   from the second row they and those of the step above are
-       | A - B G  |       | 0   B C_(l+1)' | | z_(l+1) |   | c - B e_l |
-       | -C_(l+1) | z_l + | I   N_(l+1)    | | r_(l+1) | = | f_(l+1)   |,
-   from which z_l is eliminated, with pivots from both; what is left is for the next. Unknown (i, s) has the index i S + s. With G in
-   the place of H, sigma'' d and d are left out. */
-typedef struct rpi_direct_step {
-    int m; /* unknowns: units times samples */
-    rpi_lu lu;
-    const rp_real *equations; /* [m][2 m]: A, B; rows ld apart */
-    ptrdiff_t ld;
-    rp_real *g; /* for each unit [S][S], at the top for each sample [units][units] */
-    rp_real *x; /* a right-hand side, then the solution, of lu */
-    rp_real *z, *r, *f, *e, *c;
-} rpi_direct_step;
-typedef struct rpi_direct {
-    rpi_system *system;
-    rpi_direct_step *steps;
-    rp_real *first;                /* equations of the first step */
-    rp_real *x, *y, *q, *minus_kd; /* scratch: two matrices of the widest step, [S S][ld], [widest][batch ld] */
-    ptrdiff_t ld;
-} rpi_direct;
-
-static void rpi_lay_out_direct(const rpi_system *system, rpi_arena *arena, rpi_direct *direct) {
-    const rp_net *net = system->net;
-    ptrdiff_t steps = net->step_count, count = system->count;
-    int most = 0, widest = 0;
-    direct->steps = (rpi_direct_step *)rpi_claim(arena, steps, sizeof *direct->steps);
-    for (int i = 0; i < net->step_count; i++) {
-        rpi_direct_step here;
-        int units = net->steps[i].outputs, top = i == net->step_count - 1,
-            above = top ? 0 : net->steps[i + 1].outputs * system->count;
-        rp_real *vectors;
-        memset(&here, 0, sizeof here);
-        here.m = units * system->count;
-        rpi_lay_out_lu(arena, &here.lu, here.m + above, here.m, here.m + 2 * above);
-        here.g = rpi_claim_rows(arena, here.m, top ? units : count);
-        vectors = rpi_claim_rows(arena, 6, here.lu.ld);
-        if (units > widest) widest = units;
-        if (here.m > most) most = here.m;
-        if (!arena->base) continue;
-        here.x = vectors;
-        here.z = here.x + here.lu.ld;
-        here.r = here.z + here.lu.ld;
-        here.f = here.r + here.lu.ld;
-        here.e = here.f + here.lu.ld;
-        here.c = here.e + here.lu.ld;
-        direct->steps[i] = here;
-    }
-    direct->ld = rpi_leading(most);
-    direct->first = rpi_claim_rows(arena, net->steps[0].outputs * count, 2 * direct->ld);
-    direct->x = rpi_claim_rows(arena, most, direct->ld);
-    direct->y = rpi_claim_rows(arena, most, direct->ld);
-    direct->q = rpi_claim_rows(arena, count * count, direct->ld);
-    direct->minus_kd = rpi_claim_rows(arena, widest, net->buffers.ld);
-}
-
-/* out = x'x for the columns of x [rows][ld]: [count][count], times scale, added to `start` */
-static void rpi_gram(const rpi_buffers *b, int rows, int count, const rp_real *x, rp_real start, rp_real scale,
-                     rp_real *out) {
-    ptrdiff_t n = count;
-    for (ptrdiff_t i = 0; i < n * n; i++) out[i] = start * scale;
-    for (int j = 0; j < rows; j++, x += b->ld)
-        for (ptrdiff_t r = 0; r < n; r++) b->kernels->blend(n, scale * x[r], x, NULL, 1, out + r * n);
-}
-
-static const rp_real *rpi_row_or_one(const rpi_buffers *b, rp_real *const *rows, int i, ptrdiff_t unit) {
-    return rows[i] ? rows[i] + unit * b->ld : b->ones;
-}
-
-/* The part of step i's d in the equations: not with the Gauss-Newton matrix, nor where nothing is trained. */
-static int rpi_direct_couples(const rpi_direct *direct, int i) {
-    return i < direct->system->net->step_count && !direct->system->gauss_newton &&
-           rpi_trains(direct->system->net, &direct->system->net->steps[i]);
-}
-
-/* G of step i. */
-static void rpi_direct_g(const rpi_direct *direct, int i) {
-    const rp_net *net = direct->system->net;
-    const rpi_buffers *b = &net->buffers;
-    const rpi_step *step = &net->steps[i];
-    ptrdiff_t count = direct->system->count, units = step->outputs;
-    rp_real *g = direct->steps[i].g, scale = 1 / (direct->system->damping * (rp_real)count), *gram = direct->q;
-    int top = i == net->step_count - 1, couples = rpi_direct_couples(direct, i + 1);
-    if (couples) rpi_gram(b, net->steps[i + 1].outputs, (int)count, b->d[i + 2], 0, scale, gram);
-    for (ptrdiff_t s = 0; top && s < count; s++) {
-        rpi_sample_hessian(net, s, direct->x, direct->ld);
-        for (ptrdiff_t a = 0; a < units; a++)
-            for (ptrdiff_t k = 0; k < units; k++)
-                g[(s * units + a) * units + k] = -direct->x[a * direct->ld + k] * rpi_row_or_one(b, b->slope, i, a)[s] *
-                                                 rpi_row_or_one(b, b->slope, i, k)[s];
-    }
-    for (ptrdiff_t a = 0; a < units; a++) {
-        const rp_real *slope = rpi_row_or_one(b, b->slope, i, a),
-                      *second = b->second[i] && !direct->system->gauss_newton ? b->second[i] + a * b->ld : NULL;
-        for (ptrdiff_t s = 0; !top && s < count; s++)
-            for (ptrdiff_t r = 0; r < count; r++)
-                g[(a * count + s) * count + r] = couples ? gram[s * count + r] * slope[s] * slope[r] : 0;
-        for (ptrdiff_t s = 0; second && s < count; s++)
-            g[top ? (s * units + a) * units + a : (a * count + s) * count + s] -= second[s];
-    }
-}
-
-/* out = G x, for `columns` columns */
-static void rpi_direct_times_g(const rpi_direct *direct, int i, const rp_real *x, ptrdiff_t ldx, rp_real *out,
-                               ptrdiff_t ldo, int columns) {
-    const rp_net *net = direct->system->net;
-    const rpi_buffers *b = &net->buffers;
-    ptrdiff_t count = direct->system->count, units = net->steps[i].outputs;
-    int top = i == net->step_count - 1;
-    rpi_product q;
-    memset(&q, 0, sizeof q);
-    q.m = q.k = (int)(top ? units : count);
-    q.n = rpi_columns(b, columns);
-    q.a_row = q.m;
-    q.a_column = 1;
-    q.a_packed = b->a_packed;
-    q.ldb = (top ? count : 1) * ldx;
-    q.ldc = (top ? count : 1) * ldo;
-    for (ptrdiff_t k = 0; k < (top ? count : units); k++) {
-        q.a = direct->steps[i].g + k * q.m * q.m;
-        q.b = x + (top ? k : k * count) * ldx;
-        q.c = out + (top ? k : k * count) * ldo;
-        rpi_product_run(b, &q);
-    }
-}
-
-/* out = C_i x (m rows from those of step i - 1), for `columns` columns; x is overwritten. */
-static void rpi_direct_times_c(const rpi_direct *direct, int i, rp_real *x, ptrdiff_t ldx, rp_real *out, ptrdiff_t ldo,
-                               int columns) {
-    const rp_net *net = direct->system->net;
-    const rpi_buffers *b = &net->buffers;
-    const rpi_step *step = &net->steps[i];
-    ptrdiff_t count = direct->system->count, inputs = step->inputs, outputs = step->outputs, ldq = direct->ld;
-    rp_real k = 1 / (direct->system->damping * (rp_real)count);
-    rpi_product q;
-    memset(&q, 0, sizeof q);
-    q.n = rpi_columns(b, columns);
-    q.a_packed = b->a_packed;
-    for (ptrdiff_t j = 0; j < inputs; j++)
-        for (ptrdiff_t s = 0; s < count && b->slope[i - 1]; s++) {
-            rp_real *row = x + (j * count + s) * ldx;
-            b->kernels->blend(columns, b->slope[i - 1][j * b->ld + s], row, NULL, 0, row);
-        }
-    for (ptrdiff_t s = 0; s < count; s++) {
-        if (step->map != &rpi_dense_map) {
-            for (ptrdiff_t j = 0; j < inputs; j++)
-                rpi_copy(out + (j * count + s) * ldo, x + (j * count + s) * ldx, q.n);
-            continue;
-        }
-        q.m = step->outputs;
-        q.k = step->inputs;
-        q.a = net->parameters + step->weights;
-        q.a_row = inputs;
-        q.a_column = 1;
-        q.b = x + s * ldx;
-        q.ldb = count * ldx;
-        q.c = out + s * ldo;
-        q.ldc = count * ldo;
-        rpi_product_run(b, &q);
-    }
-    if (!rpi_direct_couples(direct, i)) return;
-    for (ptrdiff_t r = 0; r < count; r++) { /* q_(s,r) = sum_j y_js sigma'_jr x_jr */
-        q.m = (int)count;
-        q.k = step->inputs;
-        q.a = b->y[i];
-        q.a_row = 1;
-        q.a_column = b->ld;
-        q.b = x + r * ldx;
-        q.ldb = count * ldx;
-        q.c = direct->q + r * ldq;
-        q.ldc = count * ldq;
-        rpi_product_run(b, &q);
-    }
-    b->kernels->blend(outputs * b->ld, -k, b->d[i + 1], NULL, 0, direct->minus_kd);
-    for (ptrdiff_t s = 0; s < count; s++) {
-        q.m = step->outputs;
-        q.k = (int)count;
-        q.a = direct->minus_kd;
-        q.a_row = b->ld;
-        q.a_column = 1;
-        q.add = 1;
-        q.b = direct->q + s * count * ldq;
-        q.ldb = ldq;
-        q.c = out + s * ldo;
-        q.ldc = count * ldo;
-        rpi_product_run(b, &q);
-    }
-}
-
-/* N of step i to [m][ld], which is 0. */
-static void rpi_direct_n(const rpi_direct *direct, int i, rp_real *out, ptrdiff_t ld) {
-    const rp_net *net = direct->system->net;
-    const rpi_step *step = &net->steps[i];
-    ptrdiff_t count = direct->system->count, m = direct->steps[i].m;
-    if (!rpi_trains(net, step)) return;
-    rpi_gram(&net->buffers, step->inputs, (int)count, net->buffers.y[i], (rp_real)step->bias,
-             1 / (direct->system->damping * (rp_real)count), direct->q);
-    for (ptrdiff_t a = 0; a < m; a++) rpi_copy(out + a * ld + a / count * count, direct->q + a % count * count, count);
-}
-
-/* The upper rows of step i's matrix: A - B G and, below the top, B C'. */
-static void rpi_direct_upper(const rpi_direct *direct, int i) {
-    const rpi_buffers *b = &direct->system->net->buffers;
-    const rpi_direct_step *here = &direct->steps[i];
-    const rpi_kernels *k = b->kernels;
-    int m = here->m, above = (here->lu.width - m) / 2;
-    rp_real *a = here->lu.a;
-    /* B', then the transposed of G B' and C B' */
-    k->transpose(here->equations + m, here->ld, m, m, direct->x, direct->ld, rpi_columns(b, m));
-    rpi_direct_times_g(direct, i, direct->x, direct->ld, direct->y, direct->ld, m);
-    k->transpose(direct->y, direct->ld, m, m, a, here->lu.ld, m);
-    for (int row = 0; row < m; row++) k->blend(m, 1, here->equations + row * here->ld, NULL, -1, a + row * here->lu.ld);
-    if (!above) return;
-    rpi_direct_times_c(direct, i + 1, direct->x, direct->ld, direct->y, direct->ld, m);
-    k->transpose(direct->y, direct->ld, above, m, a + m + above, here->lu.ld, above);
-}
-
-/* The lower rows: -C, I and N of the step above. */
-static void rpi_direct_lower(const rpi_direct *direct, int i) {
-    const rpi_buffers *b = &direct->system->net->buffers;
-    const rpi_direct_step *here = &direct->steps[i];
-    ptrdiff_t m = here->m, ld = here->lu.ld, above = (here->lu.width - m) / 2;
-    rp_real *a = here->lu.a + m * ld;
-    rpi_fill_rows(here->m, (int)direct->ld, direct->ld, NULL, direct->x);
-    for (ptrdiff_t j = 0; j < m; j++) direct->x[j * direct->ld + j] = 1;
-    rpi_direct_times_c(direct, i + 1, direct->x, direct->ld, direct->y, direct->ld, here->m);
-    for (ptrdiff_t row = 0; row < above; row++) {
-        b->kernels->blend(m, -1, direct->y + row * direct->ld, NULL, 0, a + row * ld);
-        a[row * ld + m + row] = 1;
-    }
-    rpi_direct_n(direct, i + 1, a + m + above, ld);
-}
-
-static int rpi_direct_factor(rpi_direct *direct) {
-    const rp_net *net = direct->system->net;
-    rpi_direct_step *first = &direct->steps[0];
-    first->equations = direct->first;
-    first->ld = 2 * direct->ld;
-    rpi_fill_rows(first->m, (int)first->ld, first->ld, NULL, direct->first);
-    for (ptrdiff_t j = 0; j < first->m; j++) direct->first[j * first->ld + j] = 1;
-    rpi_direct_n(direct, 0, direct->first + first->m, first->ld);
-    for (int i = 0; i < net->step_count; i++) {
-        rpi_direct_step *here = &direct->steps[i];
-        ptrdiff_t m = here->m;
-        rpi_direct_g(direct, i);
-        rpi_fill_rows(here->lu.rows, (int)here->lu.ld, here->lu.ld, NULL, here->lu.a);
-        rpi_direct_upper(direct, i);
-        if (i < net->step_count - 1) rpi_direct_lower(direct, i);
-        if (!rpi_lu_factor(&net->buffers, &here->lu)) return 0;
-        if (i < net->step_count - 1) {
-            here[1].equations = here->lu.a + m * here->lu.ld + m;
-            here[1].ld = here->lu.ld;
-        }
-    }
-    return 1;
-}
-
-/* Vectors of unknowns to rows of a matrix that products can work on. */
-static void rpi_spread(const rp_real *x, int m, rp_real *out) {
-    for (int i = 0; i < m; i++, out += RPI_LINE_REALS) {
-        memset(out, 0, RPI_LINE);
-        out[0] = x[i];
-    }
-}
-
-/* The right-hand side of step i's matrix, eliminated; the lower part is c of the next. */
-static void rpi_direct_forward(const rpi_direct *direct, int i) {
-    const rpi_buffers *b = &direct->system->net->buffers;
-    const rpi_direct_step *here = &direct->steps[i];
-    ptrdiff_t m = here->m, above = here->lu.rows - m;
-    for (ptrdiff_t a = 0; a < m; a++)
-        here->x[a] = here->c[a] - (rp_real)b->kernels->dot(m, here->equations + a * here->ld + m, here->e);
-    if (above) rpi_copy(here->x + m, here[1].f, above);
-    rpi_lu_forward(b, &here->lu, here->x);
-    if (above) rpi_copy(here[1].c, here->x + m, above);
-}
-
-/* z, then r = e - G z, from those of the step above. */
-static void rpi_direct_backward(const rpi_direct *direct, int i) {
-    const rpi_buffers *b = &direct->system->net->buffers;
-    const rpi_direct_step *here = &direct->steps[i];
-    ptrdiff_t m = here->m, above = here->lu.rows - m;
-    if (above) {
-        rpi_copy(here->x + m, here[1].z, above);
-        rpi_copy(here->x + m + above, here[1].r, above);
-    }
-    rpi_lu_backward(b, &here->lu, here->x);
-    rpi_copy(here->z, here->x, m);
-    rpi_spread(here->z, here->m, direct->x);
-    rpi_direct_times_g(direct, i, direct->x, RPI_LINE_REALS, direct->y, RPI_LINE_REALS, 1);
-    for (ptrdiff_t a = 0; a < m; a++) here->r[a] = here->e[a] - direct->y[a * RPI_LINE_REALS];
-}
-
-/* e_i += C_(i+1)' r_(i+1) */
-static void rpi_direct_from_above(const rpi_direct *direct, int i) {
-    const rp_net *net = direct->system->net;
-    const rpi_buffers *b = &net->buffers;
-    const rpi_step *above = &net->steps[i + 1];
-    ptrdiff_t count = direct->system->count, outputs = above->outputs;
-    int couples = rpi_direct_couples(direct, i + 1), n = rpi_columns(b, (int)count);
-    const rp_real *r = direct->steps[i + 1].r, *slope;
-    rp_real k = 1 / (direct->system->damping * (rp_real)count), *dr = direct->q;
-    rpi_fill_rows(above->outputs, n, b->ld, NULL, b->v[i + 2]);
-    for (ptrdiff_t a = 0; a < outputs; a++) rpi_copy(b->v[i + 2] + a * b->ld, r + a * count, count);
-    rpi_direct_transposed(net, above, net->parameters, n, b->v[i + 2], b->v[i + 1]);
-    if (couples) rpi_zero(dr, count * count); /* sum_a d_(a,r) r_(a,s) at [s][r] */
-    for (ptrdiff_t a = 0; couples && a < outputs; a++)
-        for (ptrdiff_t s = 0; s < count; s++)
-            b->kernels->blend(count, r[a * count + s], b->d[i + 2] + a * b->ld, NULL, 1, dr + s * count);
-    for (ptrdiff_t j = 0; j < above->inputs; j++) {
-        rp_real *sum = b->v[i + 1] + j * b->ld, *e = direct->steps[i].e + j * count;
-        for (ptrdiff_t s = 0; couples && s < count; s++)
-            b->kernels->blend(count, -k * b->y[i + 1][j * b->ld + s], dr + s * count, NULL, 1, sum);
-        slope = rpi_row_or_one(b, b->slope, i, j);
-        for (ptrdiff_t s = 0; s < count; s++) e[s] += slope[s] * sum[s];
-    }
-}
-
-/* f and e for the right-hand side x: its products with y and with d. */
-static void rpi_direct_right(const rpi_direct *direct, int i, const rp_real *x) {
-    const rp_net *net = direct->system->net;
-    const rpi_buffers *b = &net->buffers;
-    const rpi_direct_step *here = &direct->steps[i];
-    const rpi_step *step = &net->steps[i];
-    ptrdiff_t count = direct->system->count;
-    rp_real scale = 1 / direct->system->damping;
-    int trained = rpi_trains(net, step), couples = rpi_direct_couples(direct, i + 1), n = rpi_columns(b, (int)count);
-    if (trained) {
-        rpi_apply_call call = rpi_apply_of(b, step, x, n);
-        call.x = b->y[i];
-        call.y = b->r[i + 1];
-        step->map->apply(&call);
-    }
-    if (couples) rpi_direct_transposed(net, step + 1, x, n, b->d[i + 2], b->v[i + 1]);
-    for (ptrdiff_t a = 0; a < here->m; a++) {
-        ptrdiff_t unit = a / count, s = a % count, at = unit * b->ld + s;
-        here->f[a] = trained ? scale * b->r[i + 1][at] : 0;
-        here->e[a] = couples ? scale * rpi_row_or_one(b, b->slope, i, unit)[s] * b->v[i + 1][at] : 0;
-    }
-}
-
-/* x = the solution for right-hand side `right`, after rpi_direct_factor. */
-static void rpi_direct_solve(const rpi_direct *direct, const rp_real *right, rp_real *x) {
-    rp_net *net = direct->system->net;
-    const rpi_buffers *b = &net->buffers;
-    ptrdiff_t count = direct->system->count;
-    rp_real scale = 1 / direct->system->damping;
-    for (int i = 0; i < net->step_count; i++) rpi_direct_right(direct, i, right);
-    rpi_copy(direct->steps[0].c, direct->steps[0].f, direct->steps[0].m);
-    for (int i = 0; i < net->step_count; i++) rpi_direct_forward(direct, i);
-    for (int i = net->step_count - 1; i >= 0; i--) {
-        if (i < net->step_count - 1) rpi_direct_from_above(direct, i);
-        rpi_direct_backward(direct, i);
-    }
-    for (int i = 0; i < net->step_count; i++)
-        for (ptrdiff_t a = 0; a < direct->steps[i].m; a++) {
-            ptrdiff_t unit = a / count, s = a % count, at = unit * b->ld + s;
-            b->v[i + 1][at] = direct->steps[i].r[a];
-            b->r[i + 1][at] = rpi_row_or_one(b, b->slope, i, unit)[s] * direct->steps[i].z[a];
-        }
-    rpi_collect_product(net, (int)count, direct->system->gauss_newton, x);
-    b->kernels->blend(net->parameter_count, scale, right, NULL, -scale, x);
-    rpi_zero_frozen(net, x);
-}
-
-/* MINRES (Paige and Saunders) for x0 = 0, preconditioned: Lanczos vectors v, residuals r, directions w. */
-enum {
-    RPI_MINRES_V,
-    RPI_MINRES_Y,
-    RPI_MINRES_R1,
-    RPI_MINRES_R2,
-    RPI_MINRES_W,
-    RPI_MINRES_W1,
-    RPI_MINRES_INVERSE,
-    RPI_MINRES_VECTORS
-};
+enum { RPI_MINRES_VECTORS = 6 };
 typedef struct rpi_minres {
-    rp_real *vectors[RPI_MINRES_VECTORS]; /* INVERSE: the preconditioner, as a diagonal to multiply with, or NULL */
-    double tolerance;                     /* of the residual's norm under the preconditioner, by its first */
-    double begin;                         /* what that first is of the whole, for progress */
-    int limit, iterations;                /* over all runs */
-    int stop_at_negative;                 /* before the first direction of curvature <= 0 is used */
+    rp_real *v, *next;     /* v_k; scratch for r_(k+1) */
+    rp_real *r, *r_before; /* r_k, r_(k-1) */
+    rp_real *w, *w_before; /* gamma_(k-1) w_(k-1), gamma_(k-2) w_(k-2) */
+    double tolerance;      /* of the residual's norm, by its first */
+    double begin;          /* what that first is of the whole, for progress */
+    int limit, iterations; /* over all runs */
+    int stop_at_negative;  /* before the first direction of curvature <= 0 is used */
     int (*progress)(void *user, int iteration, rp_real residual);
     void *user;
     int negative, stopped; /* results */
 } rpi_minres;
 
-static void rpi_swap(rp_real **a, rp_real **b) {
-    rp_real *c = *a;
-    *a = *b;
-    *b = c;
+static void rpi_minres_take(rpi_minres *minres, rp_real *const vectors[RPI_MINRES_VECTORS]) {
+    minres->v = vectors[0];
+    minres->next = vectors[1];
+    minres->r = vectors[2];
+    minres->r_before = vectors[3];
+    minres->w = vectors[4];
+    minres->w_before = vectors[5];
 }
 
-static rp_status rpi_run_minres(rpi_system *system, rpi_minres *m, const rp_real *b, rp_real *x) {
-    const rpi_kernels *k = system->net->buffers.kernels;
-    ptrdiff_t n = system->net->parameter_count;
-    rp_real **v = &m->vectors[RPI_MINRES_V], **y = &m->vectors[RPI_MINRES_Y], **r1 = &m->vectors[RPI_MINRES_R1],
-            **r2 = &m->vectors[RPI_MINRES_R2], **w = &m->vectors[RPI_MINRES_W], **w1 = &m->vectors[RPI_MINRES_W1];
-    double beta, before = 0, first, left, c = -1, s = 0, delta_bar = 0, epsilon = 0, gamma1 = 1, gamma2 = 1;
+static void rpi_minres_begin(const rp_net *net, rpi_minres *minres, rpi_recurrences *k, const rp_real *b, rp_real *x) {
+    ptrdiff_t n = net->parameter_count;
+    double square = net->buffers.kernels->dot(n, b, b);
     rpi_zero(x, n);
-    rpi_zero(*w, n);
-    rpi_zero(*w1, n);
-    rpi_zero(*r1, n);
-    rpi_copy(*r2, b, n);
-    k->blend(n, 1, b, m->vectors[RPI_MINRES_INVERSE], 0, *y);
-    beta = k->dot(n, b, *y);
-    first = left = beta = beta > 0 ? sqrt(beta) : 0;
-    while (m->iterations < m->limit && left > m->tolerance * first && beta > 0) {
-        double alpha, epsilon1 = epsilon, delta, gamma_bar, gamma;
-        rp_status status;
-        k->blend(n, (rp_real)(1 / beta), *y, NULL, 0, *v);
-        status = rpi_system_times(system, *v, *y);
-        if (status) return status;
-        m->iterations++;
-        if (before > 0) k->blend(n, (rp_real)(-beta / before), *r1, NULL, 1, *y);
-        alpha = k->dot(n, *v, *y);
-        k->blend(n, (rp_real)(-alpha / beta), *r2, NULL, 1, *y);
-        rpi_swap(r1, r2);
-        rpi_swap(r2, y); /* y is free now */
-        k->blend(n, 1, *r2, m->vectors[RPI_MINRES_INVERSE], 0, *y);
-        before = beta;
-        beta = k->dot(n, *r2, *y);
-        beta = beta > 0 ? sqrt(beta) : 0;
-        delta = c * delta_bar + s * alpha;
-        gamma_bar = s * delta_bar - c * alpha;
-        /* then the residual r has r'(A + damping I) r <= 0 (Liu and Roosta, MINRES: From Negative Curvature Detection) */
-        if (c * gamma_bar >= 0) m->negative = 1;
-        if (m->negative && m->stop_at_negative) break;
-        epsilon = s * beta;
-        delta_bar = -c * beta;
-        gamma = sqrt(gamma_bar * gamma_bar + beta * beta);
-        if (!(gamma > 0)) break; /* x is the least-squares solution of a singular system */
-        c = gamma_bar / gamma;
-        s = beta / gamma;
-        k->blend(n, 1, *v, NULL, (rp_real)(-epsilon1 / gamma2),
-                 *w1); /* two directions old, it becomes the new one, times gamma */
-        k->blend(n, (rp_real)(-delta / gamma1), *w, NULL, 1, *w1);
-        rpi_swap(w, w1);
-        gamma2 = gamma1;
-        gamma1 = gamma;
-        k->blend(n, (rp_real)(c * left / gamma), *w, NULL, 1, x);
-        left *= s;
-        if (!m->progress) continue;
-        system->net->forward_count = RPI_BUSY;
-        m->stopped = m->progress(m->user, m->iterations, (rp_real)(left / first * m->begin)) != 0;
-        status = rpi_still_busy(system->net, system->who, "options.progress");
-        if (status || m->stopped) return status;
-    }
+    rpi_zero(minres->w, n);
+    rpi_zero(minres->w_before, n);
+    rpi_zero(minres->r_before, n);
+    rpi_copy(minres->r, b, n);
+    memset(k, 0, sizeof *k);
+    k->beta_1 = square > 0 ? sqrt(square) : 0;
+    k->beta = k->beta_1;
+    k->phi_bar = k->beta_1;
+    k->c = -1;
+    k->gamma_1 = 1;
+    k->gamma_2 = 1;
+}
+
+/* v_k, alpha_k, r_(k+1) and beta_(k+1) */
+static rp_status rpi_minres_lanczos(rpi_system *system, rpi_minres *minres, rpi_recurrences *k) {
+    const rpi_kernels *kernels = system->net->buffers.kernels;
+    ptrdiff_t n = system->net->parameter_count;
+    double square;
+    rp_status status;
+    kernels->blend(n, (rp_real)(1 / k->beta), minres->r, NULL, 0, minres->v);
+    status = rpi_system_times(system, minres->v, minres->next);
+    if (status) return status;
+    minres->iterations++;
+    if (k->beta_before > 0)
+        kernels->blend(n, (rp_real)(-k->beta / k->beta_before), minres->r_before, NULL, 1, minres->next);
+    k->alpha = kernels->dot(n, minres->v, minres->next);
+    kernels->blend(n, (rp_real)(-k->alpha / k->beta), minres->r, NULL, 1, minres->next);
+    rpi_swap(&minres->r_before, &minres->r);
+    rpi_swap(&minres->r, &minres->next);
+    square = kernels->dot(n, minres->r, minres->r);
+    k->beta_before = k->beta;
+    k->beta = square > 0 ? sqrt(square) : 0;
     return RP_OK;
 }
 
-/* A solve: its method's memory, and vectors for the solution, its residual, and the next of both. */
+/* Column k of the triangular matrix, by the rotation before. */
+static void rpi_minres_column(rpi_recurrences *k) {
+    k->epsilon = k->epsilon_next;
+    k->delta = k->c * k->delta_bar + k->s * k->alpha;
+    k->gamma_bar = k->s * k->delta_bar - k->c * k->alpha;
+    k->epsilon_next = k->s * k->beta;
+    k->delta_bar = -k->c * k->beta;
+    k->gamma = sqrt(k->gamma_bar * k->gamma_bar + k->beta * k->beta);
+}
+
+static void rpi_minres_rotate(rpi_recurrences *k) {
+    k->c = k->gamma_bar / k->gamma;
+    k->s = k->beta / k->gamma;
+    k->phi = k->c * k->phi_bar;
+    k->phi_bar *= k->s;
+}
+
+/* w_k and x_k. The vector of w_(k-2) becomes that of w_k. */
+static void rpi_minres_move(const rp_net *net, rpi_minres *minres, rpi_recurrences *k, rp_real *x) {
+    const rpi_kernels *kernels = net->buffers.kernels;
+    ptrdiff_t n = net->parameter_count;
+    kernels->blend(n, 1, minres->v, NULL, (rp_real)(-k->epsilon / k->gamma_2), minres->w_before);
+    kernels->blend(n, (rp_real)(-k->delta / k->gamma_1), minres->w, NULL, 1, minres->w_before);
+    rpi_swap(&minres->w, &minres->w_before);
+    kernels->blend(n, (rp_real)(k->phi / k->gamma), minres->w, NULL, 1, x);
+    k->gamma_2 = k->gamma_1;
+    k->gamma_1 = k->gamma;
+}
+
+static rp_status rpi_minres_report(const rpi_system *system, rpi_minres *minres, const rpi_recurrences *k) {
+    double residual = k->phi_bar / k->beta_1 * minres->begin;
+    if (!minres->progress) return RP_OK;
+    system->net->forward_count = RPI_BUSY;
+    minres->stopped = minres->progress(minres->user, minres->iterations, (rp_real)residual) != 0;
+    return rpi_still_busy(system->net, system->who, "options.progress");
+}
+
+static rp_status rpi_run_minres(rpi_system *system, rpi_minres *minres, const rp_real *b, rp_real *x) {
+    rpi_recurrences k;
+    rp_status status = RP_OK;
+    rpi_minres_begin(system->net, minres, &k, b, x);
+    while (!status && !minres->stopped && minres->iterations < minres->limit &&
+           k.phi_bar > minres->tolerance * k.beta_1 && k.beta > 0) {
+        status = rpi_minres_lanczos(system, minres, &k);
+        if (status) return status;
+        rpi_minres_column(&k);
+        /* the residual r has r'(A + damping I) r <= 0 (Liu and Roosta, MINRES: From Negative Curvature Detection) */
+        if (k.c * k.gamma_bar >= 0) minres->negative = 1;
+        if (minres->negative && minres->stop_at_negative) return RP_OK;
+        if (!(k.gamma > 0)) return RP_OK; /* x is the least-squares solution of a singular system */
+        rpi_minres_rotate(&k);
+        rpi_minres_move(system->net, minres, &k, x);
+        status = rpi_minres_report(system, minres, &k);
+    }
+    return status;
+}
+
+/* >>direct
+   The direct method (the plan of Conjugate, on a stack). Row l of (H + damping I) X = F says, with y~ = (y, 1) and S
+   samples,
+       X_l = (F_l - (1/S) sum_r [Rd_l,r y~_r' + d_l,r (Ry_r, 0)']) / damping,                                      (1)
+   so that X can be eliminated from the R-forward and R-backward passes. What remains are, for each step and all samples
+   at once, z = Rz_l and r = Rd_l, coupled through y~_r'y~_s and d_r'd_s:
+       z_l + N_l r_l = f_l + C_l z_(l-1)                                                                           (2)
+       G_l z_l + r_l = e_l + C_(l+1)' r_(l+1)                                                                      (3)
+       (C_l z)_(i,s) = sum_j W_ij sigma'_js z_js - k sum_r d_ir sum_j y_js sigma'_jr z_jr                          (4)
+   where k = 1 / (damping S) and
+       f_l   F_l y~ / damping                      N_l   k y~_r'y~_s for each unit
+       e_l   sigma' F_(l+1)'d / damping            G_l   k sigma'_r sigma'_s d_r'd_s of the step above, - sigma'' d;
+                                                         - H_f at the top
+   From below, each step hands over as many equations A z_l + B r_l = c as it has unknowns (A = I, B = N, c = f at the
+   first). With r_l from (3) they and (2) of the step above are
+       | A - B G  |       | 0   B C_(l+1)' | | z_(l+1) |   | c - B e_l |
+       | -C_(l+1) | z_l + | I   N_(l+1)    | | r_(l+1) | = | f_(l+1)   |,                                          (5)
+   from which z_l is eliminated, with pivots from both; what is left is for the next. Unknown (i, s) has the index
+   i S + s. With G in the place of H, sigma'' d and d are left out. */
+
+/* in = A(p)' out of a step */
+static void rpi_direct_transposed(const rp_net *net, const rpi_step *step, const rp_real *p, int n, const rp_real *out,
+                                  rp_real *in) {
+    rpi_transposed_call call = rpi_transposed_of(&net->buffers, step, p, n);
+    call.d = out;
+    call.d_in = in;
+    step->map->transposed(&call);
+}
+
+/* G_l couples the units of each sample at the top, the samples of each unit elsewhere: it consists of `count` dense
+   blocks, [size][size], whose rows are next_row unknowns apart, and which begin next_block unknowns apart. */
+typedef struct rpi_direct_blocks {
+    int count, size;
+    ptrdiff_t next_block, next_row;
+} rpi_direct_blocks;
+
+typedef struct rpi_direct_step {
+    int unknowns, above; /* units times samples of this step; of the one above, 0 at the top */
+    rpi_direct_blocks blocks;
+    rp_real *g;
+    rpi_lu lu;       /* (5): both matrices, of which the first is eliminated */
+    rp_real *column; /* (5): the right-hand side, then the solution */
+    rp_real *z, *r, *f, *e, *c;
+    const rp_real *equations; /* from below, [unknowns][2 unknowns]: A, B; rows ld apart */
+    ptrdiff_t ld;
+} rpi_direct_step;
+typedef struct rpi_direct {
+    const rpi_system *system;
+    int samples;
+    rp_real k;
+    rpi_direct_step *steps;
+    rp_real *first;            /* equations of the first step */
+    rp_real *operand, *result; /* scratch: matrices of the widest step, and what N, G and C make of them */
+    rp_real *pairs;            /* scratch: a number, or a row, for each pair of samples */
+    rp_real *minus_k_d;        /* scratch: [units of the widest step][batch ld] */
+    ptrdiff_t ld;              /* of the scratch matrices */
+} rpi_direct;
+
+static int rpi_direct_is_top(const rpi_system *system, int i) { return i == system->net->step_count - 1; }
+
+static void rpi_lay_out_direct_step(const rpi_system *system, rpi_arena *arena, int i, rpi_direct_step *here) {
+    const rp_net *net = system->net;
+    int samples = system->count, units = net->steps[i].outputs;
+    rpi_direct_blocks top = {samples, units, 1, samples}, inner = {units, samples, samples, 1};
+    memset(here, 0, sizeof *here);
+    here->unknowns = units * samples;
+    here->above = rpi_direct_is_top(system, i) ? 0 : net->steps[i + 1].outputs * samples;
+    here->blocks = rpi_direct_is_top(system, i) ? top : inner;
+    rpi_lay_out_lu(arena, &here->lu, here->unknowns + here->above, here->unknowns, here->unknowns + 2 * here->above);
+    here->g = rpi_claim_rows(arena, here->unknowns, here->blocks.size);
+    here->column = rpi_claim_reals(arena, here->lu.ld);
+    here->z = rpi_claim_reals(arena, here->lu.ld);
+    here->r = rpi_claim_reals(arena, here->lu.ld);
+    here->f = rpi_claim_reals(arena, here->lu.ld);
+    here->e = rpi_claim_reals(arena, here->lu.ld);
+    here->c = rpi_claim_reals(arena, here->lu.ld);
+}
+
+static void rpi_lay_out_direct(const rpi_system *system, rpi_arena *arena, rpi_direct *direct) {
+    const rp_net *net = system->net;
+    ptrdiff_t samples = system->count;
+    int most = 0, widest = 0;
+    direct->system = system;
+    direct->samples = system->count;
+    direct->k = 1 / (system->damping * (rp_real)samples);
+    direct->steps = (rpi_direct_step *)rpi_claim(arena, net->step_count, sizeof *direct->steps);
+    for (int i = 0; i < net->step_count; i++) {
+        rpi_direct_step here;
+        rpi_lay_out_direct_step(system, arena, i, &here);
+        if (net->steps[i].outputs > widest) widest = net->steps[i].outputs;
+        if (here.unknowns > most) most = here.unknowns;
+        if (arena->base) direct->steps[i] = here;
+    }
+    direct->ld = rpi_leading(most);
+    direct->first = rpi_claim_rows(arena, net->steps[0].outputs * samples, 2 * direct->ld);
+    direct->operand = rpi_claim_rows(arena, most, direct->ld);
+    direct->result = rpi_claim_rows(arena, most, direct->ld);
+    direct->pairs = rpi_claim_rows(arena, samples * samples, direct->ld);
+    direct->minus_k_d = rpi_claim_rows(arena, widest, net->buffers.ld);
+}
+
+/* Step i's sigma' in a unit, for each sample. */
+static const rp_real *rpi_direct_slope(const rpi_direct *direct, int i, ptrdiff_t unit) {
+    const rpi_buffers *buffers = &direct->system->net->buffers;
+    return buffers->slope[i] ? buffers->slope[i] + unit * buffers->ld : buffers->ones;
+}
+
+/* The part of step i's d in the equations: not with the Gauss-Newton matrix, nor where nothing is trained. */
+static int rpi_direct_couples(const rpi_direct *direct, int i) {
+    const rp_net *net = direct->system->net;
+    return i < net->step_count && !direct->system->gauss_newton && rpi_trains(net, &net->steps[i]);
+}
+
+/* pairs = k (start + sum_j rows_jr rows_js), [samples][samples] */
+static void rpi_direct_gram(const rpi_direct *direct, const rp_real *rows, int count, rp_real start) {
+    const rpi_buffers *buffers = &direct->system->net->buffers;
+    ptrdiff_t samples = direct->samples;
+    for (ptrdiff_t i = 0; i < samples * samples; i++) direct->pairs[i] = start * direct->k;
+    for (ptrdiff_t j = 0; j < count; j++) {
+        const rp_real *row = rows + j * buffers->ld;
+        for (ptrdiff_t r = 0; r < samples; r++)
+            buffers->kernels->blend(samples, direct->k * row[r], row, NULL, 1, direct->pairs + r * samples);
+    }
+}
+
+/* G at the top: - H_f, by the values before the activation; */
+static void rpi_direct_top_g(const rpi_direct *direct, int i) {
+    ptrdiff_t units = direct->system->net->steps[i].outputs;
+    rp_real *g = direct->steps[i].g, *hessian = direct->operand;
+    for (ptrdiff_t s = 0; s < direct->samples; s++) {
+        rpi_sample_hessian(direct->system->net, s, hessian, direct->ld);
+        for (ptrdiff_t row = 0; row < units; row++) {
+            const rp_real *slope = rpi_direct_slope(direct, i, row), *from = hessian + row * direct->ld;
+            rp_real *to = g + (s * units + row) * units;
+            for (ptrdiff_t unit = 0; unit < units; unit++)
+                to[unit] = -from[unit] * slope[s] * rpi_direct_slope(direct, i, unit)[s];
+        }
+    }
+}
+
+/* elsewhere: what d of the step above couples; */
+static void rpi_direct_inner_g(const rpi_direct *direct, int i) {
+    const rp_net *net = direct->system->net;
+    ptrdiff_t samples = direct->samples, units = net->steps[i].outputs;
+    rp_real *g = direct->steps[i].g;
+    if (!rpi_direct_couples(direct, i + 1)) {
+        rpi_zero(g, units * samples * samples);
+        return;
+    }
+    rpi_direct_gram(direct, net->buffers.d[i + 2], net->steps[i + 1].outputs, 0);
+    for (ptrdiff_t unit = 0; unit < units; unit++) {
+        const rp_real *slope = rpi_direct_slope(direct, i, unit);
+        for (ptrdiff_t s = 0; s < samples; s++)
+            for (ptrdiff_t r = 0; r < samples; r++)
+                g[(unit * samples + s) * samples + r] = direct->pairs[s * samples + r] * slope[s] * slope[r];
+    }
+}
+
+/* and on the diagonal - sigma'' d. */
+static void rpi_direct_bend_g(const rpi_direct *direct, int i) {
+    const rpi_buffers *buffers = &direct->system->net->buffers;
+    const rpi_direct_step *here = &direct->steps[i];
+    const rpi_direct_blocks *blocks = &here->blocks;
+    ptrdiff_t size = blocks->size, samples = direct->samples;
+    if (!buffers->second[i] || direct->system->gauss_newton) return;
+    for (ptrdiff_t block = 0; block < blocks->count; block++)
+        for (ptrdiff_t row = 0; row < size; row++) {
+            ptrdiff_t unknown = block * blocks->next_block + row * blocks->next_row;
+            const rp_real *second = buffers->second[i] + unknown / samples * buffers->ld;
+            here->g[(block * size + row) * size + row] -= second[unknown % samples];
+        }
+}
+
+static void rpi_direct_g(const rpi_direct *direct, int i) {
+    if (rpi_direct_is_top(direct->system, i)) rpi_direct_top_g(direct, i);
+    else rpi_direct_inner_g(direct, i);
+    rpi_direct_bend_g(direct, i);
+}
+
+/* result = G_i operand, so many columns of both; their rows are ld apart. */
+static void rpi_direct_times_g(const rpi_direct *direct, int i, int columns, ptrdiff_t ld) {
+    const rpi_buffers *buffers = &direct->system->net->buffers;
+    const rpi_direct_step *here = &direct->steps[i];
+    const rpi_direct_blocks *blocks = &here->blocks;
+    rpi_product q;
+    memset(&q, 0, sizeof q);
+    q.m = q.k = blocks->size;
+    q.n = rpi_columns(buffers, columns);
+    q.a_row = blocks->size;
+    q.a_column = 1;
+    q.a_packed = buffers->a_packed;
+    q.ldb = q.ldc = blocks->next_row * ld;
+    for (ptrdiff_t block = 0; block < blocks->count; block++) {
+        q.a = here->g + block * blocks->size * blocks->size;
+        q.b = direct->operand + block * blocks->next_block * ld;
+        q.c = direct->result + block * blocks->next_block * ld;
+        rpi_product_run(buffers, &q);
+    }
+}
+
+/* Each row of `operand`, an unknown of step i, times its sigma'. */
+static void rpi_direct_times_slope(const rpi_direct *direct, int i, int columns) {
+    const rpi_buffers *buffers = &direct->system->net->buffers;
+    ptrdiff_t samples = direct->samples, units = direct->system->net->steps[i].outputs;
+    if (!buffers->slope[i]) return;
+    for (ptrdiff_t unit = 0; unit < units; unit++)
+        for (ptrdiff_t s = 0; s < samples; s++) {
+            rp_real *row = direct->operand + (unit * samples + s) * direct->ld;
+            buffers->kernels->blend(columns, rpi_direct_slope(direct, i, unit)[s], row, NULL, 0, row);
+        }
+}
+
+/* result_(i,s) = sum_j W_ij operand_(j,s), n columns */
+static void rpi_direct_times_weights(const rpi_direct *direct, int i, int n) {
+    const rp_net *net = direct->system->net;
+    const rpi_step *step = &net->steps[i];
+    ptrdiff_t samples = direct->samples, ld = direct->ld;
+    rpi_apply_call call = rpi_apply_of(&net->buffers, step, net->parameters, n);
+    call.bias = 0;
+    call.ldx = call.ldy = samples * ld;
+    for (ptrdiff_t s = 0; s < samples; s++) {
+        call.x = direct->operand + s * ld;
+        call.y = direct->result + s * ld;
+        step->map->apply(&call);
+    }
+}
+
+/* pairs_(s,r) = sum_j y_js operand_(j,r), a row of n columns */
+static void rpi_direct_times_inputs(const rpi_direct *direct, int i, int n) {
+    const rp_net *net = direct->system->net;
+    ptrdiff_t samples = direct->samples, ld = direct->ld;
+    rpi_product q;
+    memset(&q, 0, sizeof q);
+    q.m = direct->samples;
+    q.n = n;
+    q.k = net->steps[i].inputs;
+    q.a = net->buffers.y[i];
+    q.a_row = 1;
+    q.a_column = net->buffers.ld;
+    q.a_packed = net->buffers.a_packed;
+    q.ldb = q.ldc = samples * ld;
+    for (ptrdiff_t r = 0; r < samples; r++) {
+        q.b = direct->operand + r * ld;
+        q.c = direct->pairs + r * ld;
+        rpi_product_run(&net->buffers, &q);
+    }
+}
+
+/* result_(i,s) -= k sum_r d_ir pairs_(s,r), n columns */
+static void rpi_direct_subtract_pairs(const rpi_direct *direct, int i, int n) {
+    const rp_net *net = direct->system->net;
+    const rpi_buffers *buffers = &net->buffers;
+    ptrdiff_t samples = direct->samples, ld = direct->ld, outputs = net->steps[i].outputs;
+    rpi_product q;
+    buffers->kernels->blend(outputs * buffers->ld, -direct->k, buffers->d[i + 1], NULL, 0, direct->minus_k_d);
+    memset(&q, 0, sizeof q);
+    q.m = net->steps[i].outputs;
+    q.n = n;
+    q.k = direct->samples;
+    q.a = direct->minus_k_d;
+    q.a_row = buffers->ld;
+    q.a_column = 1;
+    q.a_packed = buffers->a_packed;
+    q.add = 1;
+    q.ldb = ld;
+    q.ldc = samples * ld;
+    for (ptrdiff_t s = 0; s < samples; s++) {
+        q.b = direct->pairs + s * samples * ld;
+        q.c = direct->result + s * ld;
+        rpi_product_run(buffers, &q);
+    }
+}
+
+/* (4): result = C_i operand, so many columns; the operand, unknowns of step i - 1, is overwritten. */
+static void rpi_direct_times_c(const rpi_direct *direct, int i, int columns) {
+    int n = rpi_columns(&direct->system->net->buffers, columns);
+    rpi_direct_times_slope(direct, i - 1, columns);
+    rpi_direct_times_weights(direct, i, n);
+    if (!rpi_direct_couples(direct, i)) return;
+    rpi_direct_times_inputs(direct, i, n);
+    rpi_direct_subtract_pairs(direct, i, n);
+}
+
+/* (2): N of step i, to [unknowns][ld], which is 0. */
+static void rpi_direct_n(const rpi_direct *direct, int i, rp_real *out, ptrdiff_t ld) {
+    const rp_net *net = direct->system->net;
+    const rpi_step *step = &net->steps[i];
+    ptrdiff_t samples = direct->samples, units = step->outputs;
+    if (!rpi_trains(net, step)) return;
+    rpi_direct_gram(direct, net->buffers.y[i], step->inputs, (rp_real)step->bias);
+    for (ptrdiff_t unit = 0; unit < units; unit++)
+        for (ptrdiff_t s = 0; s < samples; s++)
+            rpi_copy(out + (unit * samples + s) * ld + unit * samples, direct->pairs + s * samples, samples);
+}
+
+/* (5), upper rows: A - B G and, below the top, B C'. */
+static void rpi_direct_upper(const rpi_direct *direct, int i) {
+    const rpi_buffers *buffers = &direct->system->net->buffers;
+    const rpi_kernels *kernels = buffers->kernels;
+    const rpi_direct_step *here = &direct->steps[i];
+    ptrdiff_t ld = direct->ld, out_ld = here->lu.ld;
+    int m = here->unknowns, above = here->above;
+    rp_real *out = here->lu.a;
+    /* B', then the transposed of G B' and C B' */
+    kernels->transpose(here->equations + m, here->ld, m, m, direct->operand, ld, rpi_columns(buffers, m));
+    rpi_direct_times_g(direct, i, m, ld);
+    kernels->transpose(direct->result, ld, m, m, out, out_ld, m);
+    for (int row = 0; row < m; row++)
+        kernels->blend(m, 1, here->equations + row * here->ld, NULL, -1, out + row * out_ld);
+    if (!above) return;
+    rpi_direct_times_c(direct, i + 1, m);
+    kernels->transpose(direct->result, ld, above, m, out + m + above, out_ld, above);
+}
+
+/* (5), lower rows: -C, I and N of the step above. */
+static void rpi_direct_lower(const rpi_direct *direct, int i) {
+    const rpi_kernels *kernels = direct->system->net->buffers.kernels;
+    const rpi_direct_step *here = &direct->steps[i];
+    ptrdiff_t m = here->unknowns, ld = direct->ld, out_ld = here->lu.ld;
+    rp_real *out = rpi_lu_row(&here->lu, here->unknowns);
+    rpi_fill_rows(here->unknowns, (int)ld, ld, NULL, direct->operand);
+    for (ptrdiff_t j = 0; j < m; j++) direct->operand[j * ld + j] = 1;
+    rpi_direct_times_c(direct, i + 1, here->unknowns);
+    for (ptrdiff_t row = 0; row < here->above; row++) {
+        kernels->blend(m, -1, direct->result + row * ld, NULL, 0, out + row * out_ld);
+        out[row * out_ld + m + row] = 1;
+    }
+    rpi_direct_n(direct, i + 1, out + m + here->above, out_ld);
+}
+
+/* A = I, B = N */
+static void rpi_direct_begin(rpi_direct *direct) {
+    rpi_direct_step *first = &direct->steps[0];
+    ptrdiff_t ld = 2 * direct->ld;
+    first->equations = direct->first;
+    first->ld = ld;
+    rpi_fill_rows(first->unknowns, (int)ld, ld, NULL, direct->first);
+    for (ptrdiff_t j = 0; j < first->unknowns; j++) direct->first[j * ld + j] = 1;
+    rpi_direct_n(direct, 0, direct->first + first->unknowns, ld);
+}
+
+/* The matrices of all steps, eliminated; 0: one is singular to working precision. */
+static int rpi_direct_factor(rpi_direct *direct) {
+    const rp_net *net = direct->system->net;
+    rpi_direct_begin(direct);
+    for (int i = 0; i < net->step_count; i++) {
+        rpi_direct_step *here = &direct->steps[i];
+        rpi_direct_g(direct, i);
+        rpi_fill_rows(here->lu.rows, (int)here->lu.ld, here->lu.ld, NULL, here->lu.a);
+        rpi_direct_upper(direct, i);
+        if (here->above) rpi_direct_lower(direct, i);
+        if (!rpi_lu_factor(&net->buffers, &here->lu)) return 0;
+        if (!here->above) continue;
+        here[1].equations = rpi_lu_row(&here->lu, here->unknowns) + here->unknowns;
+        here[1].ld = here->lu.ld;
+    }
+    return 1;
+}
+
+/* f_i = F_i y~ / damping, e_i = sigma' F_(i+1)'d / damping for a right-hand side F. */
+static void rpi_direct_right_side(const rpi_direct *direct, int i, const rp_real *right) {
+    const rp_net *net = direct->system->net;
+    const rpi_buffers *buffers = &net->buffers;
+    const rpi_step *step = &net->steps[i];
+    rpi_direct_step *here = &direct->steps[i];
+    ptrdiff_t samples = direct->samples;
+    rp_real scale = 1 / direct->system->damping, *f_rows = buffers->r[i + 1], *e_rows = buffers->v[i + 1];
+    int trained = rpi_trains(net, step), couples = rpi_direct_couples(direct, i + 1);
+    int n = rpi_columns(buffers, direct->samples);
+    rpi_zero(here->f, here->unknowns);
+    rpi_zero(here->e, here->unknowns);
+    if (trained) {
+        rpi_apply_call call = rpi_apply_of(buffers, step, right, n);
+        call.x = buffers->y[i];
+        call.y = f_rows;
+        step->map->apply(&call);
+    }
+    if (couples) rpi_direct_transposed(net, step + 1, right, n, buffers->d[i + 2], e_rows);
+    for (ptrdiff_t unit = 0; unit < step->outputs; unit++) {
+        const rp_real *slope = rpi_direct_slope(direct, i, unit);
+        for (ptrdiff_t s = 0; s < samples; s++) {
+            ptrdiff_t unknown = unit * samples + s, at = unit * buffers->ld + s;
+            if (trained) here->f[unknown] = scale * f_rows[at];
+            if (couples) here->e[unknown] = scale * slope[s] * e_rows[at];
+        }
+    }
+}
+
+/* (5): the right-hand side, eliminated; what is left is c of the next. */
+static void rpi_direct_forward(const rpi_direct *direct, int i) {
+    const rpi_buffers *buffers = &direct->system->net->buffers;
+    const rpi_direct_step *here = &direct->steps[i];
+    ptrdiff_t m = here->unknowns;
+    for (ptrdiff_t row = 0; row < m; row++) {
+        const rp_real *row_of_b = here->equations + row * here->ld + m;
+        here->column[row] = here->c[row] - (rp_real)buffers->kernels->dot(m, row_of_b, here->e);
+    }
+    if (here->above) rpi_copy(here->column + m, here[1].f, here->above);
+    rpi_lu_forward(buffers, &here->lu, here->column);
+    if (here->above) rpi_copy(here[1].c, here->column + m, here->above);
+}
+
+/* z by (5), from z and r of the step above, then r = e - G z. */
+static void rpi_direct_backward(const rpi_direct *direct, int i) {
+    const rpi_buffers *buffers = &direct->system->net->buffers;
+    const rpi_direct_step *here = &direct->steps[i];
+    ptrdiff_t m = here->unknowns, above = here->above;
+    if (above) {
+        rpi_copy(here->column + m, here[1].z, above);
+        rpi_copy(here->column + m + above, here[1].r, above);
+    }
+    rpi_lu_backward(buffers, &here->lu, here->column);
+    rpi_copy(here->z, here->column, m);
+    rpi_fill_rows(here->unknowns, RPI_LINE_REALS, RPI_LINE_REALS, NULL, direct->operand);
+    for (ptrdiff_t row = 0; row < m; row++) direct->operand[row * RPI_LINE_REALS] = here->z[row];
+    rpi_direct_times_g(direct, i, 1, RPI_LINE_REALS);
+    for (ptrdiff_t row = 0; row < m; row++) here->r[row] = here->e[row] - direct->result[row * RPI_LINE_REALS];
+}
+
+/* The second sum of (4), transposed: sums_jr -= k sum_s y_js sum_i d_ir r_(i,s). */
+static void rpi_direct_subtract_from_above(const rpi_direct *direct, int i, const rp_real *r, rp_real *sums) {
+    const rpi_step *step = &direct->system->net->steps[i];
+    const rpi_buffers *buffers = &direct->system->net->buffers;
+    const rpi_kernels *kernels = buffers->kernels;
+    ptrdiff_t samples = direct->samples, ld = buffers->ld;
+    rpi_zero(direct->pairs, samples * samples);
+    for (ptrdiff_t unit = 0; unit < step->outputs; unit++)
+        for (ptrdiff_t s = 0; s < samples; s++)
+            kernels->blend(samples, r[unit * samples + s], buffers->d[i + 1] + unit * ld, NULL, 1,
+                           direct->pairs + s * samples);
+    for (ptrdiff_t j = 0; j < step->inputs; j++)
+        for (ptrdiff_t s = 0; s < samples; s++)
+            kernels->blend(samples, -direct->k * buffers->y[i][j * ld + s], direct->pairs + s * samples, NULL, 1,
+                           sums + j * ld);
+}
+
+/* (3): e_i += C_(i+1)' r_(i+1) */
+static void rpi_direct_from_above(const rpi_direct *direct, int i) {
+    const rp_net *net = direct->system->net;
+    const rpi_buffers *buffers = &net->buffers;
+    const rpi_step *above = &net->steps[i + 1];
+    ptrdiff_t samples = direct->samples;
+    int n = rpi_columns(buffers, direct->samples);
+    const rp_real *r = direct->steps[i + 1].r;
+    rp_real *r_rows = buffers->v[i + 2], *sums = buffers->v[i + 1], *e = direct->steps[i].e;
+    rpi_fill_rows(above->outputs, n, buffers->ld, NULL, r_rows);
+    for (ptrdiff_t unit = 0; unit < above->outputs; unit++)
+        rpi_copy(r_rows + unit * buffers->ld, r + unit * samples, samples);
+    rpi_direct_transposed(net, above, net->parameters, n, r_rows, sums);
+    if (rpi_direct_couples(direct, i + 1)) rpi_direct_subtract_from_above(direct, i + 1, r, sums);
+    for (ptrdiff_t unit = 0; unit < above->inputs; unit++) {
+        const rp_real *slope = rpi_direct_slope(direct, i, unit), *sum = sums + unit * buffers->ld;
+        for (ptrdiff_t s = 0; s < samples; s++) e[unit * samples + s] += slope[s] * sum[s];
+    }
+}
+
+/* (1): the solution for right-hand side F = `right`, from z and r of all steps: its sum is that of a product. */
+static void rpi_direct_collect(const rpi_direct *direct, const rp_real *right, rp_real *solution) {
+    const rp_net *net = direct->system->net;
+    const rpi_buffers *buffers = &net->buffers;
+    ptrdiff_t samples = direct->samples;
+    rp_real scale = 1 / direct->system->damping;
+    for (int i = 0; i < net->step_count; i++)
+        for (ptrdiff_t unit = 0; unit < net->steps[i].outputs; unit++) {
+            const rp_real *slope = rpi_direct_slope(direct, i, unit);
+            for (ptrdiff_t s = 0; s < samples; s++) {
+                ptrdiff_t unknown = unit * samples + s, at = unit * buffers->ld + s;
+                buffers->v[i + 1][at] = direct->steps[i].r[unknown];
+                buffers->r[i + 1][at] = slope[s] * direct->steps[i].z[unknown];
+            }
+        }
+    rpi_collect_product(net, direct->samples, direct->system->gauss_newton, solution);
+    buffers->kernels->blend(net->parameter_count, scale, right, NULL, -scale, solution);
+    rpi_zero_frozen(net, solution);
+}
+
+/* After rpi_direct_factor. */
+static void rpi_direct_solve(const rpi_direct *direct, const rp_real *right, rp_real *solution) {
+    int steps = direct->system->net->step_count;
+    for (int i = 0; i < steps; i++) rpi_direct_right_side(direct, i, right);
+    rpi_copy(direct->steps[0].c, direct->steps[0].f, direct->steps[0].unknowns);
+    for (int i = 0; i < steps; i++) rpi_direct_forward(direct, i);
+    for (int i = steps - 1; i >= 0; i--) {
+        if (direct->steps[i].above) rpi_direct_from_above(direct, i);
+        rpi_direct_backward(direct, i);
+    }
+    rpi_direct_collect(direct, right, solution);
+}
+
+/* >>solve
+   rp_hessian_solve: which method, its memory, and solving again for what remains. */
 typedef struct rpi_solve {
     rpi_system system;
     rp_solve_options options;
-    rp_solve_report report;
+    rp_solve_report report; /* method: the row of rpi_solvers */
     rpi_block block;
-    rpi_minres minres;
+    rpi_minres minres; /* each method's own; the others' are all zero */
     rpi_direct direct;
     rpi_lu dense;
-    rp_real
-        scale; /* of the right-hand side, by which it and the solution are divided, so that no square over- or underflows */
+    rp_real scale;   /* of the right-hand side and the solution, taken out lest a square over- or underflows */
+    double relative; /* |residual| by that of the right-hand side */
     rp_real *x, *residual, *next, *next_residual;
 } rpi_solve;
 
-static void rpi_lay_out_solve(rpi_arena *arena, void *context) {
-    rpi_solve *solve = (rpi_solve *)context;
-    const rp_net *net = solve->system.net;
-    ptrdiff_t n = net->parameter_count;
-    solve->x = rpi_claim_reals(arena, n);
-    solve->residual = rpi_claim_reals(arena, n);
-    solve->next = rpi_claim_reals(arena, n);
-    solve->next_residual = rpi_claim_reals(arena, n);
-    switch (solve->report.method) {
-    case RP_SOLVE_DIRECT: rpi_lay_out_direct(&solve->system, arena, &solve->direct); break;
-    case RP_SOLVE_DENSE: rpi_lay_out_lu(arena, &solve->dense, (int)n, (int)n, (int)n); break;
-    default:
-        for (int i = 0; i < RPI_MINRES_VECTORS; i++) solve->minres.vectors[i] = rpi_claim_reals(arena, n);
-    }
+/* Multiply-adds, about, and numbers of matrices. */
+typedef struct rpi_cost {
+    double operations, numbers;
+} rpi_cost;
+
+typedef rp_status (*rpi_solve_check)(rp_net *net, const char *who, const char *name, int count);
+
+/* A method: when it applies, what it costs, and what it does. */
+typedef struct rpi_solver {
+    const char *name;
+    int needs_damping;
+    int (*fits)(const rp_net *net); /* NULL: any net does */
+    const char *nets;               /* that fit, in words */
+    rpi_solve_check check_size;     /* NULL: any size does */
+    rpi_cost (*cost)(const rpi_solve *solve);
+    void (*lay_out)(rpi_arena *arena, rpi_solve *solve);
+    rp_status (*begin)(rpi_solve *solve); /* once the derivatives are there: factors */
+    rp_status (*once)(rpi_solve *solve);  /* next = the solution for the present residual */
+} rpi_solver;
+
+static rp_status rpi_fail_singular(const rpi_system *system) {
+    return rpi_fail(system->net, RP_ERR_NOT_CONVERGED,
+                    "%s: the matrix is singular to working precision; a larger damping may help", system->who);
 }
 
-/* Multiply-adds of a product for one sample, about. */
-static double rpi_product_worth(const rp_net *net) {
+/* A product with all samples. */
+static double rpi_product_worth(const rpi_system *system) {
+    const rp_net *net = system->net;
     double sum = 0;
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        sum += step->map->worth(step);
-    }
-    return 6 * sum;
+    for (int i = 0; i < net->step_count; i++) sum += net->steps[i].map->worth(&net->steps[i]);
+    return 6 * sum * system->count;
 }
 
-/* The method that takes the fewest multiply-adds, among those whose matrices take at most a GiB; after iterations that failed,
-   the best of the others that would take at most 100 times as long, if there is one. */
-static rp_solve_method rpi_choose_method(const rpi_solve *solve, int failed) {
+static rpi_cost rpi_solve_cost_iterative(const rpi_solve *solve) {
+    double n = (double)solve->system.net->parameter_count, limit = solve->options.iterations;
+    rpi_cost cost = {0, 0};
+    cost.operations = rpi_product_worth(&solve->system) * (n < limit ? n : limit);
+    return cost;
+}
+static void rpi_solve_lay_out_iterative(rpi_arena *arena, rpi_solve *solve) {
+    rp_real *vectors[RPI_MINRES_VECTORS];
+    for (int i = 0; i < RPI_MINRES_VECTORS; i++)
+        vectors[i] = rpi_claim_reals(arena, solve->system.net->parameter_count);
+    rpi_minres_take(&solve->minres, vectors);
+}
+static rp_status rpi_solve_begin_iterative(rpi_solve *solve) {
+    solve->report.negative_curvature = 0;
+    return RP_OK;
+}
+static rp_status rpi_solve_once_iterative(rpi_solve *solve) {
+    rp_status status;
+    solve->minres.begin = solve->relative;
+    solve->minres.tolerance = (double)solve->options.tolerance * 0.95 / solve->relative;
+    status = rpi_run_minres(&solve->system, &solve->minres, solve->residual, solve->next);
+    solve->report.negative_curvature = solve->minres.negative;
+    return status;
+}
+
+static rp_status rpi_solve_check_direct(rp_net *net, const char *who, const char *name, int count) {
+    for (int i = 0; i < net->step_count; i++)
+        if (net->steps[i].outputs > RPI_LARGEST / 4 / count)
+            return rpi_fail(net, RP_ERR_OVERFLOW, "%s: %d samples of %d units are too many for the %s method", who,
+                            count, net->steps[i].outputs, name);
+    return RP_OK;
+}
+static rpi_cost rpi_solve_cost_direct(const rpi_solve *solve) {
     const rp_net *net = solve->system.net;
-    double n = (double)net->parameter_count, count = solve->system.count, product = rpi_product_worth(net) * count;
-    double most = 1073741824.0 / sizeof(rp_real), size = 0, direct = 0, dense = n * product + n * n * n / 3;
-    double limit = product * (n < solve->options.iterations ? n : solve->options.iterations) * (failed ? 100 : 1);
-    rp_solve_method method = RP_SOLVE_ITERATIVE;
+    rpi_cost cost = {0, 0};
     for (int i = 0; i < net->step_count; i++) {
-        double m = (double)net->steps[i].outputs * count;
-        direct += 4 * m * m * m;
-        size += 6 * m * m;
+        double m = (double)net->steps[i].outputs * solve->system.count;
+        cost.operations += 4 * m * m * m;
+        cost.numbers += 6 * m * m;
     }
-    if (dense < limit && n * n <= most) {
-        method = RP_SOLVE_DENSE;
-        limit = dense;
+    return cost;
+}
+static void rpi_solve_lay_out_direct(rpi_arena *arena, rpi_solve *solve) {
+    rpi_lay_out_direct(&solve->system, arena, &solve->direct);
+}
+static rp_status rpi_solve_begin_direct(rpi_solve *solve) {
+    return rpi_direct_factor(&solve->direct) ? RP_OK : rpi_fail_singular(&solve->system);
+}
+static rp_status rpi_solve_once_direct(rpi_solve *solve) {
+    rpi_direct_solve(&solve->direct, solve->residual, solve->next);
+    return RP_OK;
+}
+
+static rp_status rpi_solve_check_dense(rp_net *net, const char *who, const char *name, int count) {
+    (void)count;
+    if (net->parameter_count <= RPI_LARGEST) return RP_OK;
+    return rpi_fail(net, RP_ERR_OVERFLOW, "%s: a matrix of %z rows is too large for the %s method", who,
+                    (size_t)net->parameter_count, name);
+}
+static rpi_cost rpi_solve_cost_dense(const rpi_solve *solve) {
+    double n = (double)solve->system.net->parameter_count;
+    rpi_cost cost = {0, 0};
+    cost.operations = n * rpi_product_worth(&solve->system) + n * n * n / 3;
+    cost.numbers = n * n;
+    return cost;
+}
+static void rpi_solve_lay_out_dense(rpi_arena *arena, rpi_solve *solve) {
+    int n = (int)solve->system.net->parameter_count;
+    rpi_lay_out_lu(arena, &solve->dense, n, n, n);
+}
+/* A + damping I, with ones on the diagonal where parameters are frozen. */
+static rp_status rpi_solve_begin_dense(rpi_solve *solve) {
+    const rpi_system *system = &solve->system;
+    rp_net *net = system->net;
+    rpi_lu *lu = &solve->dense;
+    rp_status status;
+    rpi_fill_rows(lu->rows, (int)lu->ld, lu->ld, NULL, lu->a);
+    status = rpi_form_matrix(net, system->who, system->count, system->gauss_newton, lu->a, lu->ld);
+    solve->report.products += lu->rows;
+    if (status) return status;
+    for (ptrdiff_t i = 0; i < net->parameter_count; i++) net->sums[i] = 1;
+    rpi_zero_frozen(net, net->sums);
+    for (ptrdiff_t i = 0; i < net->parameter_count; i++)
+        lu->a[i * lu->ld + i] += net->sums[i] > 0 ? system->damping : 1;
+    return rpi_lu_factor(&net->buffers, lu) ? RP_OK : rpi_fail_singular(system);
+}
+static rp_status rpi_solve_once_dense(rpi_solve *solve) {
+    const rp_net *net = solve->system.net;
+    rpi_copy(solve->next, solve->residual, net->parameter_count);
+    rpi_lu_forward(&net->buffers, &solve->dense, solve->next);
+    rpi_lu_backward(&net->buffers, &solve->dense, solve->next);
+    return RP_OK;
+}
+
+/* In the order of rp_solve_method. */
+/* clang-format off */
+static const rpi_solver rpi_solvers[] = {
+    {"auto", 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL}, /* one of the others is chosen for it */
+    {"iterative", 0, NULL, NULL, NULL,
+     rpi_solve_cost_iterative, rpi_solve_lay_out_iterative, rpi_solve_begin_iterative, rpi_solve_once_iterative},
+    {"direct", 1, rpi_stack, "stacks of dense layers and activations", rpi_solve_check_direct,
+     rpi_solve_cost_direct, rpi_solve_lay_out_direct, rpi_solve_begin_direct, rpi_solve_once_direct},
+    {"dense", 0, NULL, NULL, rpi_solve_check_dense,
+     rpi_solve_cost_dense, rpi_solve_lay_out_dense, rpi_solve_begin_dense, rpi_solve_once_dense},
+};
+/* clang-format on */
+#define RPI_SOLVERS ((int)(sizeof rpi_solvers / sizeof *rpi_solvers))
+
+static int rpi_solver_applies(const rpi_solver *solver, const rpi_solve *solve) {
+    if (solver->needs_damping && !(solve->system.damping > 0)) return 0;
+    return !solver->fits || solver->fits(solve->system.net);
+}
+
+/* The method that takes the fewest multiply-adds, among those whose matrices take at most a GiB; after iterations that
+   failed, the best of the others that would take at most 100 times as long, if there is one. */
+static rp_solve_method rpi_choose_method(const rpi_solve *solve, int failed) {
+    rp_solve_method method = RP_SOLVE_ITERATIVE;
+    double most = 1073741824.0 / sizeof(rp_real);
+    double limit = rpi_solvers[method].cost(solve).operations * (failed ? 100 : 1);
+    for (int i = RPI_SOLVERS - 1; i > RP_SOLVE_ITERATIVE; i--) {
+        rpi_cost cost = rpi_solvers[i].cost(solve);
+        if (!(cost.operations < limit) || cost.numbers > most || !rpi_solver_applies(&rpi_solvers[i], solve)) continue;
+        method = (rp_solve_method)i;
+        limit = cost.operations;
     }
-    if (direct < limit && size <= most && solve->system.damping > 0 && rpi_stack(net)) method = RP_SOLVE_DIRECT;
     return method;
 }
 
@@ -5913,7 +6188,8 @@ static rp_status rpi_check_solve(rp_net *net, const char *who, const rp_solve_op
         const char *name;
         rp_real value;
     } fields[] = {{"damping", options->damping}, {"tolerance", options->tolerance}};
-    if ((int)options->method < 0 || options->method > RP_SOLVE_DENSE)
+    const rpi_solver *solver;
+    if ((int)options->method < 0 || (int)options->method >= RPI_SOLVERS)
         return rpi_fail(net, RP_ERR_VALUE, "%s: options.method is %d, which is no rp_solve_method", who,
                         (int)options->method);
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
@@ -5923,144 +6199,163 @@ static rp_status rpi_check_solve(rp_net *net, const char *who, const rp_solve_op
     if (options->iterations < 0)
         return rpi_fail(net, RP_ERR_VALUE, "%s: options.iterations is %d; it must be 0 or more", who,
                         options->iterations);
-    if (options->method == RP_SOLVE_DIRECT && !(options->damping > 0))
-        return rpi_fail(net, RP_ERR_VALUE, "%s: options.damping is 0; the direct method needs it above 0", who);
-    if (options->method == RP_SOLVE_DIRECT && !rpi_stack(net))
-        return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the direct method is for stacks of dense layers and activations",
-                        who);
-    if (options->method == RP_SOLVE_DENSE && net->parameter_count > RPI_LARGEST)
-        return rpi_fail(net, RP_ERR_OVERFLOW, "%s: a matrix of %z rows is too large for the dense method", who,
-                        net->parameter_count);
-    for (int i = 0; i < net->step_count && options->method == RP_SOLVE_DIRECT; i++)
-        if (net->steps[i].outputs > RPI_LARGEST / 4 / count)
-            return rpi_fail(net, RP_ERR_OVERFLOW, "%s: %d samples of %d units are too many for the direct method", who,
-                            count, net->steps[i].outputs);
-    return rpi_check_rule(net, who, "options.", &options->rule);
+    solver = &rpi_solvers[options->method];
+    if (solver->needs_damping && !(options->damping > 0))
+        return rpi_fail(net, RP_ERR_VALUE, "%s: options.damping is 0; the %s method needs it above 0", who,
+                        solver->name);
+    if (solver->fits && !solver->fits(net))
+        return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the %s method is for %s", who, solver->name, solver->nets);
+    return solver->check_size ? solver->check_size(net, who, solver->name, count) : RP_OK;
 }
 
-/* Memory, x = 0 and its residual, preconditioner or factors; 0 in *good: the matrix is singular. */
-static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, const rp_real *b, int *good) {
-    rp_net *net = solve->system.net;
-    const char *who = solve->system.who;
-    rpi_arena arena = {NULL, 0, 0};
-    rp_status status = RP_OK;
-    solve->direct.system = &solve->system;
-    status = rpi_temporary(net, who, &solve->block, rpi_lay_out_solve, solve);
-    (void)arena;
-    if (status) return status;
-    if (solve->report.method == RP_SOLVE_ITERATIVE && solve->options.precondition)
-        rpi_precondition(net, who, batch, &solve->options.rule, solve->system.damping,
-                         solve->minres.vectors[RPI_MINRES_INVERSE]);
-    else solve->minres.vectors[RPI_MINRES_INVERSE] = NULL;
-    rpi_zero(solve->x, net->parameter_count);
-    rpi_copy(solve->residual, b, net->parameter_count);
+static void rpi_lay_out_solve(rpi_arena *arena, void *context) {
+    rpi_solve *solve = (rpi_solve *)context;
+    ptrdiff_t n = solve->system.net->parameter_count;
+    solve->x = rpi_claim_reals(arena, n);
+    solve->residual = rpi_claim_reals(arena, n);
+    solve->next = rpi_claim_reals(arena, n);
+    solve->next_residual = rpi_claim_reals(arena, n);
+    rpi_solvers[solve->report.method].lay_out(arena, solve);
+}
+
+/* x = 0 and its residual, the right-hand side. */
+static void rpi_begin_residual(rpi_solve *solve, const rp_real *b) {
+    const rp_net *net = solve->system.net;
+    ptrdiff_t n = net->parameter_count;
+    rpi_zero(solve->x, n);
+    rpi_copy(solve->residual, b, n);
     rpi_zero_frozen(net, solve->residual);
     solve->scale = 4 * RPI_REAL_MIN;
-    for (ptrdiff_t i = 0; i < net->parameter_count; i++) {
+    for (ptrdiff_t i = 0; i < n; i++) {
         rp_real size = RPI_MATH(fabs)(solve->residual[i]);
         solve->scale = size > solve->scale ? size : solve->scale;
     }
-    net->buffers.kernels->blend(net->parameter_count, 1 / solve->scale, solve->residual, NULL, 0, solve->residual);
+    net->buffers.kernels->blend(n, 1 / solve->scale, solve->residual, NULL, 0, solve->residual);
     solve->report.residual = rpi_norm(net, solve->residual) > 0;
-    {
-        rpi_pass pass = rpi_pass_over(net, who, batch, RPI_KEEP_CURVES);
-        status = rpi_expand(&pass, solve->system.gauss_newton);
-    }
-    if (!status && solve->report.method == RP_SOLVE_DIRECT) *good = rpi_direct_factor(&solve->direct);
-    if (status || solve->report.method != RP_SOLVE_DENSE) return status;
-    rpi_fill_rows(solve->dense.rows, (int)solve->dense.ld, solve->dense.ld, NULL, solve->dense.a);
-    status = rpi_form_matrix(net, who, batch->count, solve->system.gauss_newton, solve->dense.a, solve->dense.ld);
-    for (ptrdiff_t i = 0; i < net->parameter_count; i++) net->sums[i] = 1;
-    rpi_zero_frozen(net, net->sums);
-    for (ptrdiff_t i = 0; i < net->parameter_count; i++)
-        solve->dense.a[i * solve->dense.ld + i] += net->sums[i] > 0 ? solve->system.damping : 1;
-    solve->report.products += solve->dense.rows;
-    if (!status) *good = rpi_lu_factor(&net->buffers, &solve->dense);
-    return status;
 }
 
-/* next = the method's solution for the present residual */
-static rp_status rpi_solve_once(rpi_solve *solve, double residual) {
+/* RP_ERR_NOT_CONVERGED: the matrix is singular; x and its residual are there all the same. */
+static rp_status rpi_begin_solve(rpi_solve *solve, const rp_data *batch, const rp_real *b) {
     rp_net *net = solve->system.net;
-    if (solve->report.method == RP_SOLVE_ITERATIVE) { /* preconditioned, its norm is another than the one that counts */
-        solve->minres.begin = residual;
-        solve->minres.tolerance =
-            (double)solve->options.tolerance * (solve->options.precondition ? 0.5 : 0.95) / residual;
-        return rpi_run_minres(&solve->system, &solve->minres, solve->residual, solve->next);
-    }
-    if (solve->report.method == RP_SOLVE_DIRECT) {
-        rpi_direct_solve(&solve->direct, solve->residual, solve->next);
-        return RP_OK;
-    }
-    rpi_copy(solve->next, solve->residual, net->parameter_count);
-    rpi_lu_forward(&net->buffers, &solve->dense, solve->next);
-    rpi_lu_backward(&net->buffers, &solve->dense, solve->next);
+    const char *who = solve->system.who;
+    rpi_pass pass = rpi_pass_over(net, who, batch, RPI_KEEP_CURVES);
+    rp_status status = rpi_temporary(net, who, &solve->block, rpi_lay_out_solve, solve);
+    if (status) return status;
+    rpi_begin_residual(solve, b);
+    status = rpi_expand(&pass, solve->system.gauss_newton);
+    return status ? status : rpi_solvers[solve->report.method].begin(solve);
+}
+
+/* The present residual's solution added to x, if that leaves a smaller residual. *better: it does. */
+static rp_status rpi_improve(rpi_solve *solve, const rp_real *b, double size, int *better) {
+    const rp_net *net = solve->system.net;
+    const rpi_kernels *kernels = net->buffers.kernels;
+    ptrdiff_t n = net->parameter_count;
+    double next;
+    rp_status status = rpi_solvers[solve->report.method].once(solve);
+    *better = 0;
+    if (status) return status;
+    kernels->blend(n, 1, solve->x, NULL, 1, solve->next);
+    if (!rpi_all_finite(solve->next, n)) return RP_OK;
+    if (rpi_system_times(&solve->system, solve->next, solve->next_residual)) return RP_OK; /* it overflows: no better */
+    kernels->blend(n, 1 / solve->scale, b, NULL, -1, solve->next_residual);
+    rpi_zero_frozen(net, solve->next_residual);
+    next = rpi_norm(net, solve->next_residual) / size;
+    if (!(next < solve->relative)) return RP_OK;
+    rpi_swap(&solve->x, &solve->next);
+    rpi_swap(&solve->residual, &solve->next_residual);
+    solve->relative = next;
+    *better = 1;
     return RP_OK;
 }
 
 /* Solves for the residual, and again for what remains as long as that lowers it by a tenth. */
 static rp_status rpi_refine(rpi_solve *solve, const rp_real *b) {
     rp_net *net = solve->system.net;
-    const rpi_kernels *k = net->buffers.kernels;
-    ptrdiff_t n = net->parameter_count;
-    double size = rpi_norm(net, solve->residual), residual = size > 0;
-    for (int more = size > 0; more; solve->report.refinements += more) {
-        double next, before = residual;
-        rp_status status = rpi_solve_once(solve, residual);
+    double size = rpi_norm(net, solve->residual);
+    int more = size > 0;
+    solve->relative = size > 0;
+    while (more) {
+        double before = solve->relative;
+        rp_status status = rpi_improve(solve, b, size, &more);
         if (status) return status;
-        k->blend(n, 1, solve->x, NULL, 1, solve->next);
-        if (!rpi_all_finite(solve->next, n) || rpi_system_times(&solve->system, solve->next, solve->next_residual))
-            break;
-        k->blend(n, 1 / solve->scale, b, NULL, -1, solve->next_residual);
-        rpi_zero_frozen(net, solve->next_residual);
-        next = rpi_norm(net, solve->next_residual) / size;
-        if (!(next < residual)) break;
-        rpi_swap(&solve->x, &solve->next);
-        rpi_swap(&solve->residual, &solve->next_residual);
-        residual = next;
-        more = residual > (double)solve->options.tolerance && residual < 0.9 * before && !solve->minres.stopped &&
-               solve->minres.iterations < solve->minres.limit;
+        more = more && solve->relative > (double)solve->options.tolerance && solve->relative < 0.9 * before &&
+               !solve->minres.stopped && solve->minres.iterations < solve->minres.limit;
+        solve->report.refinements += more;
     }
-    solve->report.residual = (rp_real)residual;
+    solve->report.residual = (rp_real)solve->relative;
     net->error[0] = 0;
     return RP_OK;
 }
 
-/* By report.method, to solve->x. */
-static rp_status rpi_run_solve(rpi_solve *solve, const rp_data *batch, const rp_real *b, int *good) {
+/* By report.method, to solve->x. RP_ERR_NOT_CONVERGED: the matrix is singular, x is 0. */
+static rp_status rpi_run_solve(rpi_solve *solve, const rp_data *batch, const rp_real *b) {
     rp_net *net = solve->system.net;
-    rp_status status = rpi_begin_solve(solve, batch, b, good);
-    if (!status && *good) status = rpi_refine(solve, b);
+    rp_status status = rpi_begin_solve(solve, batch, b);
+    if (!status) status = rpi_refine(solve, b);
     if (status) return status;
     net->buffers.kernels->blend(net->parameter_count, solve->scale, solve->x, NULL, 0, solve->x);
     if (rpi_all_finite(solve->x, net->parameter_count)) return RP_OK;
     return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the solution is too large", solve->system.who);
 }
 
-/* After iterations that did not get there: another method, from `start`, a solve that has not begun. The better of both stays. */
+/* After iterations that did not get there: another method, from `start`, a solve that has not begun. The better of both
+   stays. */
 static rp_status rpi_solve_otherwise(rpi_solve *solve, const rpi_solve *start, const rp_data *batch, const rp_real *b) {
     const rpi_memory *memory = &solve->system.net->memory;
     rpi_solve other = *start;
     rp_status status;
-    int products = solve->system.products, good = 1;
+    int products = solve->system.products;
     other.report.method = rpi_choose_method(start, 1);
     if (other.report.method == RP_SOLVE_ITERATIVE) return RP_OK;
-    status = rpi_run_solve(&other, batch, b, &good);
+    status = rpi_run_solve(&other, batch, b);
     products += other.system.products + other.report.products;
-    if (!status && good && other.report.residual < solve->report.residual) {
+    if (!status && other.report.residual < solve->report.residual) {
         rpi_block_free(memory, &solve->block);
         *solve = other;
     } else rpi_block_free(memory, &other.block);
     solve->system.products = products;
     solve->report.products = 0;
-    return status == RP_ERR_NOT_FINITE ? RP_OK : status; /* then the iterations' solution is the better one */
+    /* then the iterations' solution is the better one */
+    return status == RP_ERR_NOT_FINITE || status == RP_ERR_NOT_CONVERGED ? RP_OK : status;
+}
+
+static void rpi_start_solve(rpi_solve *solve, rp_net *net, const char *who, int count) {
+    rp_solve_options *options = &solve->options;
+    if (!options->iterations) options->iterations = 1000;
+    if (!(options->tolerance > 0)) options->tolerance = (rp_real)(sizeof(rp_real) == 8 ? 1e-9 : 1e-4);
+    solve->system.net = net;
+    solve->system.who = who;
+    solve->system.count = count;
+    solve->system.gauss_newton = options->gauss_newton;
+    solve->system.damping = options->damping;
+    solve->minres.limit = options->iterations;
+    solve->minres.progress = options->progress;
+    solve->minres.user = options->user;
+    solve->report.negative_curvature = -1;
+    solve->report.method = options->method ? options->method : rpi_choose_method(solve, 0);
+}
+
+/* What is to be said of a solution. */
+static rp_status rpi_judge_solve(const rpi_solve *solve) {
+    rp_net *net = solve->system.net;
+    const char *who = solve->system.who;
+    double residual = (double)solve->report.residual, tolerance = (double)solve->options.tolerance;
+    int limited = solve->minres.iterations >= solve->minres.limit;
+    if (solve->minres.stopped)
+        return rpi_fail(net, RP_ERR_STOPPED, "%s: options.progress asked to stop, at a residual of %g", who, residual);
+    if (solve->report.residual <= solve->options.tolerance) return RP_OK;
+    return rpi_fail(net, RP_ERR_NOT_CONVERGED,
+                    "%s: the residual is %g of the right-hand side, above the tolerance of %g: %s", who, residual,
+                    tolerance,
+                    limited ? "more iterations, a larger damping or another method may help"
+                            : "the damping is too small for this precision");
 }
 
 RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_real *b, rp_real *x,
                                   const rp_solve_options *options, rp_solve_report *report) {
     static const char who[] = "rp_hessian_solve";
     rpi_solve solve, start;
-    int good = 1;
     rp_status status = rpi_tool(net, who, batch, "b", b, "x", x);
     memset(&solve, 0, sizeof solve);
     if (options) solve.options = *options;
@@ -6068,56 +6363,18 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     if (!status) status = rpi_check_solve(net, who, &solve.options, batch->count);
     if (!status) status = rpi_prepare_tangents(net, who);
     if (status) return status;
-    if (!solve.options.iterations) solve.options.iterations = 1000;
-    if (!(solve.options.tolerance > 0)) solve.options.tolerance = (rp_real)(sizeof(rp_real) == 8 ? 1e-9 : 1e-4);
-    solve.system.net = net;
-    solve.system.who = who;
-    solve.system.count = batch->count;
-    solve.system.gauss_newton = solve.options.gauss_newton;
-    solve.system.damping = solve.options.damping;
-    solve.minres.limit = solve.options.iterations;
-    solve.minres.progress = solve.options.progress;
-    solve.minres.user = solve.options.user;
-    solve.report.method = solve.options.method ? solve.options.method : rpi_choose_method(&solve, 0);
+    rpi_start_solve(&solve, net, who, batch->count);
     start = solve;
-    status = rpi_run_solve(&solve, batch, b, &good);
+    status = rpi_run_solve(&solve, batch, b);
     if (!status && !solve.options.method && solve.report.method == RP_SOLVE_ITERATIVE && !solve.minres.stopped &&
         solve.report.residual > solve.options.tolerance)
         status = rpi_solve_otherwise(&solve, &start, batch, b);
-    if (!status) rpi_copy(x, solve.x, net->parameter_count);
+    if (!status || status == RP_ERR_NOT_CONVERGED) rpi_copy(x, solve.x, net->parameter_count);
     rpi_block_free(&net->memory, &solve.block);
-    if (status) return status;
+    if (status && status != RP_ERR_NOT_CONVERGED) return status;
     solve.report.products += solve.system.products;
-    solve.report.negative_curvature = solve.report.method == RP_SOLVE_ITERATIVE ? solve.minres.negative : -1;
     if (report) *report = solve.report;
-    if (solve.minres.stopped)
-        return rpi_fail(net, RP_ERR_STOPPED, "%s: options.progress asked to stop, at a residual of %g", who,
-                        (double)solve.report.residual);
-    if (!good)
-        return rpi_fail(net, RP_ERR_NOT_CONVERGED,
-                        "%s: the matrix is singular to working precision; a larger damping may help", who);
-    if (solve.report.residual <= solve.options.tolerance) return RP_OK;
-    return rpi_fail(net, RP_ERR_NOT_CONVERGED,
-                    "%s: the residual is %g of the right-hand side, above the tolerance of %g: %s", who,
-                    (double)solve.report.residual, (double)solve.options.tolerance,
-                    solve.report.method == RP_SOLVE_ITERATIVE && solve.minres.iterations >= solve.minres.limit
-                        ? "more iterations, a larger damping or another method may help"
-                        : "the damping is too small for this precision");
-}
-
-/* One formula in two forms, of which one does not cancel (Low-Rank Structure, Equation 37): with q^2 = -2 a k, k = sigma norm^3,
-   alpha = -2 a / (b + sqrt(b^2 + q^2)) = (sqrt(b^2 + q^2) - b) / k. k itself, which may overflow, is never formed. */
-RP_API double rp_cubic_length(double first, double second, double norm, double sigma) {
-    double q, root, alpha;
-    if (!rpi_finite_double(first) || !rpi_finite_double(second) || !rpi_finite_double(norm) ||
-        !rpi_finite_double(sigma))
-        return 0;
-    if (first >= 0 || norm < 0 || sigma < 0) return 0;
-    q = sqrt(-first) * sqrt(2 * sigma) * norm * sqrt(norm);
-    root = hypot(second, q);
-    if (second >= 0 ? !(root > 0) : !(q > 0)) return 0;
-    alpha = second >= 0 ? -first / (second / 2 + root / 2) : (root - second) / q * (-2 * first / q);
-    return rpi_finite_double(alpha) ? alpha : 0;
+    return status ? status : rpi_judge_solve(&solve);
 }
 
 /* >>methods */
@@ -6327,7 +6584,7 @@ static void rpi_lay_out_state(rpi_arena *arena, void *context) {
     ptrdiff_t n = state->net->parameter_count;
     if (rpi_keeps_first(state->optimizer)) state->first = rpi_claim_reals(arena, n);
     if (rpi_keeps_second(state->optimizer)) state->second = rpi_claim_reals(arena, n);
-    if (method->solved) state->krylov = rpi_claim_rows(arena, RPI_MINRES_INVERSE, n);
+    if (method->solved) state->krylov = rpi_claim_rows(arena, RPI_MINRES_VECTORS, n);
     if (method->diagonal) rpi_claim_recursion(state->net, arena, &state->recursion);
 }
 
@@ -6414,6 +6671,21 @@ static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
 }
 
 /* >>steps */
+
+/* One formula in two forms, of which one does not cancel (Low-Rank Structure, Equation 37): with q^2 = -2 a k, k = sigma norm^3,
+   alpha = -2 a / (b + sqrt(b^2 + q^2)) = (sqrt(b^2 + q^2) - b) / k. k itself, which may overflow, is never formed. */
+RP_API double rp_cubic_length(double first, double second, double norm, double sigma) {
+    double q, root, alpha;
+    if (!rpi_finite_double(first) || !rpi_finite_double(second) || !rpi_finite_double(norm) ||
+        !rpi_finite_double(sigma))
+        return 0;
+    if (first >= 0 || norm < 0 || sigma < 0) return 0;
+    q = sqrt(-first) * sqrt(2 * sigma) * norm * sqrt(norm);
+    root = hypot(second, q);
+    if (second >= 0 ? !(root > 0) : !(q > 0)) return 0;
+    alpha = second >= 0 ? -first / (second / 2 + root / 2) : (root - second) / q * (-2 * first / q);
+    return rpi_finite_double(alpha) ? alpha : 0;
+}
 
 /* Whole arrays by kernels whose lengths are ints. */
 static int rpi_some(ptrdiff_t left) { return left < RPI_LARGEST ? (int)left : RPI_LARGEST; }
@@ -6664,10 +6936,12 @@ static rp_status rpi_newton_direction(rpi_trial *trial) {
     rp_real decay = (rp_real)trial->decay;
     rpi_system system;
     rpi_minres minres;
+    rp_real *vectors[RPI_MINRES_VECTORS];
     rpi_pass pass = rpi_pass_over(net, trial->who, trial->batch, RPI_KEEP_CURVES);
     rp_status status = rpi_expand(&pass, !trial->optimizer->full_hessian);
     memset(&minres, 0, sizeof minres);
-    for (ptrdiff_t i = 0; i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
+    for (ptrdiff_t i = 0; i < RPI_MINRES_VECTORS; i++) vectors[i] = net->krylov + i * n;
+    rpi_minres_take(&minres, vectors);
     minres.limit = trial->optimizer->iterations;
     minres.tolerance = (double)trial->optimizer->tolerance;
     minres.stop_at_negative = 1;
@@ -6682,8 +6956,8 @@ static rp_status rpi_newton_direction(rpi_trial *trial) {
     rpi_zero_frozen(net, net->spare);
     if (!status) status = rpi_run_minres(&system, &minres, net->spare, net->direction);
     system.damping = decay;
-    if (!status) status = rpi_system_times(&system, net->direction, minres.vectors[RPI_MINRES_V]);
-    if (!status) trial->second = k->dot(n, net->direction, minres.vectors[RPI_MINRES_V]);
+    if (!status) status = rpi_system_times(&system, net->direction, minres.v);
+    if (!status) trial->second = k->dot(n, net->direction, minres.v);
     k->blend(n, -1, net->gradient, NULL, 0, net->spare); /* F's own slope: not clipped */
     k->blend(n, -decay, net->parameters, NULL, 1, net->spare);
     rpi_zero_frozen(net, net->spare);
@@ -6895,7 +7169,8 @@ RP_API rp_status rp_probabilities(rp_net *net, const rp_real *x, int count, rp_r
     void (*mean)(int outputs, rp_real *y);
     if (status) return status;
     mean = rpi_loss_of(net)->mean;
-    for (int s = 0; mean && s < count; s++) mean(net->outputs, out + (ptrdiff_t)s * net->outputs);
+    if (!mean) return RP_OK;
+    for (int s = 0; s < count; s++) mean(net->outputs, out + (ptrdiff_t)s * net->outputs);
     return RP_OK;
 }
 
@@ -6979,7 +7254,8 @@ static void rpi_evaluate_batch(rp_net *net, const rp_data *batch, rpi_tally *tal
     rpi_tally_decisions(net, b, batch, tally);
     tally->loss += rpi_evaluate_loss(net, b, batch, NULL, 0);
     tally->count += batch->count;
-    for (int s = 0; losses && s < batch->count; s++) losses[s] = (rp_real)net->sample_loss[s];
+    if (!losses) return;
+    for (int s = 0; s < batch->count; s++) losses[s] = (rp_real)net->sample_loss[s];
 }
 
 /* The samples from `at` on of a data set in memory, at most `most` of them. */
@@ -7195,8 +7471,11 @@ RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_dat
         !rpi_block_new(&net->memory, &fit.best, (size_t)net->parameter_count * sizeof(rp_real)))
         return rpi_fail(net, RP_ERR_MEMORY, "rp_fit: no memory for a copy of %z parameters (options.keep_best)",
                         (size_t)net->parameter_count);
-    for (; !status && !fit.report.stopped && fit.progress.epoch < fit.options.epochs; fit.progress.epoch++)
+    while (fit.progress.epoch < fit.options.epochs) {
         status = rpi_fit_epoch(&fit);
+        fit.progress.epoch++;
+        if (status || fit.report.stopped) break;
+    }
     if (fit.best.base && fit.report.best_epoch >= 0)
         rpi_copy(net->parameters, (const rp_real *)fit.best.base, net->parameter_count);
     rpi_block_free(&net->memory, &fit.best);
@@ -7338,16 +7617,20 @@ static rp_status rpi_idx_parse(rp_idx *idx, const void *data, size_t size, int c
     if (classes && idx->dimensions)
         return rpi_idx_fail(idx, RP_ERR_SHAPE, "%d dimensions; labels have one", idx->dimensions + 1);
     count = size - at;
-    for (size_t i = 0; classes && i < count; i++)
-        if (bytes[at + i] >= classes)
-            return rpi_idx_fail(idx, RP_ERR_LABEL, "label %z is %d; it may be 0 to %d", i, (int)bytes[at + i],
-                                classes - 1);
-    if (classes) idx->labels = (int *)RP_MALLOC(count * width);
-    else idx->values = (rp_real *)RP_MALLOC(count * width);
+    bytes += at;
+    if (classes) {
+        for (size_t i = 0; i < count; i++)
+            if (bytes[i] >= classes)
+                return rpi_idx_fail(idx, RP_ERR_LABEL, "label %z is %d; it may be 0 to %d", i, (int)bytes[i],
+                                    classes - 1);
+        idx->labels = (int *)RP_MALLOC(count * width);
+    } else {
+        idx->values = (rp_real *)RP_MALLOC(count * width);
+    }
     if (!idx->labels && !idx->values) return rpi_idx_fail(idx, RP_ERR_MEMORY, "no memory for %z bytes", count * width);
     for (size_t i = 0; i < count; i++)
-        if (classes) idx->labels[i] = bytes[at + i];
-        else idx->values[i] = low + (high - low) * ((rp_real)bytes[at + i] / 255);
+        if (classes) idx->labels[i] = bytes[i];
+        else idx->values[i] = low + (high - low) * ((rp_real)bytes[i] / 255);
     return RP_OK;
 }
 
@@ -7395,8 +7678,9 @@ static unsigned char *rpi_read_file(FILE *file, size_t *size, rp_status *status)
         bytes = larger;
         capacity *= 2;
     }
-    *status = !bytes ? RP_ERR_MEMORY : ferror(file) ? RP_ERR_FILE : RP_OK;
-    if (bytes && *status) {
+    *status = bytes ? RP_OK : RP_ERR_MEMORY;
+    if (bytes && ferror(file)) {
+        *status = RP_ERR_FILE;
         RP_FREE(bytes);
         bytes = NULL;
     }
