@@ -1184,23 +1184,23 @@ static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512"
 #include <cpuid.h>
 static uint64_t rpi_saved_registers(void) { /* XCR0 */
     uint32_t low, high;
-    __asm__ volatile(".byte 0x0f, 0x01, 0xd0"
-                     : "=a"(low), "=d"(high)
-                     : "c"(0)); /* xgetbv, which old assemblers do not know */
+    /* xgetbv, which old assemblers do not know */
+    __asm__ volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(low), "=d"(high) : "c"(0));
     return (uint64_t)high << 32 | low;
 }
 static rp_isa_kind rpi_best_isa(void) {
-    enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, AVX2 = 1 << 5, AVX512F = 1 << 16 };
-    unsigned a, b, c, d, first;
+    const unsigned fma_osxsave_avx = 1u << 12 | 1u << 27 | 1u << 28; /* leaf 1, ecx */
+    const unsigned avx2 = 1u << 5, avx512f = 1u << 16;               /* leaf 7, ebx */
+    const uint64_t ymm = 0x06, zmm = 0xE6; /* SSE and AVX state; and masks and both halves of the ZMM registers */
+    unsigned a, b, c, d;
     uint64_t saved;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return RP_ISA_PORTABLE;
-    first = c;
-    if ((first & (FMA | OSXSAVE | AVX)) != (FMA | OSXSAVE | AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
-        return RP_ISA_PORTABLE;
+    if ((c & fma_osxsave_avx) != fma_osxsave_avx) return RP_ISA_PORTABLE;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return RP_ISA_PORTABLE;
     saved = rpi_saved_registers();
-    if ((saved & 6) != 6 || !(b & AVX2)) return RP_ISA_PORTABLE; /* SSE and AVX state */
-    return (saved & 0xE6) == 0xE6 && (b & AVX512F) ? RP_ISA_AVX512
-                                                   : RP_ISA_AVX2; /* and masks and both halves of the ZMM registers */
+    if ((saved & ymm) != ymm || !(b & avx2)) return RP_ISA_PORTABLE;
+    if ((saved & zmm) != zmm || !(b & avx512f)) return RP_ISA_AVX2;
+    return RP_ISA_AVX512;
 }
 #elif defined(RPI_NEON)
 static rp_isa_kind rpi_best_isa(void) { return RP_ISA_NEON; }
@@ -5573,8 +5573,8 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o, const rp_real *cur
 static void rpi_move(rp_net *net, rp_real alpha) {
     for (ptrdiff_t at = 0; at < net->parameter_count; at += RPI_LARGEST) {
         ptrdiff_t left = net->parameter_count - at;
-        net->buffers.kernels->move(left < RPI_LARGEST ? (int)left : RPI_LARGEST, alpha, net->direction + at,
-                                   net->parameters + at);
+        int n = left < RPI_LARGEST ? (int)left : RPI_LARGEST;
+        (net->buffers.kernels->move)(n, alpha, net->direction + at, net->parameters + at); /* a macro of <curses.h> */
     }
 }
 
@@ -6667,13 +6667,14 @@ RPI_INLINE rpi_v RPI_LOG1P(rpi_v x) {
 }
 /* Cephes: a polynomial near 0; elsewhere (1 - e) / (1 + e), e = exp(-2|x|) */
 RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
-    rpi_v size = RPI_ABS(x), e = RPI_EXP(RPI_ALL(-2) * size), z = x * x, p, far = (RPI_ALL(1) - e) / (RPI_ALL(1) + e);
+    rpi_v size = RPI_ABS(x), e = RPI_EXP(RPI_ALL(-2) * size), z = x * x, p,
+          beyond = (RPI_ALL(1) - e) / (RPI_ALL(1) + e);
     p = RPI_FMA(RPI_ALL(-5.70498872745e-3f), z, RPI_ALL(2.06390887954e-2f));
     p = RPI_FMA(p, z, RPI_ALL(-5.37397155531e-2f));
     p = RPI_FMA(p, z, RPI_ALL(1.33314422036e-1f));
     p = RPI_FMA(p, z, RPI_ALL(-3.33332819422e-1f));
-    far = RPI_REALS(RPI_BITS(far) | (RPI_BITS(x) & ~RPI_ALL_INT(RPI_MAGNITUDE)));
-    return RPI_SELECT(RPI_GREATER(RPI_ALL(0.625f), size), RPI_FMA(p * z, x, x), far);
+    beyond = RPI_REALS(RPI_BITS(beyond) | (RPI_BITS(x) & ~RPI_ALL_INT(RPI_MAGNITUDE)));
+    return RPI_SELECT(RPI_GREATER(RPI_ALL(0.625f), size), RPI_FMA(p * z, x, x), beyond);
 }
 #endif
 
@@ -7191,11 +7192,11 @@ RPI_INLINE void RPI_FN(odds)(rpi_v e, rpi_v *share, rpi_v *p, rpi_v *q) {
 }
 /* *e = exp(-|z|), *p = 1 / (1 + exp(-z)), *q = p (1 - p), *odd = 1 - 2 p, without overflow or cancellation */
 RPI_INLINE void RPI_FN(logistic)(rpi_v z, rpi_v *e, rpi_v *p, rpi_v *q, rpi_v *odd) {
-    rpi_v x = RPI_EXP(-RPI_ABS(z)), less = RPI_EXPM1(-RPI_ABS(z)), share, small;
+    rpi_v x = RPI_EXP(-RPI_ABS(z)), less = RPI_EXPM1(-RPI_ABS(z)), share, lesser;
     rpi_i below = RPI_GREATER(RPI_ALL(0), z);
-    RPI_FN(odds)(x, &share, &small, q);
+    RPI_FN(odds)(x, &share, &lesser, q);
     *e = x;
-    *p = RPI_SELECT(below, small, RPI_ALL(1) - share);
+    *p = RPI_SELECT(below, lesser, RPI_ALL(1) - share);
     *odd = RPI_SELECT(below, -less, less) / (RPI_ALL(1) + x);
 }
 RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
@@ -7308,7 +7309,7 @@ static void RPI_FN(activate_tangent)(const rpi_activate *a, rp_real *t, rp_real 
 /* Losses. A separable one, for one output: the loss out; *d, *h its derivatives. */
 RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, rpi_v y, rpi_v t, rpi_v *d, rpi_v *h) {
     rpi_v r = y - t, size = RPI_ABS(r), half = RPI_ALL((rp_real)0.5), zero = RPI_ALL(0), e, p, odd;
-    rpi_i far;
+    rpi_i beyond;
     *h = RPI_ALL(1);
     *d = r;
     switch (kind) {
@@ -7317,11 +7318,11 @@ RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, 
         *d = p - t;
         return RPI_SELECT(RPI_GREATER(zero, y), zero, y) - t * y + RPI_LOG1P(e);
     case RP_HUBER: /* h is that of the least parabola above the loss that touches it at y */
-        far = RPI_GREATER(size, RPI_ALL(delta));
-        *h = RPI_SELECT(far, RPI_ALL(delta) / size, *h);
+        beyond = RPI_GREATER(size, RPI_ALL(delta));
+        *h = RPI_SELECT(beyond, RPI_ALL(delta) / size, *h);
         *d = *h * r;
-        if (exact) *h = RPI_SELECT(far, zero, RPI_ALL(1));
-        return RPI_SELECT(far, RPI_ALL(delta) * (size - half * RPI_ALL(delta)), half * r * r);
+        if (exact) *h = RPI_SELECT(beyond, zero, RPI_ALL(1));
+        return RPI_SELECT(beyond, RPI_ALL(delta) * (size - half * RPI_ALL(delta)), half * r * r);
     case RP_POISSON:
         *h = RPI_EXP(y);
         *d = *h - t;
