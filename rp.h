@@ -1253,17 +1253,25 @@ typedef HANDLE rpi_thread;
 typedef CRITICAL_SECTION rpi_mutex;
 typedef CONDITION_VARIABLE rpi_condition;
 #define RPI_THREAD_RESULT DWORD WINAPI
-#define rpi_mutex_init(m) InitializeCriticalSection(m)
-#define rpi_mutex_free(m) DeleteCriticalSection(m)
-#define rpi_lock(m) EnterCriticalSection(m)
-#define rpi_unlock(m) LeaveCriticalSection(m)
-#define rpi_condition_init(c) InitializeConditionVariable(c)
-#define rpi_condition_free(c) ((void)(c))
-#define rpi_wait(c, m) SleepConditionVariableCS(c, m, INFINITE)
-#define rpi_wake_all(c) WakeAllConditionVariable(c)
-#define rpi_yield() SwitchToThread()
-#define rpi_thread_new(t, f, x) ((*(t) = CreateThread(NULL, 0, f, x, 0, NULL)) != NULL)
-#define rpi_thread_join(t) (WaitForSingleObject(t, INFINITE), CloseHandle(t))
+static void rpi_mutex_init(rpi_mutex *mutex) { InitializeCriticalSection(mutex); }
+static void rpi_mutex_free(rpi_mutex *mutex) { DeleteCriticalSection(mutex); }
+static void rpi_lock(rpi_mutex *mutex) { EnterCriticalSection(mutex); }
+static void rpi_unlock(rpi_mutex *mutex) { LeaveCriticalSection(mutex); }
+static void rpi_condition_init(rpi_condition *condition) { InitializeConditionVariable(condition); }
+static void rpi_condition_free(rpi_condition *condition) { (void)condition; }
+static void rpi_wait(rpi_condition *condition, rpi_mutex *mutex) {
+    SleepConditionVariableCS(condition, mutex, INFINITE);
+}
+static void rpi_wake_all(rpi_condition *condition) { WakeAllConditionVariable(condition); }
+static void rpi_yield(void) { SwitchToThread(); }
+static int rpi_thread_new(rpi_thread *thread, DWORD(WINAPI *function)(void *), void *argument) {
+    *thread = CreateThread(NULL, 0, function, argument, 0, NULL);
+    return *thread != NULL;
+}
+static void rpi_thread_join(rpi_thread thread) {
+    WaitForSingleObject(thread, INFINITE);
+    CloseHandle(thread);
+}
 #else
 #include <pthread.h>
 #include <sched.h>
@@ -1271,17 +1279,19 @@ typedef pthread_t rpi_thread;
 typedef pthread_mutex_t rpi_mutex;
 typedef pthread_cond_t rpi_condition;
 #define RPI_THREAD_RESULT void *
-#define rpi_mutex_init(m) pthread_mutex_init(m, NULL)
-#define rpi_mutex_free(m) pthread_mutex_destroy(m)
-#define rpi_lock(m) pthread_mutex_lock(m)
-#define rpi_unlock(m) pthread_mutex_unlock(m)
-#define rpi_condition_init(c) pthread_cond_init(c, NULL)
-#define rpi_condition_free(c) pthread_cond_destroy(c)
-#define rpi_wait(c, m) pthread_cond_wait(c, m)
-#define rpi_wake_all(c) pthread_cond_broadcast(c)
-#define rpi_yield() sched_yield()
-#define rpi_thread_new(t, f, x) (pthread_create(t, NULL, f, x) == 0)
-#define rpi_thread_join(t) pthread_join(t, NULL)
+static void rpi_mutex_init(rpi_mutex *mutex) { pthread_mutex_init(mutex, NULL); }
+static void rpi_mutex_free(rpi_mutex *mutex) { pthread_mutex_destroy(mutex); }
+static void rpi_lock(rpi_mutex *mutex) { pthread_mutex_lock(mutex); }
+static void rpi_unlock(rpi_mutex *mutex) { pthread_mutex_unlock(mutex); }
+static void rpi_condition_init(rpi_condition *condition) { pthread_cond_init(condition, NULL); }
+static void rpi_condition_free(rpi_condition *condition) { pthread_cond_destroy(condition); }
+static void rpi_wait(rpi_condition *condition, rpi_mutex *mutex) { pthread_cond_wait(condition, mutex); }
+static void rpi_wake_all(rpi_condition *condition) { pthread_cond_broadcast(condition); }
+static void rpi_yield(void) { sched_yield(); }
+static int rpi_thread_new(rpi_thread *thread, void *(*function)(void *), void *argument) {
+    return pthread_create(thread, NULL, function, argument) == 0;
+}
+static void rpi_thread_join(rpi_thread thread) { pthread_join(thread, NULL); }
 #endif
 #if defined(__GNUC__)
 #define rpi_get(p) __atomic_load_n(p, __ATOMIC_SEQ_CST)
