@@ -1293,13 +1293,44 @@ static int rpi_thread_new(rpi_thread *thread, void *(*function)(void *), void *a
 }
 static void rpi_thread_join(rpi_thread thread) { pthread_join(thread, NULL); }
 #endif
+
+/* Numbers that several threads read and change. */
 #if defined(__GNUC__)
-#define rpi_get(p) __atomic_load_n(p, __ATOMIC_SEQ_CST)
-#define rpi_add(p, x) __atomic_fetch_add(p, x, __ATOMIC_SEQ_CST)
+typedef unsigned rpi_counter;
+static void rpi_counter_init(rpi_counter *counter) { *counter = 0; }
+static void rpi_counter_free(rpi_counter *counter) { (void)counter; }
+static unsigned rpi_get(rpi_counter *counter) { return __atomic_load_n(counter, __ATOMIC_SEQ_CST); }
+static void rpi_add(rpi_counter *counter, int x) { __atomic_fetch_add(counter, (unsigned)x, __ATOMIC_SEQ_CST); }
+#elif defined(_WIN32)
+typedef volatile LONG rpi_counter;
+static void rpi_counter_init(rpi_counter *counter) { *counter = 0; }
+static void rpi_counter_free(rpi_counter *counter) { (void)counter; }
+static unsigned rpi_get(rpi_counter *counter) { return (unsigned)InterlockedExchangeAdd(counter, 0); }
+static void rpi_add(rpi_counter *counter, int x) { InterlockedExchangeAdd(counter, x); }
 #else
-#define rpi_get(p) InterlockedExchangeAdd((volatile LONG *)(p), 0)
-#define rpi_add(p, x) InterlockedExchangeAdd((volatile LONG *)(p), x)
+typedef struct rpi_counter {
+    rpi_mutex mutex;
+    unsigned value;
+} rpi_counter;
+static void rpi_counter_init(rpi_counter *counter) {
+    rpi_mutex_init(&counter->mutex);
+    counter->value = 0;
+}
+static void rpi_counter_free(rpi_counter *counter) { rpi_mutex_free(&counter->mutex); }
+static unsigned rpi_get(rpi_counter *counter) {
+    unsigned value;
+    rpi_lock(&counter->mutex);
+    value = counter->value;
+    rpi_unlock(&counter->mutex);
+    return value;
+}
+static void rpi_add(rpi_counter *counter, int x) {
+    rpi_lock(&counter->mutex);
+    counter->value += (unsigned)x;
+    rpi_unlock(&counter->mutex);
+}
 #endif
+
 #define RPI_SPINS 4000 /* looks before a waiting helper sleeps: some 20 us, longer than most gaps within a step */
 
 typedef struct rpi_team rpi_team;
@@ -1313,7 +1344,7 @@ struct rpi_team {
     rpi_work work;     /* NULL: helpers are to end */
     const void *context;
     int parts;
-    int round, busy, asleep; /* atomic: pieces of work given out; helpers at work; helpers asleep */
+    rpi_counter round, busy, asleep; /* pieces of work given out; helpers at work; helpers asleep */
     rpi_mutex mutex;
     rpi_condition condition;
     rpi_helper *helpers;
@@ -1322,7 +1353,7 @@ struct rpi_team {
 static RPI_THREAD_RESULT rpi_help(void *argument) {
     rpi_helper *helper = (rpi_helper *)argument;
     rpi_team *team = helper->team;
-    for (int seen = 0;;) {
+    for (unsigned seen = 0;;) {
         for (int spin = 0; spin < RPI_SPINS && rpi_get(&team->round) == seen; spin++)
             if (spin % 64 == 63) rpi_yield();
         if (rpi_get(&team->round) == seen) {
@@ -1366,6 +1397,9 @@ static void rpi_team_free(const rpi_memory *memory, rpi_team *team) {
     if (!team) return;
     rpi_call(team, 0, NULL, NULL);
     for (int i = 0; i < team->started; i++) rpi_thread_join(team->helpers[i].thread);
+    rpi_counter_free(&team->round);
+    rpi_counter_free(&team->busy);
+    rpi_counter_free(&team->asleep);
     rpi_condition_free(&team->condition);
     rpi_mutex_free(&team->mutex);
     memory->release(memory->user, team);
@@ -1380,6 +1414,9 @@ static rpi_team *rpi_team_new(const rpi_memory *memory, int size) {
     team->helpers = (rpi_helper *)(team + 1);
     rpi_mutex_init(&team->mutex);
     rpi_condition_init(&team->condition);
+    rpi_counter_init(&team->round);
+    rpi_counter_init(&team->busy);
+    rpi_counter_init(&team->asleep);
     for (; team->started < size - 1; team->started++) {
         rpi_helper *helper = &team->helpers[team->started];
         helper->team = team;
