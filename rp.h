@@ -1252,6 +1252,7 @@ typedef void (*rpi_work)(const void *context, int part, int parts);
 typedef HANDLE rpi_thread;
 typedef CRITICAL_SECTION rpi_mutex;
 typedef CONDITION_VARIABLE rpi_condition;
+typedef DWORD rpi_process;
 #define RPI_THREAD_RESULT DWORD WINAPI
 static void rpi_mutex_init(rpi_mutex *mutex) { InitializeCriticalSection(mutex); }
 static void rpi_mutex_free(rpi_mutex *mutex) { DeleteCriticalSection(mutex); }
@@ -1264,6 +1265,7 @@ static void rpi_wait(rpi_condition *condition, rpi_mutex *mutex) {
 }
 static void rpi_wake_all(rpi_condition *condition) { WakeAllConditionVariable(condition); }
 static void rpi_yield(void) { SwitchToThread(); }
+static rpi_process rpi_this_process(void) { return GetCurrentProcessId(); }
 static int rpi_thread_new(rpi_thread *thread, DWORD(WINAPI *function)(void *), void *argument) {
     *thread = CreateThread(NULL, 0, function, argument, 0, NULL);
     return *thread != NULL;
@@ -1275,9 +1277,11 @@ static void rpi_thread_join(rpi_thread thread) {
 #else
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 typedef pthread_t rpi_thread;
 typedef pthread_mutex_t rpi_mutex;
 typedef pthread_cond_t rpi_condition;
+typedef pid_t rpi_process;
 #define RPI_THREAD_RESULT void *
 static void rpi_mutex_init(rpi_mutex *mutex) { pthread_mutex_init(mutex, NULL); }
 static void rpi_mutex_free(rpi_mutex *mutex) { pthread_mutex_destroy(mutex); }
@@ -1288,6 +1292,7 @@ static void rpi_condition_free(rpi_condition *condition) { pthread_cond_destroy(
 static void rpi_wait(rpi_condition *condition, rpi_mutex *mutex) { pthread_cond_wait(condition, mutex); }
 static void rpi_wake_all(rpi_condition *condition) { pthread_cond_broadcast(condition); }
 static void rpi_yield(void) { sched_yield(); }
+static rpi_process rpi_this_process(void) { return getpid(); }
 static int rpi_thread_new(rpi_thread *thread, void *(*function)(void *), void *argument) {
     return pthread_create(thread, NULL, function, argument) == 0;
 }
@@ -1348,6 +1353,7 @@ struct rpi_team {
     rpi_mutex mutex;
     rpi_condition condition;
     rpi_helper *helpers;
+    rpi_process process; /* that the helpers run in: a child of it has none */
 };
 
 static RPI_THREAD_RESULT rpi_help(void *argument) {
@@ -1383,7 +1389,7 @@ static void rpi_call(rpi_team *team, int parts, rpi_work work, const void *conte
 }
 
 static void rpi_share(rpi_team *team, int parts, rpi_work work, const void *context) {
-    if (!team || parts < 2) {
+    if (!team || parts < 2 || team->process != rpi_this_process()) {
         work(context, 0, 1);
         return;
     }
@@ -1393,8 +1399,7 @@ static void rpi_share(rpi_team *team, int parts, rpi_work work, const void *cont
         if (spin % 64 == 0) rpi_yield();
 }
 
-static void rpi_team_free(const rpi_memory *memory, rpi_team *team) {
-    if (!team) return;
+static void rpi_team_end(rpi_team *team) {
     rpi_call(team, 0, NULL, NULL);
     for (int i = 0; i < team->started; i++) rpi_thread_join(team->helpers[i].thread);
     rpi_counter_free(&team->round);
@@ -1402,6 +1407,11 @@ static void rpi_team_free(const rpi_memory *memory, rpi_team *team) {
     rpi_counter_free(&team->asleep);
     rpi_condition_free(&team->condition);
     rpi_mutex_free(&team->mutex);
+}
+
+static void rpi_team_free(const rpi_memory *memory, rpi_team *team) {
+    if (!team) return;
+    if (team->process == rpi_this_process()) rpi_team_end(team);
     memory->release(memory->user, team);
 }
 
@@ -1411,6 +1421,7 @@ static rpi_team *rpi_team_new(const rpi_memory *memory, int size) {
     if (!team) return NULL;
     memset(team, 0, bytes);
     team->size = size;
+    team->process = rpi_this_process();
     team->helpers = (rpi_helper *)(team + 1);
     rpi_mutex_init(&team->mutex);
     rpi_condition_init(&team->condition);
