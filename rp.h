@@ -1237,12 +1237,12 @@ static const rpi_kernels *rpi_kernels_of(rp_isa_kind isa) {
 }
 
 /* >>team
-   A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are chosen so
-   that no sum is split between two of them; the bits do not depend on their number. */
+   A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are chosen
+   so that no sum is split between two of them, and are done in the caller's floating-point mode: the bits do not depend on
+   their number. */
 #ifndef RPI_GRAIN /* tests make it smaller */
-#define RPI_GRAIN \
-    (1 \
-     << 20) /* multiply-adds that are worth a part of their own: some 20 us on one AVX-512 core; waking takes 2 to 5 */
+/* multiply-adds that are worth a part of their own: some 20 us on one AVX-512 core; waking takes 2 to 5 */
+#define RPI_GRAIN (1 << 20)
 #endif
 typedef void (*rpi_work)(const void *context, int part, int parts);
 
@@ -1336,6 +1336,24 @@ static void rpi_add(rpi_counter *counter, int x) {
 }
 #endif
 
+/* How a thread computes: rounding, flushing to zero, which exceptions trap. */
+#if (defined(__x86_64__) && defined(__GNUC__)) || defined(_M_X64)
+#include <xmmintrin.h>
+typedef unsigned rpi_mode;
+static void rpi_mode_get(rpi_mode *mode) { *mode = _mm_getcsr(); }
+static void rpi_mode_set(const rpi_mode *mode) {
+    const unsigned raised = 0x3F; /* exceptions that occurred, a thread's own */
+    unsigned own = _mm_getcsr();
+    if ((own ^ *mode) & ~raised) /* seldom; setting takes longer than looking */
+        _mm_setcsr((*mode & ~raised) | (own & raised));
+}
+#else
+#include <fenv.h>
+typedef fenv_t rpi_mode;
+static void rpi_mode_get(rpi_mode *mode) { fegetenv(mode); }
+static void rpi_mode_set(const rpi_mode *mode) { fesetenv(mode); }
+#endif
+
 #define RPI_SPINS 4000 /* looks before a waiting helper sleeps: some 20 us, longer than most gaps within a step */
 
 typedef struct rpi_team rpi_team;
@@ -1348,6 +1366,7 @@ struct rpi_team {
     int size, started; /* threads with the caller; helpers that run */
     rpi_work work;     /* NULL: helpers are to end */
     const void *context;
+    rpi_mode mode; /* the caller's */
     int parts;
     rpi_counter round, busy, asleep; /* pieces of work given out; helpers at work; helpers asleep */
     rpi_mutex mutex;
@@ -1371,7 +1390,10 @@ static RPI_THREAD_RESULT rpi_help(void *argument) {
         }
         seen++;
         if (!team->work) return 0;
-        if (helper->part < team->parts) team->work(team->context, helper->part, team->parts);
+        if (helper->part < team->parts) {
+            rpi_mode_set(&team->mode);
+            team->work(team->context, helper->part, team->parts);
+        }
         rpi_add(&team->busy, -1);
     }
 }
@@ -1380,6 +1402,7 @@ static void rpi_call(rpi_team *team, int parts, rpi_work work, const void *conte
     team->work = work;
     team->context = context;
     team->parts = parts;
+    rpi_mode_get(&team->mode);
     rpi_add(&team->busy, team->started);
     rpi_add(&team->round, 1);
     if (!rpi_get(&team->asleep)) return;
