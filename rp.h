@@ -7400,7 +7400,7 @@ RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, 
         return RPI_SELECT(RPI_GREATER(zero, y), zero, y) - t * y + RPI_LOG1P(e);
     case RP_HUBER: /* h is that of the least parabola above the loss that touches it at y */
         beyond = RPI_GREATER(size, RPI_ALL(delta));
-        *h = RPI_SELECT(beyond, RPI_ALL(delta) / size, *h);
+        *h = RPI_SELECT(beyond, RPI_ALL(delta) / RPI_SELECT(beyond, size, *h), *h); /* size may be 0: no trap */
         *d = *h * r;
         if (exact) *h = RPI_SELECT(beyond, zero, RPI_ALL(1));
         return RPI_SELECT(beyond, RPI_ALL(delta) * (size - half * RPI_ALL(delta)), half * r * r);
@@ -7495,10 +7495,14 @@ RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, rp_method method, rpi_v g, rp
         x = g / (RPI_ROOT(*first) + epsilon);
         break;
     case RP_PER_VARIABLE: { /* rp_cubic_length(-|g|, h, 1, sigma), for the sign that cancels nothing */
-        rpi_v sigma = RPI_ALL(u->sigma), size = RPI_ABS(g), root;
+        rpi_v sigma = RPI_ALL(u->sigma), size = RPI_ABS(g), root, divisor;
+        rpi_i below;
         h += RPI_ALL(u->weight_decay);
         root = RPI_ROOT(RPI_FMA(h, h, RPI_ALL(2) * size * sigma));
-        x = RPI_SELECT(RPI_GREATER(RPI_ALL(0), h), (root - h) / sigma, RPI_ALL(2) * size / (h + root));
+        below = RPI_GREATER(RPI_ALL(0), h);
+        divisor = RPI_SELECT(below, sigma, h + root);
+        divisor = RPI_SELECT(RPI_EQUAL(size, RPI_ALL(0)), RPI_ALL(1), divisor); /* 0 / 0 would trap */
+        x = RPI_SELECT(below, root - h, RPI_ALL(2) * size) / divisor;
         x = RPI_SELECT(RPI_GREATER(RPI_ALL(0), g), -x, RPI_SELECT(RPI_GREATER(g, RPI_ALL(0)), x, RPI_ALL(0)));
         break;
     }
