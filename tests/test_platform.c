@@ -85,7 +85,7 @@ static rp_shape input_of(int kind) {
 static void add_layers(problem *p, int units) {
     rp_net *net = p->net;
     rp_recurrent_desc recurrent = {units, p->activation, 1};
-    rp_conv2d_desc conv = {4, 3, 2, 1, 1, 1, 0, 2};
+    rp_conv2d_desc conv = {2, 3, 2, 1, 1, 1, 0, 2};
     switch (p->kind) {
     case DENSE:
         rp_dense(net, units);
@@ -94,7 +94,7 @@ static void add_layers(problem *p, int units) {
         rp_activation(net, RP_TANH);
         break;
     case CONVOLUTIONS:
-        rp_conv2d(net, 4, 3, 1, 1);
+        rp_conv2d(net, 2, 3, 1, 1);
         rp_activation(net, p->activation);
         rp_max_pool2d(net, 2, 1);
         rp_conv2d_with(net, &conv);
