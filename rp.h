@@ -1247,23 +1247,23 @@ static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512"
 #include <cpuid.h>
 static uint64_t rpi_saved_registers(void) { /* XCR0 */
     uint32_t low, high;
-    __asm__ volatile(".byte 0x0f, 0x01, 0xd0"
-                     : "=a"(low), "=d"(high)
-                     : "c"(0)); /* xgetbv, which old assemblers do not know */
+    /* xgetbv, which old assemblers do not know */
+    __asm__ volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(low), "=d"(high) : "c"(0));
     return (uint64_t)high << 32 | low;
 }
 static rp_isa_kind rpi_best_isa(void) {
-    enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, AVX2 = 1 << 5, AVX512F = 1 << 16 };
-    unsigned a, b, c, d, first;
+    const unsigned fma_osxsave_avx = 1u << 12 | 1u << 27 | 1u << 28; /* leaf 1, ecx */
+    const unsigned avx2 = 1u << 5, avx512f = 1u << 16;               /* leaf 7, ebx */
+    const uint64_t ymm = 0x06, zmm = 0xE6; /* SSE and AVX state; and masks and both halves of the ZMM registers */
+    unsigned a, b, c, d;
     uint64_t saved;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return RP_ISA_PORTABLE;
-    first = c;
-    if ((first & (FMA | OSXSAVE | AVX)) != (FMA | OSXSAVE | AVX) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
-        return RP_ISA_PORTABLE;
+    if ((c & fma_osxsave_avx) != fma_osxsave_avx) return RP_ISA_PORTABLE;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return RP_ISA_PORTABLE;
     saved = rpi_saved_registers();
-    if ((saved & 6) != 6 || !(b & AVX2)) return RP_ISA_PORTABLE; /* SSE and AVX state */
-    return (saved & 0xE6) == 0xE6 && (b & AVX512F) ? RP_ISA_AVX512
-                                                   : RP_ISA_AVX2; /* and masks and both halves of the ZMM registers */
+    if ((saved & ymm) != ymm || !(b & avx2)) return RP_ISA_PORTABLE;
+    if ((saved & zmm) != zmm || !(b & avx512f)) return RP_ISA_AVX2;
+    return RP_ISA_AVX512;
 }
 #elif defined(RPI_NEON)
 static rp_isa_kind rpi_best_isa(void) { return RP_ISA_NEON; }
@@ -1300,12 +1300,12 @@ static const rpi_kernels *rpi_kernels_of(rp_isa_kind isa) {
 }
 
 /* >>team
-   A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are chosen so
-   that no sum is split between two of them; the bits do not depend on their number. */
+   A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are chosen
+   so that no sum is split between two of them, and are done in the caller's floating-point mode: the bits do not depend on
+   their number. */
 #ifndef RPI_GRAIN /* tests make it smaller */
-#define RPI_GRAIN \
-    (1 \
-     << 20) /* multiply-adds that are worth a part of their own: some 20 us on one AVX-512 core; waking takes 2 to 5 */
+/* multiply-adds that are worth a part of their own: some 20 us on one AVX-512 core; waking takes 2 to 5 */
+#define RPI_GRAIN (1 << 20)
 #endif
 typedef void (*rpi_work)(const void *context, int part, int parts);
 
@@ -1315,44 +1315,108 @@ typedef void (*rpi_work)(const void *context, int part, int parts);
 typedef HANDLE rpi_thread;
 typedef CRITICAL_SECTION rpi_mutex;
 typedef CONDITION_VARIABLE rpi_condition;
+typedef DWORD rpi_process;
 #define RPI_THREAD_RESULT DWORD WINAPI
-#define rpi_mutex_init(m) InitializeCriticalSection(m)
-#define rpi_mutex_free(m) DeleteCriticalSection(m)
-#define rpi_lock(m) EnterCriticalSection(m)
-#define rpi_unlock(m) LeaveCriticalSection(m)
-#define rpi_condition_init(c) InitializeConditionVariable(c)
-#define rpi_condition_free(c) ((void)(c))
-#define rpi_wait(c, m) SleepConditionVariableCS(c, m, INFINITE)
-#define rpi_wake_all(c) WakeAllConditionVariable(c)
-#define rpi_yield() SwitchToThread()
-#define rpi_thread_new(t, f, x) ((*(t) = CreateThread(NULL, 0, f, x, 0, NULL)) != NULL)
-#define rpi_thread_join(t) (WaitForSingleObject(t, INFINITE), CloseHandle(t))
+static void rpi_mutex_init(rpi_mutex *mutex) { InitializeCriticalSection(mutex); }
+static void rpi_mutex_free(rpi_mutex *mutex) { DeleteCriticalSection(mutex); }
+static void rpi_lock(rpi_mutex *mutex) { EnterCriticalSection(mutex); }
+static void rpi_unlock(rpi_mutex *mutex) { LeaveCriticalSection(mutex); }
+static void rpi_condition_init(rpi_condition *condition) { InitializeConditionVariable(condition); }
+static void rpi_condition_free(rpi_condition *condition) { (void)condition; }
+static void rpi_wait(rpi_condition *condition, rpi_mutex *mutex) {
+    SleepConditionVariableCS(condition, mutex, INFINITE);
+}
+static void rpi_wake_all(rpi_condition *condition) { WakeAllConditionVariable(condition); }
+static void rpi_yield(void) { SwitchToThread(); }
+static rpi_process rpi_this_process(void) { return GetCurrentProcessId(); }
+static int rpi_thread_new(rpi_thread *thread, DWORD(WINAPI *function)(void *), void *argument) {
+    *thread = CreateThread(NULL, 0, function, argument, 0, NULL);
+    return *thread != NULL;
+}
+static void rpi_thread_join(rpi_thread thread) {
+    WaitForSingleObject(thread, INFINITE);
+    CloseHandle(thread);
+}
 #else
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 typedef pthread_t rpi_thread;
 typedef pthread_mutex_t rpi_mutex;
 typedef pthread_cond_t rpi_condition;
+typedef pid_t rpi_process;
 #define RPI_THREAD_RESULT void *
-#define rpi_mutex_init(m) pthread_mutex_init(m, NULL)
-#define rpi_mutex_free(m) pthread_mutex_destroy(m)
-#define rpi_lock(m) pthread_mutex_lock(m)
-#define rpi_unlock(m) pthread_mutex_unlock(m)
-#define rpi_condition_init(c) pthread_cond_init(c, NULL)
-#define rpi_condition_free(c) pthread_cond_destroy(c)
-#define rpi_wait(c, m) pthread_cond_wait(c, m)
-#define rpi_wake_all(c) pthread_cond_broadcast(c)
-#define rpi_yield() sched_yield()
-#define rpi_thread_new(t, f, x) (pthread_create(t, NULL, f, x) == 0)
-#define rpi_thread_join(t) pthread_join(t, NULL)
+static void rpi_mutex_init(rpi_mutex *mutex) { pthread_mutex_init(mutex, NULL); }
+static void rpi_mutex_free(rpi_mutex *mutex) { pthread_mutex_destroy(mutex); }
+static void rpi_lock(rpi_mutex *mutex) { pthread_mutex_lock(mutex); }
+static void rpi_unlock(rpi_mutex *mutex) { pthread_mutex_unlock(mutex); }
+static void rpi_condition_init(rpi_condition *condition) { pthread_cond_init(condition, NULL); }
+static void rpi_condition_free(rpi_condition *condition) { pthread_cond_destroy(condition); }
+static void rpi_wait(rpi_condition *condition, rpi_mutex *mutex) { pthread_cond_wait(condition, mutex); }
+static void rpi_wake_all(rpi_condition *condition) { pthread_cond_broadcast(condition); }
+static void rpi_yield(void) { sched_yield(); }
+static rpi_process rpi_this_process(void) { return getpid(); }
+static int rpi_thread_new(rpi_thread *thread, void *(*function)(void *), void *argument) {
+    return pthread_create(thread, NULL, function, argument) == 0;
+}
+static void rpi_thread_join(rpi_thread thread) { pthread_join(thread, NULL); }
 #endif
+
+/* Numbers that several threads read and change. */
 #if defined(__GNUC__)
-#define rpi_get(p) __atomic_load_n(p, __ATOMIC_SEQ_CST)
-#define rpi_add(p, x) __atomic_fetch_add(p, x, __ATOMIC_SEQ_CST)
+typedef unsigned rpi_counter;
+static void rpi_counter_init(rpi_counter *counter) { *counter = 0; }
+static void rpi_counter_free(rpi_counter *counter) { (void)counter; }
+static unsigned rpi_get(rpi_counter *counter) { return __atomic_load_n(counter, __ATOMIC_SEQ_CST); }
+static void rpi_add(rpi_counter *counter, int x) { __atomic_fetch_add(counter, (unsigned)x, __ATOMIC_SEQ_CST); }
+#elif defined(_WIN32)
+typedef volatile LONG rpi_counter;
+static void rpi_counter_init(rpi_counter *counter) { *counter = 0; }
+static void rpi_counter_free(rpi_counter *counter) { (void)counter; }
+static unsigned rpi_get(rpi_counter *counter) { return (unsigned)InterlockedExchangeAdd(counter, 0); }
+static void rpi_add(rpi_counter *counter, int x) { InterlockedExchangeAdd(counter, x); }
 #else
-#define rpi_get(p) InterlockedExchangeAdd((volatile LONG *)(p), 0)
-#define rpi_add(p, x) InterlockedExchangeAdd((volatile LONG *)(p), x)
+typedef struct rpi_counter {
+    rpi_mutex mutex;
+    unsigned value;
+} rpi_counter;
+static void rpi_counter_init(rpi_counter *counter) {
+    rpi_mutex_init(&counter->mutex);
+    counter->value = 0;
+}
+static void rpi_counter_free(rpi_counter *counter) { rpi_mutex_free(&counter->mutex); }
+static unsigned rpi_get(rpi_counter *counter) {
+    unsigned value;
+    rpi_lock(&counter->mutex);
+    value = counter->value;
+    rpi_unlock(&counter->mutex);
+    return value;
+}
+static void rpi_add(rpi_counter *counter, int x) {
+    rpi_lock(&counter->mutex);
+    counter->value += (unsigned)x;
+    rpi_unlock(&counter->mutex);
+}
 #endif
+
+/* How a thread computes: rounding, flushing to zero, which exceptions trap. */
+#if (defined(__x86_64__) && defined(__GNUC__)) || defined(_M_X64)
+#include <xmmintrin.h>
+typedef unsigned rpi_mode;
+static void rpi_mode_get(rpi_mode *mode) { *mode = _mm_getcsr(); }
+static void rpi_mode_set(const rpi_mode *mode) {
+    const unsigned raised = 0x3F; /* exceptions that occurred, a thread's own */
+    unsigned own = _mm_getcsr();
+    if ((own ^ *mode) & ~raised) /* seldom; setting takes longer than looking */
+        _mm_setcsr((*mode & ~raised) | (own & raised));
+}
+#else
+#include <fenv.h>
+typedef fenv_t rpi_mode;
+static void rpi_mode_get(rpi_mode *mode) { fegetenv(mode); }
+static void rpi_mode_set(const rpi_mode *mode) { fesetenv(mode); }
+#endif
+
 #define RPI_SPINS 4000 /* looks before a waiting helper sleeps: some 20 us, longer than most gaps within a step */
 
 typedef struct rpi_team rpi_team;
@@ -1365,17 +1429,19 @@ struct rpi_team {
     int size, started; /* threads with the caller; helpers that run */
     rpi_work work;     /* NULL: helpers are to end */
     const void *context;
+    rpi_mode mode; /* the caller's */
     int parts;
-    int round, busy, asleep; /* atomic: pieces of work given out; helpers at work; helpers asleep */
+    rpi_counter round, busy, asleep; /* pieces of work given out; helpers at work; helpers asleep */
     rpi_mutex mutex;
     rpi_condition condition;
     rpi_helper *helpers;
+    rpi_process process; /* that the helpers run in: a child of it has none */
 };
 
 static RPI_THREAD_RESULT rpi_help(void *argument) {
     rpi_helper *helper = (rpi_helper *)argument;
     rpi_team *team = helper->team;
-    for (int seen = 0;;) {
+    for (unsigned seen = 0;;) {
         for (int spin = 0; spin < RPI_SPINS && rpi_get(&team->round) == seen; spin++)
             if (spin % 64 == 63) rpi_yield();
         if (rpi_get(&team->round) == seen) {
@@ -1387,7 +1453,10 @@ static RPI_THREAD_RESULT rpi_help(void *argument) {
         }
         seen++;
         if (!team->work) return 0;
-        if (helper->part < team->parts) team->work(team->context, helper->part, team->parts);
+        if (helper->part < team->parts) {
+            rpi_mode_set(&team->mode);
+            team->work(team->context, helper->part, team->parts);
+        }
         rpi_add(&team->busy, -1);
     }
 }
@@ -1396,6 +1465,7 @@ static void rpi_call(rpi_team *team, int parts, rpi_work work, const void *conte
     team->work = work;
     team->context = context;
     team->parts = parts;
+    rpi_mode_get(&team->mode);
     rpi_add(&team->busy, team->started);
     rpi_add(&team->round, 1);
     if (!rpi_get(&team->asleep)) return;
@@ -1405,7 +1475,7 @@ static void rpi_call(rpi_team *team, int parts, rpi_work work, const void *conte
 }
 
 static void rpi_share(rpi_team *team, int parts, rpi_work work, const void *context) {
-    if (!team || parts < 2) {
+    if (!team || parts < 2 || team->process != rpi_this_process()) {
         work(context, 0, 1);
         return;
     }
@@ -1415,12 +1485,19 @@ static void rpi_share(rpi_team *team, int parts, rpi_work work, const void *cont
         if (spin % 64 == 0) rpi_yield();
 }
 
-static void rpi_team_free(const rpi_memory *memory, rpi_team *team) {
-    if (!team) return;
+static void rpi_team_end(rpi_team *team) {
     rpi_call(team, 0, NULL, NULL);
     for (int i = 0; i < team->started; i++) rpi_thread_join(team->helpers[i].thread);
+    rpi_counter_free(&team->round);
+    rpi_counter_free(&team->busy);
+    rpi_counter_free(&team->asleep);
     rpi_condition_free(&team->condition);
     rpi_mutex_free(&team->mutex);
+}
+
+static void rpi_team_free(const rpi_memory *memory, rpi_team *team) {
+    if (!team) return;
+    if (team->process == rpi_this_process()) rpi_team_end(team);
     memory->release(memory->user, team);
 }
 
@@ -1430,9 +1507,13 @@ static rpi_team *rpi_team_new(const rpi_memory *memory, int size) {
     if (!team) return NULL;
     memset(team, 0, bytes);
     team->size = size;
+    team->process = rpi_this_process();
     team->helpers = (rpi_helper *)(team + 1);
     rpi_mutex_init(&team->mutex);
     rpi_condition_init(&team->condition);
+    rpi_counter_init(&team->round);
+    rpi_counter_init(&team->busy);
+    rpi_counter_init(&team->asleep);
     for (; team->started < size - 1; team->started++) {
         rpi_helper *helper = &team->helpers[team->started];
         helper->team = team;
@@ -6719,7 +6800,8 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o) {
 static void rpi_move(rp_net *net, rp_real alpha) {
     const rpi_kernels *kernels = net->buffers.kernels;
     for (ptrdiff_t at = 0; at < net->parameter_count; at += RPI_LARGEST)
-        kernels->move(rpi_some(net->parameter_count - at), alpha, net->direction + at, net->parameters + at);
+        (kernels->move)(rpi_some(net->parameter_count - at), alpha, net->direction + at,
+                        net->parameters + at); /* move is a macro of <curses.h> */
 }
 
 /* The arrays that a step is made from have been filled, and are finite. */
@@ -7955,13 +8037,14 @@ RPI_INLINE rpi_v RPI_LOG1P(rpi_v x) {
 }
 /* Cephes: a polynomial near 0; elsewhere (1 - e) / (1 + e), e = exp(-2|x|) */
 RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
-    rpi_v size = RPI_ABS(x), e = RPI_EXP(RPI_ALL(-2) * size), z = x * x, p, far = (RPI_ALL(1) - e) / (RPI_ALL(1) + e);
+    rpi_v size = RPI_ABS(x), e = RPI_EXP(RPI_ALL(-2) * size), z = x * x, p,
+          beyond = (RPI_ALL(1) - e) / (RPI_ALL(1) + e);
     p = RPI_FMA(RPI_ALL(-5.70498872745e-3f), z, RPI_ALL(2.06390887954e-2f));
     p = RPI_FMA(p, z, RPI_ALL(-5.37397155531e-2f));
     p = RPI_FMA(p, z, RPI_ALL(1.33314422036e-1f));
     p = RPI_FMA(p, z, RPI_ALL(-3.33332819422e-1f));
-    far = RPI_REALS(RPI_BITS(far) | (RPI_BITS(x) & ~RPI_ALL_INT(RPI_MAGNITUDE)));
-    return RPI_SELECT(RPI_GREATER(RPI_ALL(0.625f), size), RPI_FMA(p * z, x, x), far);
+    beyond = RPI_REALS(RPI_BITS(beyond) | (RPI_BITS(x) & ~RPI_ALL_INT(RPI_MAGNITUDE)));
+    return RPI_SELECT(RPI_GREATER(RPI_ALL(0.625f), size), RPI_FMA(p * z, x, x), beyond);
 }
 #endif
 
@@ -8479,11 +8562,11 @@ RPI_INLINE void RPI_FN(odds)(rpi_v e, rpi_v *share, rpi_v *p, rpi_v *q) {
 }
 /* *e = exp(-|z|), *p = 1 / (1 + exp(-z)), *q = p (1 - p), *odd = 1 - 2 p, without overflow or cancellation */
 RPI_INLINE void RPI_FN(logistic)(rpi_v z, rpi_v *e, rpi_v *p, rpi_v *q, rpi_v *odd) {
-    rpi_v x = RPI_EXP(-RPI_ABS(z)), less = RPI_EXPM1(-RPI_ABS(z)), share, small;
+    rpi_v x = RPI_EXP(-RPI_ABS(z)), less = RPI_EXPM1(-RPI_ABS(z)), share, lesser;
     rpi_i below = RPI_GREATER(RPI_ALL(0), z);
-    RPI_FN(odds)(x, &share, &small, q);
+    RPI_FN(odds)(x, &share, &lesser, q);
     *e = x;
-    *p = RPI_SELECT(below, small, RPI_ALL(1) - share);
+    *p = RPI_SELECT(below, lesser, RPI_ALL(1) - share);
     *odd = RPI_SELECT(below, -less, less) / (RPI_ALL(1) + x);
 }
 RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
@@ -8596,7 +8679,7 @@ static void RPI_FN(activate_tangent)(const rpi_activate *a, rp_real *t, rp_real 
 /* Losses. A separable one, for one output: the loss out; *d, *h its derivatives. */
 RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, rpi_v y, rpi_v t, rpi_v *d, rpi_v *h) {
     rpi_v r = y - t, size = RPI_ABS(r), half = RPI_ALL((rp_real)0.5), zero = RPI_ALL(0), e, p, odd;
-    rpi_i far;
+    rpi_i beyond;
     *h = RPI_ALL(1);
     *d = r;
     switch (kind) {
@@ -8605,11 +8688,11 @@ RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, 
         *d = p - t;
         return RPI_SELECT(RPI_GREATER(zero, y), zero, y) - t * y + RPI_LOG1P(e);
     case RP_HUBER: /* h is that of the least parabola above the loss that touches it at y */
-        far = RPI_GREATER(size, RPI_ALL(delta));
-        *h = RPI_SELECT(far, RPI_ALL(delta) / size, *h);
+        beyond = RPI_GREATER(size, RPI_ALL(delta));
+        *h = RPI_SELECT(beyond, RPI_ALL(delta) / RPI_SELECT(beyond, size, *h), *h); /* size may be 0: no trap */
         *d = *h * r;
-        if (exact) *h = RPI_SELECT(far, zero, RPI_ALL(1));
-        return RPI_SELECT(far, RPI_ALL(delta) * (size - half * RPI_ALL(delta)), half * r * r);
+        if (exact) *h = RPI_SELECT(beyond, zero, RPI_ALL(1));
+        return RPI_SELECT(beyond, RPI_ALL(delta) * (size - half * RPI_ALL(delta)), half * r * r);
     case RP_POISSON:
         *h = RPI_EXP(y);
         *d = *h - t;
@@ -8701,10 +8784,14 @@ RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, rp_method method, rpi_v g, rp
         x = g / (RPI_ROOT(*first) + epsilon);
         break;
     case RP_PER_VARIABLE: { /* rp_cubic_length(-|g|, h, 1, sigma), for the sign that cancels nothing */
-        rpi_v sigma = RPI_ALL(u->sigma), size = RPI_ABS(g), root;
+        rpi_v sigma = RPI_ALL(u->sigma), size = RPI_ABS(g), root, divisor;
+        rpi_i below;
         h += RPI_ALL(u->weight_decay);
         root = RPI_ROOT(RPI_FMA(h, h, RPI_ALL(2) * size * sigma));
-        x = RPI_SELECT(RPI_GREATER(RPI_ALL(0), h), (root - h) / sigma, RPI_ALL(2) * size / (h + root));
+        below = RPI_GREATER(RPI_ALL(0), h);
+        divisor = RPI_SELECT(below, sigma, h + root);
+        divisor = RPI_SELECT(RPI_EQUAL(size, RPI_ALL(0)), RPI_ALL(1), divisor); /* 0 / 0 would trap */
+        x = RPI_SELECT(below, root - h, RPI_ALL(2) * size) / divisor;
         x = RPI_SELECT(RPI_GREATER(RPI_ALL(0), g), -x, RPI_SELECT(RPI_GREATER(g, RPI_ALL(0)), x, RPI_ALL(0)));
         break;
     }
