@@ -2,6 +2,7 @@
    Include after rp.h. */
 #ifndef PAIR_H
 #define PAIR_H
+#include "interface.h"
 
 RP_EXTERN double other_loss(void); /* exclusive_or_loss as name_b.c sees the library */
 
@@ -9,7 +10,7 @@ RP_EXTERN double other_loss(void); /* exclusive_or_loss as name_b.c sees the lib
 static double exclusive_or_loss(void) {
     const rp_real x[] = {0, 0, 0, 1, 1, 0, 1, 1};
     const int labels[] = {0, 1, 1, 0};
-    const rp_data data = {x, NULL, labels, NULL, 4, NULL, NULL};
+    const rp_data data = rp_labelled(x, labels, 4);
     const rp_optimizer optimizer = rp_sgd(1);
     rp_real loss = 0;
     rp_net *net = rp_net_new(rp_vector(2), NULL);

@@ -1,8 +1,8 @@
 /* rp_fit: what a run over a data set does, sample by sample and epoch by epoch, and that all optimizers learn by it. */
 #include "../rp.h"
-#include "test.h"
-
 #include "optimizers.h"
+#include "options.h"
+#include "test.h"
 
 enum { SAMPLES = 50, INPUTS = 3, CLASSES = 4, BATCH = 8, STEPS = (SAMPLES + BATCH - 1) / BATCH };
 
@@ -19,8 +19,8 @@ static void make_problem(problem *p, uint64_t seed) {
         p->weights[i] = (rp_real)test_uniform(&random, 0, 2);
         p->labels[i] = test_int(&random, 0, CLASSES - 1);
     }
-    memset(&p->data, 0, sizeof p->data);
-    p->data.inputs = p->inputs, p->data.weights = p->weights, p->data.labels = p->labels, p->data.count = SAMPLES;
+    p->data = rp_labelled(p->inputs, p->labels, SAMPLES);
+    p->data.weights = p->weights;
 }
 
 static rp_net *make_net(int inputs, int hidden, int outputs, rp_loss_kind loss, int batch) {
@@ -99,11 +99,6 @@ static int fill(void *user, int index, rp_data *batch) {
     }
     return 1;
 }
-static rp_data streamed(stream *s) {
-    rp_data data = {NULL, NULL, NULL, NULL, 0, NULL, NULL};
-    data.fill = fill, data.user = s;
-    return data;
-}
 
 /* In order, from memory or streamed, a fit is a loop of rp_train, the last batch partial. */
 static void test_keep_order(void) {
@@ -112,10 +107,10 @@ static void test_keep_order(void) {
     for (int i = 0; i < OPTIMIZERS; i++) {
         named_optimizer o = optimizer_of(i);
         rp_net *by_hand = classifier(), *memory = classifier(), *flow = classifier();
-        rp_fit_options options = {0};
+        rp_fit_options options = fit_of(0);
         rp_fit_report report;
         stream s = {&p, FAULT_NONE, 0, 0, 0};
-        rp_data data = streamed(&s);
+        rp_data data = rp_streamed(fill, &s);
         options.epochs = 3, options.keep_order = 1;
         hand_steps(by_hand, &o.with, &p, 3 * STEPS);
         CHECK(!rp_fit(memory, &o.with, &p.data, &options, &report), "%s: %s", o.name, rp_error(memory));
@@ -136,7 +131,7 @@ static void test_defaults(void) {
     problem p;
     rp_optimizer o = rp_adam((rp_real)0.01);
     rp_net *plain = classifier(), *zero = classifier();
-    rp_fit_options options = {0};
+    rp_fit_options options = fit_of(0);
     rp_fit_report report;
     make_problem(&p, 2);
     CHECK(!rp_fit(plain, &o, &p.data, NULL, NULL), "%s", rp_error(plain));
@@ -151,7 +146,7 @@ static void test_seeds(void) {
     problem p;
     rp_optimizer o = rp_sgd((rp_real)0.1);
     rp_net *a = classifier(), *b = classifier(), *other = classifier();
-    rp_fit_options options = {0};
+    rp_fit_options options = fit_of(0);
     make_problem(&p, 3);
     options.seed = 1;
     CHECK(!rp_fit(a, &o, &p.data, &options, NULL) && !rp_fit(b, &o, &p.data, &options, NULL), "%s", rp_error(a));
@@ -189,14 +184,19 @@ static int watch_step(void *user, const rp_progress *progress) {
 /* Every epoch visits each sample once, with its own target and weight, in another order. y = x, the target is x + 2. */
 static void test_shuffling(void) {
     rp_real x[WATCHED], t[WATCHED], weights[WATCHED];
-    rp_data data = {x, t, NULL, weights, WATCHED, NULL, NULL};
     rp_optimizer o = rp_sgd((rp_real)0.1);
     rp_net *net = line(1, 7);
     rp_freeze(net, 0, 1);
-    for (int i = 0; i < WATCHED; i++) x[i] = (rp_real)(8 * i), t[i] = x[i] + 2, weights[i] = (rp_real)ldexp(0.5, i);
+    for (int i = 0; i < WATCHED; i++) {
+        x[i] = (rp_real)(8 * i);
+        t[i] = x[i] + 2;
+        weights[i] = (rp_real)ldexp(0.5, i);
+    }
+    rp_data data = rp_targeted(x, t, WATCHED);
+    data.weights = weights;
     for (int batch = 1; batch <= 7; batch++) {
         watch w = {0, 0, {{0}}};
-        rp_fit_options options = {0};
+        rp_fit_options options = fit_of(0);
         w.batch = options.batch = batch, options.epochs = EPOCHS, options.progress = watch_step, options.user = &w;
         CHECK(!rp_fit(net, &o, &data, &options, NULL), "%s", rp_error(net));
         for (int a = 0; a < EPOCHS; a++)
@@ -214,12 +214,17 @@ static void test_shuffling(void) {
 static void test_shuffled_labels(void) {
     rp_real x[16 * 16] = {0};
     int labels[16];
-    rp_data data = {x, NULL, labels, NULL, 16, NULL, NULL};
     rp_optimizer o = rp_sgd(0);
     rp_net *net = make_net(16, 0, 16, RP_SOFTMAX_CROSS_ENTROPY, 5);
-    rp_fit_report report = {0};
+    rp_fit_report report;
+    memset(&report, 0, sizeof report);
     memset(rp_parameters(net), 0, rp_parameter_count(net) * sizeof(rp_real));
-    for (int i = 0; i < 16; i++) labels[i] = i, x[17 * i] = 1, rp_parameters(net)[17 * i] = 20;
+    for (int i = 0; i < 16; i++) {
+        labels[i] = i;
+        x[17 * i] = 1;
+        rp_parameters(net)[17 * i] = 20;
+    }
+    rp_data data = rp_labelled(x, labels, 16);
     CHECK(!rp_fit(net, &o, &data, NULL, &report) && report.loss < 1e-6, "loss %g, %s", report.loss, rp_error(net));
     rp_net_free(net);
 }
@@ -238,7 +243,7 @@ static void test_bad_streams(void) {
         for (int at = 0; at <= 3; at += 3) {
             rp_net *net = classifier(), *by_hand = classifier();
             stream s = {&p, cases[i].wrong, at, 0, 0};
-            rp_data data = streamed(&s);
+            rp_data data = rp_streamed(fill, &s);
             rp_fit_report report;
             rp_score score;
             rp_status status = rp_fit(net, &o, &data, NULL, &report);
@@ -255,7 +260,7 @@ static void test_bad_streams(void) {
 static int fill_nothing(void *user, int index, rp_data *batch) { return (void)user, (void)index, (void)batch, 0; }
 
 static void test_empty_stream(void) {
-    rp_data data = {NULL, NULL, NULL, NULL, 0, fill_nothing, NULL};
+    rp_data data = rp_streamed(fill_nothing, NULL);
     rp_optimizer o = rp_sgd(1);
     rp_score score;
     rp_net *net = classifier();
@@ -268,7 +273,7 @@ static void test_evaluate_streamed(void) {
     problem p;
     rp_net *net = classifier();
     stream s = {&p, FAULT_NONE, 0, 0, 0};
-    rp_data data = streamed(&s);
+    rp_data data = rp_streamed(fill, &s);
     rp_score memory, flow;
     make_problem(&p, 5);
     CHECK(!rp_evaluate(net, &p.data, &memory) && !rp_evaluate(net, &data, &flow), "%s", rp_error(net));
@@ -279,14 +284,13 @@ static void test_evaluate_streamed(void) {
 
 /* Training pulls y towards 1; validation wants 1/2, so it gets better, then worse. x = 1 throughout. */
 static const rp_real one[] = {1}, half[] = {(rp_real)0.5};
-static const rp_data towards_one = {one, one, NULL, NULL, 1, NULL, NULL};
-static const rp_data towards_half = {one, half, NULL, NULL, 1, NULL, NULL};
 
 static void test_validation(void) {
     rp_optimizer o = rp_sgd((rp_real)0.05);
+    const rp_data towards_one = rp_targeted(one, one, 1), towards_half = rp_targeted(one, half, 1);
     for (int keep_best = 0; keep_best < 2; keep_best++) {
         rp_net *net = line(0, 1), *by_hand = line(0, 1);
-        rp_fit_options options = {0};
+        rp_fit_options options = fit_of(0);
         rp_fit_report report;
         rp_score score;
         rp_real best = 1, at_best[2] = {0, 0}, at_end[2] = {0, 0};
@@ -318,8 +322,8 @@ static void test_bad_validation(void) {
     rp_optimizer o = rp_sgd((rp_real)0.1);
     rp_net *net = classifier();
     stream s = {&p, FAULT_STOP, 2, 0, 0};
-    rp_data data = streamed(&s);
-    rp_fit_options options = {0};
+    rp_data data = rp_streamed(fill, &s);
+    rp_fit_options options = fit_of(0);
     make_problem(&p, 6);
     options.validation = &data;
     CHECK(rp_fit(net, &o, &p.data, &options, NULL) == RP_ERR_STOPPED && strstr(rp_error(net), "validation"),
@@ -343,10 +347,10 @@ static void test_progress(int stream_them) {
     problem p;
     record r = {{{0}}, 0, 0};
     stream s = {&p, FAULT_NONE, 0, 0, 0};
-    rp_data data = streamed(&s);
+    rp_data data = rp_streamed(fill, &s);
     rp_optimizer o = rp_sgd((rp_real)0.1);
     rp_net *net = classifier();
-    rp_fit_options options = {0};
+    rp_fit_options options = fit_of(0);
     rp_fit_report report;
     make_problem(&p, 7);
     options.epochs = 2, options.progress = record_progress, options.user = &r, options.validation = &p.data;
@@ -375,7 +379,7 @@ static void test_progress_stops(void) {
     for (int stop_at = 1; stop_at <= STEPS + 3; stop_at++) {
         record r = {{{0}}, 0, 0};
         rp_net *net = classifier(), *by_hand = classifier();
-        rp_fit_options options = {0};
+        rp_fit_options options = fit_of(0);
         rp_fit_report report;
         int steps = stop_at > STEPS ? stop_at - 1 : stop_at; /* one call is the epoch's */
         r.stop_at = stop_at;
@@ -400,7 +404,7 @@ static void test_schedule(void) {
     problem p;
     rp_optimizer o = rp_sgd((rp_real)0.1), now = o;
     rp_net *net = classifier(), *by_hand = classifier();
-    rp_fit_options options = {0};
+    rp_fit_options options = fit_of(0);
     int64_t next = 0, bad = 3;
     make_problem(&p, 9);
     options.epochs = 2, options.keep_order = 1, options.schedule = schedule, options.user = &next;
@@ -420,7 +424,7 @@ static void test_schedule(void) {
 /* Far from its target Huber's gradient is -1: the bias moves by the very rate. */
 static void test_decay(void) {
     const rp_real zero[] = {0}, far_away[] = {1000};
-    rp_data data = {zero, far_away, NULL, NULL, 1, NULL, NULL};
+    rp_data data = rp_targeted(zero, far_away, 1);
     rp_optimizer o = rp_sgd((rp_real)0.5);
     rp_net *net = make_net(1, 0, 1, RP_HUBER, 1);
     o.decay = (rp_real)0.9, o.decay_steps = 4;
@@ -438,8 +442,9 @@ static void check_learned(const char *what, const rp_data *data, int hidden, int
     for (int i = 0; i < OPTIMIZERS; i++) {
         named_optimizer o = optimizer_of(i);
         rp_net *net = make_net(2, hidden, 2, RP_SOFTMAX_CROSS_ENTROPY, batch);
-        rp_fit_options options = {0};
-        rp_score score = {0, 0, 0};
+        rp_fit_options options = fit_of(0);
+        rp_score score;
+        memset(&score, 0, sizeof score);
         options.epochs = epochs, options.seed = 1;
         CHECK(!rp_fit(net, &o.with, data, &options, NULL) && !rp_evaluate(net, data, &score), "%s", rp_error(net));
         CHECK((double)score.accuracy >= accuracy,
@@ -451,7 +456,7 @@ static void check_learned(const char *what, const rp_data *data, int hidden, int
 static void test_exclusive_or(void) {
     const rp_real x[] = {0, 0, 0, 1, 1, 0, 1, 1};
     const int labels[] = {0, 1, 1, 0};
-    const rp_data data = {x, NULL, labels, NULL, 4, NULL, NULL};
+    const rp_data data = rp_labelled(x, labels, 4);
     check_learned("exclusive or", &data, 8, 4, 200, 1);
 }
 
@@ -459,12 +464,12 @@ static void test_spiral(void) { /* two arms of most of a turn each */
     enum { POINTS = 100 };
     rp_real x[2 * POINTS];
     int labels[POINTS];
-    rp_data data = {x, NULL, labels, NULL, POINTS, NULL, NULL};
     for (int i = 0; i < POINTS; i++) {
         double radius = 0.2 + 1.8 * (i / 2) / (POINTS / 2), angle = 2.5 * radius + 3.141592653589793 * (i % 2);
         x[2 * i] = (rp_real)(radius * cos(angle)), x[2 * i + 1] = (rp_real)(radius * sin(angle));
         labels[i] = i % 2;
     }
+    rp_data data = rp_labelled(x, labels, POINTS);
     check_learned("spiral", &data, 16, 20, 80, 0.98);
 }
 

@@ -3,42 +3,10 @@
 #define RP_IMPLEMENTATION
 #include "../rp.h"
 #include "calls.h"
-
+#include "heap.h"
 #include "optimizers.h"
 #include <float.h>
 #include <limits.h>
-
-/* A heap that counts, and that may run out of memory: at allocation `fail_at`, from 0, `forever`: and after. */
-typedef struct heap {
-    const struct heap *self;
-    long calls, live, fail_at;
-    int forever;
-} heap;
-
-static heap new_heap(void) {
-    heap h = {NULL, 0, 0, -1, 0};
-    return h;
-}
-static void *heap_allocate(void *user, size_t size) {
-    heap *h = (heap *)user;
-    long call = h->calls++;
-    int fails = h->fail_at >= 0 && (call == h->fail_at || (h->forever && call > h->fail_at));
-    void *pointer = fails || size > (size_t)1 << 28 ? NULL : malloc(size);
-    CHECK(h->self == h, "not the caller's user pointer");
-    h->live += pointer != NULL;
-    return pointer;
-}
-static void heap_release(void *user, void *pointer) {
-    heap *h = (heap *)user;
-    CHECK(h->self == h && pointer, "not the caller's user pointer, or a NULL pointer");
-    h->live--;
-    free(pointer);
-}
-static rp_config config_of(heap *h) {
-    rp_config config = {heap_allocate, heap_release, NULL, RP_ISA_AUTO, 0, 0};
-    config.user = h, h->self = h;
-    return config;
-}
 
 enum { INPUTS = 3, HIDDEN = 5, OUTPUTS = 2, BATCH = 4 };
 
@@ -65,13 +33,7 @@ static void make_samples(samples *s, uint64_t seed) {
     for (int i = 0; i < BATCH * INPUTS; i++) s->inputs[i] = (rp_real)test_normal(&random);
     for (int i = 0; i < BATCH * OUTPUTS; i++) s->targets[i] = (rp_real)test_uniform(&random, 0, 1);
     for (int i = 0; i < BATCH; i++) s->weights[i] = 1, s->labels[i] = i % OUTPUTS;
-    memset(&s->data, 0, sizeof s->data);
-    s->data.inputs = s->inputs, s->data.targets = s->targets, s->data.count = BATCH;
-}
-static rp_data labelled(const samples *s) {
-    rp_data data = s->data;
-    data.targets = NULL, data.labels = s->labels;
-    return data;
+    s->data = rp_targeted(s->inputs, s->targets, BATCH);
 }
 
 static size_t parameter_bytes(const rp_net *net) { return rp_parameter_count(net) * sizeof(rp_real); }
@@ -89,7 +51,7 @@ static int finite_parameters(rp_net *net) {
 /* A mistake in the description sticks, and the build reports the first. */
 #define DESCRIPTION_FAILS(input, status, words, ...) do { \
     heap h = new_heap(); \
-    rp_config config = config_of(&h); \
+    rp_config config = heap_config(&h); \
     rp_net *net = rp_net_new(input, &config); \
     __VA_ARGS__; \
     rp_dense(net, -77); \
@@ -126,21 +88,24 @@ static void test_descriptions(void) {
     }
 }
 
+/* A net of 9 parameters and one of 70 layers as wide as can be. Where addresses have 32 bits, more than they reach. */
 static void test_builds(void) {
+    const int wide = sizeof(size_t) > 4;
     heap h = new_heap();
-    rp_config config = config_of(&h);
+    rp_config config = heap_config(&h);
     rp_net *net = rp_net_new(rp_vector(2), &config);
     FAILS(rp_net_build(net, 4, 1), RP_ERR_SHAPE, "rp_net_build layer");
     rp_dense(net, 3);
     FAILS(rp_net_build(net, 0, 1), RP_ERR_VALUE, "rp_net_build batch 0");
     FAILS(rp_net_build(net, -1, 1), RP_ERR_VALUE, "rp_net_build batch -1");
     FAILS(rp_net_build(net, INT_MAX, 1), RP_ERR_VALUE, "rp_net_build batch 2147483647");
-    FAILS(rp_net_build(net, 1 << 26, 1), RP_ERR_MEMORY, "rp_net_build memory 67108864");
+    FAILS(rp_net_build(net, (1 << 22) / (int)sizeof(rp_real), 1), RP_ERR_MEMORY, "rp_net_build memory");
+    FAILS(rp_net_build(net, 1 << 26, 1), wide ? RP_ERR_MEMORY : RP_ERR_OVERFLOW, "rp_net_build memory 67108864");
     WORKS(rp_net_build(net, 4, 1));
     rp_net_free(net);
     net = rp_net_new(rp_vector(1 << 28), &config);
     for (int i = 0; i < 70; i++) rp_dense(net, 1 << 28);
-    FAILS(rp_net_build(net, 4, 1), RP_ERR_OVERFLOW, "rp_net_build");
+    FAILS(rp_net_build(net, 4, 1), RP_ERR_OVERFLOW, wide ? "rp_net_build" : "rp_dense"); /* the first that cannot be */
     rp_net_free(net);
     CHECK(h.live == 0, "%ld allocations live", h.live);
 }
@@ -150,7 +115,7 @@ static void test_configs(void) {
     for (int i = 0; i < 5; i++) {
         const char *const words[] = {"config.release", "config.allocate", "config.threads -2",
                                      "config.isa 99", "config.isa -1"};
-        rp_config config = config_of(&h);
+        rp_config config = heap_config(&h);
         if (i == 0) config.release = NULL;
         if (i == 1) config.allocate = NULL;
         if (i == 2) config.threads = -2;
@@ -160,7 +125,7 @@ static void test_configs(void) {
         rp_net_free(net);
     }
 #ifndef RP_THREADS
-    rp_config config = config_of(&h);
+    rp_config config = heap_config(&h);
     config.threads = 2;
     rp_net *net = describe(&config, RP_TANH, RP_SQUARED_ERROR);
     FAILS(rp_net_build(net, BATCH, 1), RP_ERR_UNSUPPORTED, "config.threads 2 RP_THREADS");
@@ -176,7 +141,7 @@ static void test_isas(void) {
     int refused = 0;
     make_samples(&s, 1);
     for (int isa = RP_ISA_PORTABLE; isa <= RP_ISA_NEON; isa++) {
-        rp_config config = {NULL, NULL, NULL, (rp_isa_kind)isa, 0, 0};
+        rp_config config = config_of((rp_isa_kind)isa, 0);
         rp_net *net = describe(&config, RP_GELU, RP_SQUARED_ERROR);
         rp_status status = rp_net_build(net, BATCH, 1);
         if (status) {
@@ -283,7 +248,7 @@ static void test_after_build(void) {
 enum { TRAIN, BACKWARD, EVALUATE, FIT, CONSUMERS };
 static const char *const consumers[] = {"rp_train", "rp_backward", "rp_evaluate", "rp_fit"};
 static rp_status consume(int consumer, rp_net *net, const rp_data *data) {
-    const rp_rule rule = rp_rule_default();
+    const rp_rule rule = rule_of(RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE);
     rp_optimizer o = rp_partitioning();
     rp_score score;
     switch (consumer) {
@@ -344,7 +309,7 @@ static void test_labels(void) {
     make_samples(&s, 1);
     for (int loss = 0; loss <= RP_POISSON; loss++) {
         rp_net *net = make_net(RP_TANH, (rp_loss_kind)loss, 1);
-        rp_data data = labelled(&s);
+        rp_data data = rp_labelled(s.inputs, s.labels, BATCH);
         if (loss == RP_SOFTMAX_CROSS_ENTROPY) {
             WORKS(rp_backward(net, &data, NULL, NULL));
             s.labels[1] = OUTPUTS;
@@ -357,7 +322,7 @@ static void test_labels(void) {
         rp_net_free(net);
     }
     rp_net *net = rp_net_new(rp_vector(INPUTS), NULL);
-    rp_data data = labelled(&s);
+    rp_data data = rp_labelled(s.inputs, s.labels, BATCH);
     rp_dense(net, 1), rp_loss(net, RP_BINARY_CROSS_ENTROPY);
     WORKS(rp_net_build(net, BATCH, 1));
     s.labels[1] = 1;
@@ -446,8 +411,7 @@ static void test_fit_options(void) {
     rp_optimizer o = rp_sgd(1);
     rp_data bad;
     rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 1);
-    rp_fit_options zero, options;
-    memset(&zero, 0, sizeof zero);
+    rp_fit_options zero = fit_of(0), options;
     make_samples(&s, 1);
     bad = s.data, bad.count = -4;
     options = zero, options.epochs = -1;
@@ -506,7 +470,7 @@ static void test_foreign_workspace(void) { /* of a larger net, so that a mistake
 static void test_pieces(void) {
     samples s;
     rp_optimizer sgd = rp_sgd((rp_real)0.1), partitioning = rp_partitioning();
-    const rp_rule rule = rp_rule_default();
+    const rp_rule rule = rule_of(RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE);
     rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 1);
     make_samples(&s, 1);
     FAILS(rp_update(net, &sgd), RP_ERR_ORDER, "rp_update gradient rp_backward");
@@ -560,11 +524,11 @@ static void test_own_loss(void) {
 static void test_inference_only(void) {
     samples s;
     rp_optimizer o = rp_sgd(1);
-    rp_config config = {NULL, NULL, NULL, RP_ISA_AUTO, 0, 1};
+    rp_config config = inference_config();
     rp_net *full = make_net(RP_SILU, RP_SOFTMAX_CROSS_ENTROPY, 3);
     rp_net *net = describe(&config, RP_SILU, RP_SOFTMAX_CROSS_ENTROPY);
     rp_real expected[BATCH * OUTPUTS], out[BATCH * OUTPUTS];
-    rp_score score = {0, 0, 0}, full_score = {0, 0, 0};
+    rp_score score, full_score;
     make_samples(&s, 1);
     WORKS(rp_net_build(net, BATCH, 3));
     FAILS(rp_prepare(net, &o), RP_ERR_UNSUPPORTED, "rp_prepare config.inference_only");
@@ -684,7 +648,7 @@ static void test_failed_switch(void) {
 
 /* Arrays that the caller filled with what is not finite. */
 static void test_bad_arrays(void) {
-    const rp_rule rule = rp_rule_default();
+    const rp_rule rule = rule_of(RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE);
     samples s;
     make_samples(&s, 3);
     for (int i = 0; i < OPTIMIZERS; i++) {
@@ -708,7 +672,7 @@ static void test_bad_arrays(void) {
 
 /* rp_train leaves what rp_backward and rp_direction left. */
 static void test_arrays_stay(void) {
-    const rp_rule rule = rp_rule_default();
+    const rp_rule rule = rule_of(RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE);
     samples s;
     make_samples(&s, 3);
     for (int i = 0; i < OPTIMIZERS; i++) {
@@ -799,7 +763,7 @@ static void test_saturated(void) {
 static void test_small_batches(void) {
     for (int i = 0; i < BATCH * 3; i++) {
         int count = 1 + i / 3;
-        const rp_rule rule = {(rp_rule_kind)(i % 2), RP_BOUND_TIGHT, RP_SCALE_FAN_IN};
+        const rp_rule rule = rule_of(i % 2 ? RP_JACOBIAN : RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_FAN_IN);
         rp_net *used = make_net(RP_TANH, RP_SOFTMAX_CROSS_ENTROPY, 11);
         rp_net *net = describe(NULL, RP_TANH, RP_SOFTMAX_CROSS_ENTROPY), *fresh = net;
         rp_real used_loss = 0, fresh_loss = 1;
@@ -882,7 +846,7 @@ static void test_state_recovers(void) {
 
 /* A net on a heap that may fail: what cannot be built is built again, once. NULL: not even then. */
 static rp_net *build_on(heap *h) {
-    rp_config config = config_of(h);
+    rp_config config = heap_config(h);
     for (int attempt = 0; attempt < 2; attempt++) {
         rp_net *net = describe(&config, RP_ELU, RP_SQUARED_ERROR);
         rp_status status = net ? rp_net_build(net, BATCH, 18) : RP_ERR_MEMORY;
@@ -902,10 +866,10 @@ static rp_status persist(rp_net *net, const rp_optimizer *o, const samples *s, i
     rp_status status = RP_OK;
     for (int attempt = 0; attempt < 2; attempt++) {
         rp_real before[64];
-        rp_fit_options options;
-        memset(&options, 0, sizeof options);
+        rp_fit_options options = fit_of(3);
         memcpy(before, rp_parameters(net), parameter_bytes(net));
-        options.epochs = 3, options.validation = &s->data, options.keep_best = 1;
+        options.validation = &s->data;
+        options.keep_best = 1;
         status = keep_best ? rp_fit(net, o, &s->data, &options, NULL) : rp_train(net, o, &s->data, NULL);
         if (!status) return status;
         CHECK(status == RP_ERR_MEMORY && has_words(rp_error(net), "memory"), "%d: '%s'", status, rp_error(net));
@@ -957,18 +921,18 @@ static void test_failing_allocations(void) {
 static void test_no_allocation(void) {
     samples s;
     heap h = new_heap();
-    rp_config config = config_of(&h);
+    rp_config config = heap_config(&h);
     rp_net *net = describe(&config, RP_GELU, RP_SQUARED_ERROR);
     make_samples(&s, 20);
     WORKS(rp_net_build(net, BATCH, 21));
     rp_workspace *workspace = rp_workspace_new(net, 2);
     for (int i = 0; i < OPTIMIZERS; i++) {
         rp_optimizer o = optimizer_of(i).with;
-        rp_fit_options options;
+        rp_fit_options options = fit_of(2);
         rp_score score;
         char text[100];
-        memset(&options, 0, sizeof options);
-        options.validation = &s.data, options.epochs = 2, options.batch = 3;
+        options.validation = &s.data;
+        options.batch = 3;
         WORKS(rp_prepare(net, &o));
         size_t memory = rp_memory(net);
         long calls = h.calls, live = h.live;

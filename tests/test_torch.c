@@ -1,5 +1,6 @@
 /* The library against PyTorch: parameters and losses after some steps, for each optimizer, activation and loss. */
 #include "../rp.h"
+#include "interface.h"
 #include "test.h"
 #include "torch_numbers.h"
 
@@ -58,7 +59,9 @@ typedef struct samples {
 } samples;
 
 static void make_samples(const struct torch_case *c, uint32_t *state, samples *s) {
-    s->inputs = c->widths[0], s->outputs = c->widths[3] ? c->widths[3] : c->widths[2], s->labelled = c->labels;
+    s->inputs = c->widths[0];
+s->outputs = c->widths[3] ? c->widths[3] : c->widths[2];
+s->labelled = c->labels;
     double low = c->loss == RP_SQUARED_ERROR || c->loss == RP_HUBER ? -1 : 0;
     uint32_t classes = s->outputs > 1 ? (uint32_t)s->outputs : 2;
     torch_reals(state, -1, 1, s->x, (size_t)(SAMPLES * s->inputs));
@@ -68,10 +71,9 @@ static void make_samples(const struct torch_case *c, uint32_t *state, samples *s
 
 static rp_data batch_of(const samples *s, int step) {
     int start = step % TORCH_BATCHES * TORCH_BATCH;
-    rp_data batch = {s->x + start * s->inputs, NULL, NULL, NULL, TORCH_BATCH, NULL, NULL};
-    if (s->labelled) batch.labels = s->labels + start;
-    else batch.targets = s->targets + start * s->outputs;
-    return batch;
+    const rp_real *x = s->x + start * s->inputs;
+    if (s->labelled) return rp_labelled(x, s->labels + start, TORCH_BATCH);
+    return rp_targeted(x, s->targets + start * s->outputs, TORCH_BATCH);
 }
 
 static void check_close(const char *what, int number, int index, int whole, rp_real got, double expected) {
