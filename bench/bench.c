@@ -32,10 +32,10 @@ typedef struct machine {
     target static float multiply_add_##isa(long rounds) { \
         vector sum[SUMS], a = all(0.5f), b = all(1.0f); \
         float first; \
-        UNROLLED (int i = 0; i < SUMS; i++) sum[i] = all((float)i); \
+        UNROLLED(int i = 0; i < SUMS; i++) sum[i] = all((float)i); \
         for (long round = 0; round < rounds; round++) \
-            UNROLLED (int i = 0; i < SUMS; i++) sum[i] = multiply_add(sum[i], a, b); \
-        UNROLLED (int i = 1; i < SUMS; i++) sum[0] += sum[i]; \
+            UNROLLED(int i = 0; i < SUMS; i++) sum[i] = multiply_add(sum[i], a, b); \
+        UNROLLED(int i = 1; i < SUMS; i++) sum[0] += sum[i]; \
         memcpy(&first, sum, sizeof first); \
         return first; \
     } \
@@ -43,10 +43,10 @@ typedef struct machine {
         const size_t lanes = sizeof(vector) / sizeof *x; \
         vector sum[SUMS], part; \
         float first; \
-        UNROLLED (int i = 0; i < SUMS; i++) sum[i] = all(0.0f); \
+        UNROLLED(int i = 0; i < SUMS; i++) sum[i] = all(0.0f); \
         for (; count >= SUMS * lanes; count -= SUMS * lanes) \
-            UNROLLED (int i = 0; i < SUMS; i++, x += lanes) memcpy(&part, x, sizeof part), sum[i] += part; \
-        UNROLLED (int i = 1; i < SUMS; i++) sum[0] += sum[i]; \
+            UNROLLED(int i = 0; i < SUMS; i++, x += lanes) memcpy(&part, x, sizeof part), sum[i] += part; \
+        UNROLLED(int i = 1; i < SUMS; i++) sum[0] += sum[i]; \
         memcpy(&first, sum, sizeof first); \
         return first; \
     }
@@ -125,10 +125,10 @@ static double read_caches(const machine *m, double seconds) {
 enum { MOST_CASES = 400 };
 typedef struct bench_case {
     char name[112];
-    double flops;       /* of one call; 0: not printed */
+    double flops; /* of one call; 0: not printed */
     int threads;
-    double l2;          /* seconds that reading the weights from L2 would take; 0: not printed */
-    int reference;      /* another case; -1: none */
+    double l2;     /* seconds that reading the weights from L2 would take; 0: not printed */
+    int reference; /* another case; -1: none */
     const char *ratio_name;
     rp_net *net;
     rp_optimizer optimizer;
@@ -181,9 +181,9 @@ static void check_gradient(const task *t, const rp_data *data) {
     for (size_t i = 0; i < rp_parameter_count(net); i++) square += (double)g[i] * (double)g[i];
     step = 0.01 / sqrt(square);
     for (size_t i = 0; i < rp_parameter_count(net); i++) w[i] += (rp_real)step * g[i];
-    task_good(rp_evaluate(net, data, &after), net);
+    task_good(rp_evaluate(net, data, &after, NULL), net);
     for (size_t i = 0; i < rp_parameter_count(net); i++) w[i] -= (rp_real)(2 * step) * g[i];
-    task_good(rp_evaluate(net, data, &before), net);
+    task_good(rp_evaluate(net, data, &before, NULL), net);
     check(fabs((double)(after.loss - before.loss) / (2 * step * square) - 1), 0.02, t->name);
     rp_net_free(net);
 }
@@ -230,7 +230,7 @@ static void add_steps(const task *t, const rp_data *data, machine *m, int thread
 
 static void add_products(const task *t, const rp_data *data, machine *m) {
     rp_net *net = task_net(t, m->kind, 1);
-    rp_optimizer optimizer = rp_partitioning_rate((rp_real)1e-9);
+    rp_optimizer optimizer = rp_algorithm_1((rp_real)1e-9);
     task_good(rp_train(net, &optimizer, data, NULL), net);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];

@@ -118,7 +118,20 @@ static void check_sweeps(subject *s) {
     check(error, 1e-3, s->name, "norms of samples' gradients");
 }
 
-enum { GRADIENT, DIRECTIONAL, HESSIAN, GAUSS_NEWTON, NORMS, NOISE, VARIANCE, SGD_STEP, SGD_CUBIC, RP_STEP, RP_CUBIC, SWEEPS };
+enum {
+    GRADIENT,
+    DIRECTIONAL,
+    HESSIAN,
+    GAUSS_NEWTON,
+    NORMS,
+    NOISE,
+    VARIANCE,
+    SGD_STEP,
+    SGD_CUBIC,
+    RP_STEP,
+    RP_CUBIC,
+    SWEEPS
+};
 static const struct {
     const char *name;
     void (*run)(void *context);
@@ -141,8 +154,14 @@ static const struct {
 static rp_optimizer short_steps(int sweep) {
     const rp_real rate = (rp_real)1e-9;
     rp_optimizer optimizer = rp_sgd(rate);
-    if (sweep >= RP_STEP) optimizer = rp_partitioning(), optimizer.rate = rate;
-    if (sweep == SGD_CUBIC || sweep == RP_CUBIC) optimizer.rate = 1, optimizer.cubic = (rp_real)1e30;
+    if (sweep >= RP_STEP) {
+        optimizer = rp_partitioning();
+        optimizer.rate = rate;
+    }
+    if (sweep == SGD_CUBIC || sweep == RP_CUBIC) {
+        optimizer.rate = 1;
+        optimizer.cubic_sigma = (rp_real)1e30;
+    }
     return optimizer;
 }
 
@@ -205,8 +224,8 @@ static void check_diagonal(subject *s, void (*diagonal)(void *context), void (*p
 static void measure_diagonals(const task *t, double seconds) {
     enum { KINDS = 4 };
     static const char *const names[KINDS] = {"gradient", "hessian_vector", "hessian_diagonal", "gauss_newton_diagonal"};
-    static void (*const runs[KINDS])(void *context) = {
-        run_gradient, run_hessian, run_hessian_diagonal, run_gauss_newton_diagonal};
+    static void (*const runs[KINDS])(void *context) = {run_gradient, run_hessian, run_hessian_diagonal,
+                                                       run_gauss_newton_diagonal};
     static measurement m[KINDS];
     rp_data data = task_data(t);
     subject s = subject_of(t->name, task_net(t, RP_ISA_AUTO, 1), &data);
@@ -216,8 +235,8 @@ static void measure_diagonals(const task *t, double seconds) {
     measure(m, KINDS, seconds, 2e-3);
     for (int i = 2; i < KINDS; i++) {
         double products = measure_ratio(&m[1], &m[0]) * (double)s.count; /* one for each parameter */
-        printf("diagonal net=%s kind=%s parameters=%d batch=%d us=%.1f vs_gradient=%.1f", t->name, names[i], (int)s.count,
-               t->batch, 1e6 * measure_median(&m[i]), measure_ratio(&m[i], &m[0]));
+        printf("diagonal net=%s kind=%s parameters=%d batch=%d us=%.1f vs_gradient=%.1f", t->name, names[i],
+               (int)s.count, t->batch, 1e6 * measure_median(&m[i]), measure_ratio(&m[i], &m[0]));
         printf(" ns_per_parameter=%.1f vs_products=%.2g\n", 1e9 * measure_median(&m[i]) / (double)s.count,
                measure_ratio(&m[i], &m[0]) / products);
     }
@@ -325,8 +344,8 @@ static void measure_depths(int gauss_newton, int rounds) {
         printf(" ms_per_layer=%.3f\n", 1e3 * y[i] / depths[i]);
         solve_free(&solves[i]);
     }
-    printf("line matrix=%s depths=%d..%d deviation_percent=%.1f\n", matrices[gauss_newton], depths[0], depths[DEPTHS - 1],
-           100 * bend(x, y, DEPTHS));
+    printf("line matrix=%s depths=%d..%d deviation_percent=%.1f\n", matrices[gauss_newton], depths[0],
+           depths[DEPTHS - 1], 100 * bend(x, y, DEPTHS));
     fflush(stdout);
 }
 
@@ -338,11 +357,8 @@ static void measure_parameters(int rounds) {
         rp_solve_method method;
         int gauss_newton;
     } kinds[KINDS] = {
-        {"direct", RP_SOLVE_DIRECT, 0},
-        {"iterative", RP_SOLVE_ITERATIVE, 0},
-        {"dense", RP_SOLVE_DENSE, 0},
-        {"direct", RP_SOLVE_DIRECT, 1},
-        {"iterative", RP_SOLVE_ITERATIVE, 1},
+        {"direct", RP_SOLVE_DIRECT, 0}, {"iterative", RP_SOLVE_ITERATIVE, 0}, {"dense", RP_SOLVE_DENSE, 0},
+        {"direct", RP_SOLVE_DIRECT, 1}, {"iterative", RP_SOLVE_ITERATIVE, 1},
     };
     static const int inputs[SIZES] = {24, 100, 1000, 10000};
     static measurement m;
@@ -370,13 +386,14 @@ static void measure_parameters(int rounds) {
 static int usage(const char *wrong) {
     FILE *to = wrong ? stderr : stdout;
     if (wrong) fprintf(to, "curvature: %s is not an option, or has no good value\n", wrong);
-    fprintf(to, "usage: curvature [option]...\n"
-                "  --task NAME     only ae, clf, deep, wide, conv or rnn, and neither diagonals nor solves\n"
-                "  --seconds N     how long the sweeps and diagonals of a net take turns (8)\n"
-                "  --quick         as few turns as possible\n"
-                "us and seconds are medians; vs_gradient is against rp_backward without a rule, which takes turns with\n"
-                "it, vs_products against a product for each parameter. deviation_percent is from a straight line through\n"
-                "the times of all depths. The environment's RP_ISA chooses the instruction set.\n");
+    fprintf(to,
+            "usage: curvature [option]...\n"
+            "  --task NAME     only ae, clf, deep, wide, conv or rnn, and neither diagonals nor solves\n"
+            "  --seconds N     how long the sweeps and diagonals of a net take turns (8)\n"
+            "  --quick         as few turns as possible\n"
+            "us and seconds are medians; vs_gradient is against rp_backward without a rule, which takes turns with\n"
+            "it, vs_products against a product for each parameter. deviation_percent is from a straight line through\n"
+            "the times of all depths. The environment's RP_ISA chooses the instruction set.\n");
     return wrong ? 2 : 0;
 }
 

@@ -1,11 +1,11 @@
 /* The figures of Deep Residual Partitioning on MNIST: the autoencoder and the classifier, trained by residual
-   partitioning, Adam and SGD, and with steps of a computed length. Prints a line for each run, then the medians over the
-   seeds and the bars they must reach.
+   partitioning, Adam and SGD, and with steps of a computed length. Prints a line for each run, then the medians
+   over the seeds and the bars they must reach.
 
        cc -O2 bench/papers.c -lm -o papers && RP_DATA=folder ./papers
 
-   The folder holds mnist/ (and fashion/) with the four unpacked IDX files. Fails if a bar is missed; without data it
-   says so and succeeds. */
+   The folder holds mnist/ (and fashion/) with the four unpacked IDX files. Fails if a bar is missed; without data
+   it says so and succeeds. */
 #define RP_IMPLEMENTATION
 #include "../rp.h"
 #include <math.h>
@@ -36,7 +36,7 @@ typedef struct images {
 } images;
 
 static rp_optimizer averaged(double rate, rp_bound_kind bound) {
-    rp_optimizer optimizer = rp_partitioning_rate((rp_real)rate);
+    rp_optimizer optimizer = rp_algorithm_1((rp_real)rate);
     optimizer.curvature_average = (rp_real)0.99;
     optimizer.momentum = (rp_real)0.9;
     optimizer.rule.bound = bound;
@@ -46,7 +46,7 @@ static rp_optimizer averaged(double rate, rp_bound_kind bound) {
 
 /* The method with steps whose length is computed; the rate no longer matters then. */
 static rp_optimizer cubic(rp_optimizer optimizer, double sigma, int adaptive) {
-    optimizer.cubic = (rp_real)sigma;
+    optimizer.cubic_sigma = (rp_real)sigma;
     optimizer.cubic_adaptive = adaptive;
     return optimizer;
 }
@@ -59,7 +59,7 @@ static void add_method(task *t, const char *name, rp_optimizer optimizer, double
 
 static void describe_tasks(task tasks[2]) {
     task autoencoder = {"autoencoder", 0.01, 0, 0, {{0}}}, classifier = {"classifier", 1e-4, 1, 0, {{0}}};
-    add_method(&autoencoder, "Algorithm 1, rate 30", rp_partitioning_rate(30), 0, 86);
+    add_method(&autoencoder, "Algorithm 1, rate 30", rp_algorithm_1(30), 0, 86);
     add_method(&autoencoder, "averaged, fan-in, rate 100", averaged(100, RP_BOUND_TIGHT), 0, 75.5);
     add_method(&autoencoder, "averaged, fan-in, cubic 1", cubic(averaged(1, RP_BOUND_TIGHT), 1, 0), 0, 0);
     add_method(&autoencoder, "rp_partitioning()", rp_partitioning(), 0, 0);
@@ -68,7 +68,7 @@ static void describe_tasks(task tasks[2]) {
     add_method(&autoencoder, "Adam, rate 6e-3", rp_adam((rp_real)6e-3), 74.6, 78.6);
     add_method(&autoencoder, "SGD, rate 3e-3", rp_sgd((rp_real)3e-3), 0, 0);
     add_method(&autoencoder, "SGD, cubic 100", cubic(rp_sgd(1), 100, 0), 0, 0);
-    add_method(&classifier, "Algorithm 1, rate 100", rp_partitioning_rate(100), 0, 0);
+    add_method(&classifier, "Algorithm 1, rate 100", rp_algorithm_1(100), 0, 0);
     add_method(&classifier, "averaged, Jensen, rate 100", averaged(100, RP_BOUND_JENSEN), 0, 0);
     add_method(&classifier, "averaged, tight, rate 100", averaged(100, RP_BOUND_TIGHT), 0, 0);
     add_method(&classifier, "rp_partitioning()", rp_partitioning(), 0, 0);
@@ -95,13 +95,6 @@ static rp_net *make_net(int classifier, uint64_t seed) {
     return NULL;
 }
 
-static rp_data data_of(const rp_idx *values, const rp_idx *labels, int classifier) {
-    rp_data data = {values->values, NULL, NULL, NULL, values->count, NULL, NULL};
-    if (classifier) data.labels = labels->labels;
-    else data.targets = values->values;
-    return data;
-}
-
 static const char *accuracy_text(double accuracy, char text[16]) {
     if (accuracy < 0) return "-";
     snprintf(text, 16, "%.4f", accuracy);
@@ -111,18 +104,20 @@ static const char *accuracy_text(double accuracy, char text[16]) {
 /* Trains one net and prints its line. */
 static rp_status run(const task *t, const method *m, const images *set, uint64_t seed, rp_score *score) {
     rp_net *net = make_net(t->classifier, seed);
-    rp_data train = data_of(&set->train, &set->train_labels, t->classifier);
-    rp_data test = data_of(&set->test, &set->test_labels, t->classifier);
-    rp_fit_options options = {0};
+    rp_data train = rp_idx_data(&set->train, t->classifier ? &set->train_labels : NULL);
+    rp_data test = rp_idx_data(&set->test, t->classifier ? &set->test_labels : NULL);
+    rp_fit_options options;
     rp_fit_report report;
     char accuracy[16];
-    options.epochs = EPOCHS, options.seed = seed;
+    memset(&options, 0, sizeof options);
+    options.epochs = EPOCHS;
+    options.seed = seed;
     if (!net) return RP_ERR_MEMORY;
     printf("%-11s  %-26s  seed %d  ", t->name, m->name, (int)seed);
     clock_t start = clock();
     rp_status status = rp_fit(net, &m->optimizer, &train, &options, &report);
     double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
-    if (!status) status = rp_evaluate(net, &test, score);
+    if (!status) status = rp_evaluate(net, &test, score, NULL);
     if (status) printf("%s\n", rp_error(net));
     else
         printf("train %8.4f  validation %8.4f  accuracy %6s  %5.2f ms a step\n", (double)report.loss,
@@ -151,7 +146,10 @@ static int add_row(const task *t, const method *m, double loss, double accuracy,
     if (barred && m->low > 0) snprintf(bar, sizeof bar, "%g to %g", m->low, m->high);
     else if (barred) snprintf(bar, sizeof bar, "<= %g", m->high);
     snprintf(table + used, size - used, "| %-11s | %-26s | %8.4f | %8s | %-12s | %-7s |\n", t->name, m->name, loss,
-             accuracy_text(accuracy, text), bar, missed ? "MISSED" : barred ? "reached" : "-");
+             accuracy_text(accuracy, text), bar,
+             missed   ? "MISSED"
+             : barred ? "reached"
+                      : "-");
     return missed;
 }
 
@@ -161,9 +159,10 @@ static int run_task(const task *t, const images *set, int seeds, int bars, char 
     for (int i = 0; i < t->method_count; i++) {
         double losses[SEEDS], accuracies[SEEDS];
         for (int s = 0; s < seeds; s++) {
-            rp_score score = {HUGE_VALF, -1, 0};
-            if (run(t, &t->methods[i], set, (uint64_t)s + 1, &score)) score.loss = HUGE_VALF;
-            losses[s] = (double)score.loss, accuracies[s] = (double)score.accuracy;
+            rp_score score;
+            int failed = run(t, &t->methods[i], set, (uint64_t)s + 1, &score) != RP_OK;
+            losses[s] = failed ? HUGE_VAL : (double)score.loss;
+            accuracies[s] = failed ? -1 : (double)score.accuracy;
         }
         missed += add_row(t, &t->methods[i], median(losses, seeds), median(accuracies, seeds), bars, table, size);
     }
@@ -196,10 +195,11 @@ static int load_images(const char *set, images *out) {
 
 static int usage(const char *wrong) {
     if (wrong) fprintf(stderr, "papers: unknown option %s\n", wrong);
-    fprintf(wrong ? stderr : stdout, "usage: papers [--quick] [--fashion] [--autoencoder | --classifier]\n"
-                                     "  --quick                      one seed instead of %d\n"
-                                     "  --fashion                    on Fashion-MNIST, without bars\n"
-                                     "  --autoencoder, --classifier  only this task\n",
+    fprintf(wrong ? stderr : stdout,
+            "usage: papers [--quick] [--fashion] [--autoencoder | --classifier]\n"
+            "  --quick                      one seed instead of %d\n"
+            "  --fashion                    on Fashion-MNIST, without bars\n"
+            "  --autoencoder, --classifier  only this task\n",
             SEEDS);
     return wrong ? 2 : 0;
 }

@@ -4,25 +4,31 @@
 #define TASKS_H
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Layers of another kind before the dense ones. */
 typedef struct task_front {
-    rp_shape input;
+    rp_shape (*input)(void);
     void (*append)(rp_net *net);
     int outputs;
     double first, others; /* multiply-adds of a sample with the weights that meet the input, and with the others */
     rp_real scale;        /* of the first parameters: the paths through 28 steps must stay in the range of a float */
 } task_front;
 
+static rp_shape task_image(void) { return rp_image(1, 28, 28); }
+static rp_shape task_rows(void) { return rp_sequence(28, 28); }
 static void task_convolutions(rp_net *net) {
-    rp_conv2d(net, 8, 5, 1, 0), rp_activation(net, RP_RELU), rp_max_pool2d(net, 2, 2);
-    rp_conv2d(net, 16, 5, 1, 0), rp_activation(net, RP_RELU), rp_max_pool2d(net, 2, 2);
+    for (int filters = 8; filters <= 16; filters *= 2) {
+        rp_conv2d(net, filters, 5, 1, 0);
+        rp_activation(net, RP_RELU);
+        rp_max_pool2d(net, 2, 2);
+    }
 }
 static void task_recurrence(rp_net *net) { rp_recurrent(net, 128, RP_TANH); } /* 28 steps, but 27 from state to state */
 
 static const task_front task_fronts[] = {
-    {{RP_SHAPE_IMAGE, 1, 1, 28, 28}, task_convolutions, 16 * 4 * 4, 8.0 * 25 * 24 * 24, 16.0 * 8 * 25 * 8 * 8, 1},
-    {{RP_SHAPE_SEQUENCE, 28, 28, 1, 1}, task_recurrence, 128, 28.0 * 28 * 128, 27.0 * 128 * 128, (rp_real)0.25},
+    {task_image, task_convolutions, 16 * 4 * 4, 8.0 * 25 * 24 * 24, 16.0 * 8 * 25 * 8 * 8, 1},
+    {task_rows, task_recurrence, 128, 28.0 * 28 * 128, 27.0 * 128 * 128, (rp_real)0.25},
 };
 
 enum { TASK_LAYERS = 14 };
@@ -45,7 +51,7 @@ static const task tasks[TASKS] = {
 };
 
 static rp_optimizer task_sampled(rp_real rate) {
-    rp_optimizer optimizer = rp_partitioning_rate(rate);
+    rp_optimizer optimizer = rp_algorithm_1(rate);
     optimizer.rule.kind = RP_SAMPLED;
     return optimizer;
 }
@@ -60,7 +66,7 @@ static const struct {
 } methods[METHODS] = {
     {"sgd", rp_sgd, (rp_real)0.1, 2, 3},
     {"adam", rp_adam, (rp_real)1e-3, 2, 3},
-    {"rp", rp_partitioning_rate, 1, 3, 6},
+    {"rp", rp_algorithm_1, 1, 3, 6},
     {"rp_sampled", task_sampled, 1, 3, 5},
 };
 
@@ -88,9 +94,12 @@ static void task_good(rp_status status, const rp_net *net) {
 }
 
 static rp_net *task_net(const task *t, rp_isa_kind isa, int threads) {
-    rp_config config = {NULL, NULL, NULL, RP_ISA_AUTO, 0, 0};
-    config.isa = isa, config.threads = threads;
-    rp_net *net = (rp_net *)task_must(rp_net_new(t->front ? t->front->input : rp_vector(t->widths[0]), &config));
+    rp_config config;
+    memset(&config, 0, sizeof config);
+    config.isa = isa;
+    config.threads = threads;
+    rp_shape input = t->front ? t->front->input() : rp_vector(t->widths[0]);
+    rp_net *net = (rp_net *)task_must(rp_net_new(input, &config));
     if (t->front) t->front->append(net);
     for (const int *w = t->widths + 1; *w; w++) {
         rp_dense(net, *w);
@@ -115,7 +124,6 @@ static inline rp_data task_data(const task *t) {
         inputs[i] = (rp_real)(random >> 8) / (1 << 23) - 1;
     }
     for (int i = 0; i < t->batch; i++) labels[i] = i % classes;
-    rp_data data = {inputs, t->classes ? NULL : inputs, t->classes ? labels : NULL, NULL, t->batch, NULL, NULL};
-    return data;
+    return t->classes ? rp_labelled(inputs, labels, t->batch) : rp_targeted(inputs, inputs, t->batch);
 }
 #endif

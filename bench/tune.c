@@ -25,7 +25,7 @@ typedef struct task {
     double weight_decay;
     rp_real *inputs, *targets; /* training samples, then VALIDATION more */
     int *labels;
-    double adam;               /* Adam's loss */
+    double adam; /* Adam's loss */
 } task;
 
 typedef struct setting {
@@ -36,20 +36,27 @@ typedef struct setting {
 /* The grid: an option of the command line replaces a list. */
 typedef struct list {
     const char *option, *help;
+    int choices; /* values are numbers of so many things; 0: any */
     int count;
     double values[MOST_VALUES];
 } list;
 enum { RATE, AVERAGE, MOMENTUM, SCALE, BOUND, RULE, DAMPING, CUBIC, ADAPTIVE, LISTS };
+
+/* What the numbers of some lists stand for. */
+enum { SCALES = 2, BOUNDS = 2, RULES = 3 };
+static const rp_scale_kind scales[SCALES] = {RP_SCALE_ONE, RP_SCALE_FAN_IN};
+static const rp_bound_kind bounds[BOUNDS] = {RP_BOUND_TIGHT, RP_BOUND_JENSEN};
+static const rp_rule_kind rules[RULES] = {RP_PATHS, RP_JACOBIAN, RP_SAMPLED};
 static list grid[LISTS] = {
-    {"--rate", "rate", 5, {5, 10, 25, 50, 100}},
-    {"--average", "curvature_average", 1, {0.99}},
-    {"--momentum", "momentum", 2, {0, 0.9}},
-    {"--scale", "rule.scale: 0 one, 1 fan-in", 2, {0, 1}},
-    {"--bound", "rule.bound: 0 tight, 1 Jensen", 1, {0}},
-    {"--rule", "rule.kind: 0 paths, 1 Jacobian, 2 sampled", 2, {0, 2}},
-    {"--damping", "damping", 2, {1e-8, 1e-2}},
-    {"--cubic", "cubic: sigma of a computed length, 0 none", 1, {0}},
-    {"--adaptive", "cubic_adaptive: 0 no, 1 yes", 1, {0}},
+    {"--rate", "rate", 0, 5, {5, 10, 25, 50, 100}},
+    {"--average", "curvature_average", 0, 1, {0.99}},
+    {"--momentum", "momentum", 0, 2, {0, 0.9}},
+    {"--scale", "rule.scale: 0 one, 1 fan-in", SCALES, 2, {0, 1}},
+    {"--bound", "rule.bound: 0 tight, 1 Jensen", BOUNDS, 1, {0}},
+    {"--rule", "rule.kind: 0 paths, 1 Jacobian, 2 sampled", RULES, 2, {0, 2}},
+    {"--damping", "damping", 0, 2, {1e-8, 1e-2}},
+    {"--cubic", "cubic_sigma of a computed length, 0 none", 0, 1, {0}},
+    {"--adaptive", "cubic_adaptive: 0 no, 1 yes", 2, 1, {0}},
 };
 
 static void *must(void *pointer) {
@@ -89,8 +96,7 @@ static task *add_task(task *tasks, int *count, const char *name, const task *kin
     return t;
 }
 
-static const task autoencoder = {
-    "", {784, 64, 2, 64, 784, 0}, RP_TANH, 1, RP_SQUARED_ERROR, 0, NULL, NULL, NULL, 0};
+static const task autoencoder = {"", {784, 64, 2, 64, 784, 0}, RP_TANH, 1, RP_SQUARED_ERROR, 0, NULL, NULL, NULL, 0};
 static const task classifier = {
     "", {784, 400, 100, 36, 10, 0}, RP_SOFTPLUS, 0, RP_SOFTMAX_CROSS_ENTROPY, 0, NULL, NULL, NULL, 0};
 static const task spirals = {"", {2, 32, 32, 2, 0, 0}, RP_TANH, 0, RP_SOFTMAX_CROSS_ENTROPY, 0, NULL, NULL, NULL, 0};
@@ -153,10 +159,9 @@ static rp_net *make_net(const task *t, uint64_t seed) {
 static rp_data data_of(const task *t, int first, int count) {
     size_t outputs = 0, start = (size_t)first;
     for (int i = 0; i < 6 && t->widths[i]; i++) outputs = (size_t)t->widths[i];
-    rp_data data = {t->inputs + start * (size_t)t->widths[0], NULL, NULL, NULL, count, NULL, NULL};
-    if (t->labels) data.labels = t->labels + start;
-    else data.targets = t->targets + start * outputs;
-    return data;
+    const rp_real *inputs = t->inputs + start * (size_t)t->widths[0];
+    if (t->labels) return rp_labelled(inputs, t->labels + start, count);
+    return rp_targeted(inputs, t->targets + start * outputs, count);
 }
 
 typedef struct options {
@@ -168,13 +173,16 @@ typedef struct options {
 static double train(const task *t, rp_optimizer optimizer, const options *o) {
     rp_net *net = make_net(t, (uint64_t)o->seed);
     rp_data training = data_of(t, 0, o->steps * BATCH), validation = data_of(t, o->steps * BATCH, VALIDATION);
-    rp_fit_options fit = {0};
+    rp_fit_options fit;
     rp_score score;
-    fit.epochs = o->epochs, fit.seed = (uint64_t)o->seed;
+    memset(&fit, 0, sizeof fit);
+    fit.epochs = o->epochs;
+    fit.seed = (uint64_t)o->seed;
     optimizer.weight_decay = (rp_real)t->weight_decay;
-    int failed = rp_fit(net, &optimizer, &training, &fit, NULL) || rp_evaluate(net, &validation, &score);
+    rp_status status = rp_fit(net, &optimizer, &training, &fit, NULL);
+    if (!status) status = rp_evaluate(net, &validation, &score, NULL);
     rp_net_free(net);
-    return failed ? HUGE_VAL : (double)score.loss;
+    return status ? HUGE_VAL : (double)score.loss;
 }
 
 static void run_adam(task *t, const options *o) {
@@ -193,25 +201,33 @@ static void run_adam(task *t, const options *o) {
 static int pick(int index, rp_optimizer *optimizer) {
     double value[LISTS];
     for (int i = 0; i < LISTS; i++) value[i] = grid[i].values[index % grid[i].count], index /= grid[i].count;
-    *optimizer = rp_partitioning_rate((rp_real)value[RATE]);
+    *optimizer = rp_algorithm_1((rp_real)value[RATE]);
     optimizer->curvature_average = (rp_real)value[AVERAGE];
     optimizer->momentum = (rp_real)value[MOMENTUM];
     optimizer->damping = (rp_real)value[DAMPING];
-    optimizer->rule.scale = (rp_scale_kind)value[SCALE];
-    optimizer->rule.bound = (rp_bound_kind)value[BOUND];
-    optimizer->rule.kind = (rp_rule_kind)value[RULE];
-    optimizer->cubic = (rp_real)value[CUBIC];
+    optimizer->rule.scale = scales[(int)value[SCALE]];
+    optimizer->rule.bound = bounds[(int)value[BOUND]];
+    optimizer->rule.kind = rules[(int)value[RULE]];
+    optimizer->cubic_sigma = (rp_real)value[CUBIC];
     optimizer->cubic_adaptive = value[CUBIC] > 0 && value[ADAPTIVE] > 0;
     return index == 0;
 }
 
+static const char *rule_name(rp_rule_kind kind) {
+    switch (kind) {
+    case RP_PATHS: return "paths";
+    case RP_JACOBIAN: return "Jacobian";
+    default: return "sampled";
+    }
+}
+
 static void print_row(const setting *s, int tasks) {
-    static const char *const rules[] = {"paths", "Jacobian", "sampled"};
     const rp_optimizer *o = &s->optimizer;
     printf("| %5g | %7g | %8g ", (double)o->rate, (double)o->curvature_average, (double)o->momentum);
-    printf("| %-6s | %-6s ", o->rule.scale ? "fan-in" : "one", o->rule.bound ? "Jensen" : "tight");
-    printf("| %-8s | %7g ", rules[o->rule.kind], (double)o->damping);
-    printf("| %5g | %-8s |", (double)o->cubic, o->cubic_adaptive ? "yes" : "no");
+    printf("| %-6s ", o->rule.scale == RP_SCALE_ONE ? "one" : "fan-in");
+    printf("| %-6s ", o->rule.bound == RP_BOUND_JENSEN ? "Jensen" : "tight");
+    printf("| %-8s | %7g ", rule_name(o->rule.kind), (double)o->damping);
+    printf("| %5g | %-8s |", (double)o->cubic_sigma, o->cubic_adaptive ? "yes" : "no");
     for (int i = 0; i < tasks; i++) {
         if (s->ratio[i] < WORST) printf(" %14.3f |", s->ratio[i]);
         else printf(" %14s |", "fails");
@@ -266,11 +282,16 @@ static int usage(const char *wrong) {
     return wrong ? 2 : 0;
 }
 
+static int chosen(const list *l, double value) {
+    if (!l->choices) return 1;
+    return value >= 0 && value < l->choices && value == (int)value;
+}
+
 static int read_list(list *l, const char *text) {
     for (l->count = 0; l->count < MOST_VALUES;) {
         char *end;
         l->values[l->count++] = strtod(text, &end);
-        if (end == text) return 0;
+        if (end == text || !chosen(l, l->values[l->count - 1])) return 0;
         if (!*end) return 1;
         if (*end != ',') return 0;
         text = end + 1;

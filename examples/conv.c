@@ -12,7 +12,8 @@
 enum { DRAWN = 20000, BATCH = 100, EPOCHS = 3, SEED = 1 };
 static const double wanted = 0.97; /* share of the unseen digits that must be read right */
 
-/* Shapes flow by themselves: after the second pooling the images are 4 x 4, and the dense layer reads all 16 as a vector. */
+/* Shapes flow by themselves: after the second pooling the images are 4 x 4, and the dense layer reads all 16 as a
+   vector. */
 static rp_net *describe(void) {
     rp_net *net = rp_net_new(rp_image(1, DIGITS_SIDE, DIGITS_SIDE), NULL);
     rp_conv2d(net, 8, 5, 1, 0); /* 8 filters of 5 x 5, stride 1, no padding */
@@ -29,13 +30,14 @@ static rp_net *describe(void) {
 static int show_progress(void *user, const rp_progress *p) {
     (void)user;
     if (!p->epoch_done) return 0;
-    printf("epoch %d of %d: loss %.4f; unseen digits: loss %.4f, %.2f%% right\n", p->epoch + 1, p->epochs, (double)p->loss,
-           (double)p->validation.loss, 100 * (double)p->validation.accuracy);
+    printf("epoch %d of %d: loss %.4f; unseen digits: loss %.4f, %.2f%% right\n", p->epoch + 1, p->epochs,
+           (double)p->loss, (double)p->validation.loss, 100 * (double)p->validation.accuracy);
     fflush(stdout);
     return 0;
 }
 
-/* Adam learns fastest here; rp_partitioning(), which needs no rate, comes to 99% as well, in steps that take twice as long. */
+/* Adam learns fastest here; rp_partitioning(), which needs no rate, comes to 99% as well, in steps that take twice
+   as long. */
 static rp_status train(rp_net *net, const digits_data *data, rp_fit_report *report) {
     rp_optimizer optimizer = rp_adam((rp_real)3e-3);
     rp_fit_options options;

@@ -1,10 +1,11 @@
-/* curvature.c - looks at a loss surface while a network learns: how steeply the loss curves along its steepest direction, how
-   much the samples' gradients disagree, how long a step may be; then lets curvature do the learning.
+/* curvature.c - looks at a loss surface while a network learns: how steeply the loss curves along its steepest
+   direction, how much the samples' gradients disagree, how long a step may be; then lets curvature do the
+   learning.
 
        cc -O2 -o curvature examples/curvature.c -lm && ./curvature
 
-   Gradient descent with a rate r drives the largest eigenvalue of the Hessian up to 2 / r, where its steps begin to overshoot.
-   Newton's method has no rate, and no such wall. */
+   Gradient descent with a rate r drives the largest eigenvalue of the Hessian up to 2 / r, where its steps begin
+   to overshoot. Newton's method has no rate, and no such wall. */
 #define RP_IMPLEMENTATION
 #include "../rp.h"
 #include "random.h"
@@ -38,7 +39,8 @@ static double length(const rp_real *x, size_t count) {
     return sqrt(sum);
 }
 
-/* The Hessian's eigenvalue of largest size, by power iteration: v becomes its eigenvector, and serves as a start next time. */
+/* The Hessian's eigenvalue of largest size, by power iteration: v becomes its eigenvector, and serves as a start
+   next time. */
 static double sharpness(rp_net *net, const rp_data *data, rp_real *v) {
     size_t count = rp_parameter_count(net);
     rp_real second;

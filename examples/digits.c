@@ -101,23 +101,22 @@ typedef struct options {
     rp_real rate; /* 0: that of the table above */
 } options;
 
-static const char help[] =
-    "Trains the networks of the paper on images of digits and compares optimizers.\n"
-    "\n"
-    "  --task T        ae (autoencoder), clf (classifier) or both; default both\n"
-    "  --optimizer O   rp (residual partitioning by the default, sampled rule),\n"
-    "                  paths (by the paper's rule), adam, sgd, adagrad, adadelta,\n"
-    "                  several with commas between, or all; default\n"
-    "                  paths,rp,adam,sgd\n"
-    "  --rate R        learning rate of them all; default: what suits each best\n"
-    "  --epochs N      default 10, or 4 with --data\n"
-    "  --seed N        of parameters, order and drawn digits; default 1\n"
-    "  --digits N      how many to draw for training (and a fifth of it more for\n"
-    "                  validation); default 20000\n"
-    "  --data FOLDER   real images instead: MNIST or a relative, unpacked, in files\n"
-    "                  named train-images-idx3-ubyte, train-labels-idx1-ubyte,\n"
-    "                  t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte\n"
-    "  --help          this text\n";
+static const char help[] = "Trains the networks of the paper on images of digits and compares optimizers.\n"
+                           "\n"
+                           "  --task T        ae (autoencoder), clf (classifier) or both; default both\n"
+                           "  --optimizer O   rp (residual partitioning by the default, sampled rule),\n"
+                           "                  paths (by the paper's rule), adam, sgd, adagrad, adadelta,\n"
+                           "                  several with commas between, or all; default\n"
+                           "                  paths,rp,adam,sgd\n"
+                           "  --rate R        learning rate of them all; default: what suits each best\n"
+                           "  --epochs N      default 10, or 4 with --data\n"
+                           "  --seed N        of parameters, order and drawn digits; default 1\n"
+                           "  --digits N      how many to draw for training (and a fifth of it more for\n"
+                           "                  validation); default 20000\n"
+                           "  --data FOLDER   real images instead: MNIST or a relative, unpacked, in files\n"
+                           "                  named train-images-idx3-ubyte, train-labels-idx1-ubyte,\n"
+                           "                  t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte\n"
+                           "  --help          this text\n";
 
 static void wrong_value(const char *name, const char *value, const char *right) {
     fprintf(stderr, "digits: %s must be %s, not '%s'\n", name, right, value);
@@ -163,7 +162,8 @@ static void choose_methods(options *o, const char *name, const char *value) {
             o->methods[m] = 1;
             found = 1;
         }
-        if (!found) wrong_value(name, value, "rp, paths, adam, sgd, adagrad, adadelta, several with commas between, or all");
+        if (!found)
+            wrong_value(name, value, "rp, paths, adam, sgd, adagrad, adadelta, several with commas between, or all");
         if (!word[length]) return;
     }
 }
@@ -283,7 +283,8 @@ typedef struct result {
     rp_fit_report report;
 } result;
 
-static rp_status fit(rp_net *net, const rp_optimizer *optimizer, const options *o, const digits_data *data, result *out) {
+static rp_status fit(rp_net *net, const rp_optimizer *optimizer, const options *o, const digits_data *data,
+                     result *out) {
     rp_data train = task_data(out->task, data->train), validation = task_data(out->task, data->validation);
     double now = seconds();
     run r = {out->name, train.count, now, now, 0, 0, 0};

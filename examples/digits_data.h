@@ -1,5 +1,5 @@
-/* digits_data.h - digits to train and validate on: drawn by digits.h, or read from the four files of MNIST or a relative.
-   Include it after rp.h with its implementation, and after digits.h. */
+/* digits_data.h - digits to train and validate on: drawn by digits.h, or read from the four files of MNIST or a
+   relative. Include it after rp.h with its implementation, and after digits.h. */
 #ifndef DIGITS_DATA_H
 #define DIGITS_DATA_H
 #include <stdio.h>
@@ -23,8 +23,7 @@ static int digits_generate(digits_data *data, uint64_t seed, int train) {
     }
     digits_draw(seed, count, data->images, data->labels);
     data->train = rp_labelled(data->images, data->labels, train);
-    data->validation =
-        rp_labelled(data->images + (ptrdiff_t)train * DIGITS_SIZE, data->labels + train, validation);
+    data->validation = rp_labelled(data->images + (ptrdiff_t)train * DIGITS_SIZE, data->labels + train, validation);
     return 1;
 }
 
@@ -57,8 +56,8 @@ static int digits_read(const char *folder, const char *part, rp_idx *images, rp_
 static int digits_load(digits_data *data, const char *folder, uint64_t seed, int train) {
     memset(data, 0, sizeof *data);
     if (!folder) return digits_generate(data, seed, train);
-    return digits_read(folder, "train", &data->files[0], &data->files[1], &data->train)
-        && digits_read(folder, "t10k", &data->files[2], &data->files[3], &data->validation);
+    return digits_read(folder, "train", &data->files[0], &data->files[1], &data->train) &&
+           digits_read(folder, "t10k", &data->files[2], &data->files[3], &data->validation);
 }
 
 /* Also after a failure. */

@@ -1,5 +1,5 @@
-/* pieces.c - four workers train one network together. Each has its own copy of the net and its own part of the samples, as
-   on four machines; between the pieces of a step they exchange means, and nothing else.
+/* pieces.c - four workers train one network together. Each has its own copy of the net and its own part of the
+   samples, as on four machines; between the pieces of a step they exchange means, and nothing else.
 
        cc -O2 -o pieces examples/pieces.c -lm && ./pieces
 
@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORKERS = 4, SAMPLES = 400, STEPS = 200, SHOWN = 20 }; /* SHOWN: steps between two lines */
+/* SHOWN: steps between two lines. */
+enum { WORKERS = 4, SAMPLES = 400, STEPS = 200, SHOWN = 20 };
 static const int shares[WORKERS] = {40, 80, 120, 160}; /* of the samples; they need not be equal */
 static const double wanted = 0.98;                     /* share of new points that must be told apart in the end */
 
@@ -56,7 +57,8 @@ static void average(rp_net *const nets[WORKERS], rp_real *(*array)(rp_net *net))
 
 /* One step: the gradient and curvature of all samples, the direction that they give, and the length that suits the loss
    along it best. Returns that length. */
-static double step(rp_net *const nets[WORKERS], const rp_data parts[WORKERS], const rp_optimizer *optimizer, double *loss) {
+static double step(rp_net *const nets[WORKERS], const rp_data parts[WORKERS], const rp_optimizer *optimizer,
+                   double *loss) {
     double first = 0, second = 0, square = 0; /* derivatives along the direction, and its length's square */
     *loss = 0;
     for (int w = 0; w < WORKERS; w++) {
@@ -96,8 +98,8 @@ int main(void) {
     rp_data all = draw(&random, points, labels), parts[WORKERS];
     rp_score score;
     rp_optimizer optimizer = rp_partitioning();
-    optimizer.cubic_sigma = 1; /* has the length of each step computed */
-    optimizer.rule.kind = RP_JACOBIAN; /* RP_SAMPLED, the default, serves as well, but draws other vectors for the fifth net */
+    optimizer.cubic_sigma = 1;         /* has the length of each step computed */
+    optimizer.rule.kind = RP_JACOBIAN; /* RP_SAMPLED serves as well, but draws other vectors for the fifth net */
     int begin = 0;
     for (int w = 0; w < WORKERS; w++) {
         nets[w] = describe();

@@ -12,5 +12,7 @@ static inline uint64_t random_bits(uint64_t *state) {
 static inline float random_uniform(uint64_t *state, float low, float high) {
     return low + (high - low) * (float)(random_bits(state) >> 40) / 16777216.0f;
 }
-static inline int random_below(uint64_t *state, int end) { return (int)(random_bits(state) % (uint64_t)end); } /* from 0 */
+static inline int random_below(uint64_t *state, int end) { /* from 0 */
+    return (int)(random_bits(state) % (uint64_t)end);
+}
 #endif

@@ -1,4 +1,5 @@
-/* residual.c - twenty layers learn to tell two spirals apart if there are residual connections, and do not without them.
+/* residual.c - twenty layers learn to tell two spirals apart if there are residual connections, and do not without
+   them.
 
        cc -O2 -I. -o residual examples/residual.c -lm && ./residual
 
@@ -9,9 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { DEPTH = 20, WIDTH = 32, BATCH = 100, TEST = 2000, STEPS = 1000, SHOWN = 100 }; /* SHOWN: steps between two lines */
+/* SHOWN: steps between two lines. */
+enum { DEPTH = 20, WIDTH = 32, BATCH = 100, TEST = 2000, STEPS = 1000, SHOWN = 100 };
 enum { PLAIN, RESIDUAL, NETS };
-static const double wanted = 0.99, failed = 0.7; /* shares of right answers: what a net must reach, and what is a failure */
+/* Shares of right answers: what a net must reach, and what is a failure. */
+static const double wanted = 0.99, failed = 0.7;
 
 static rp_net *describe(int residual) {
     rp_net *net = rp_net_new(rp_vector(2), NULL);
@@ -60,7 +63,7 @@ static void train(rp_net *const nets[NETS], rp_score scores[NETS]) {
     uint64_t random = 1;
     rp_data unseen = draw(&random, TEST, unseen_points, unseen_labels);
     rp_optimizer optimizer = rp_partitioning();
-    optimizer.rule.kind = RP_JACOBIAN; /* exact for each output, instead of sampled: with two outputs that costs little more */
+    optimizer.rule.kind = RP_JACOBIAN; /* exact for each of two outputs, which costs little more than to sample */
     optimizer.rate = 10;
     printf("step %19s %19s\n", "plain", "residual");
     compare(0, nets, &unseen, scores);

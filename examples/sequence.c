@@ -2,8 +2,8 @@
 
        cc -O2 -I. -o sequence examples/sequence.c -lm && ./sequence
 
-   A sequence is 20 letters, each as six noisy numbers. Somewhere in it are one A and one B, the other letters are C to F.
-   The network reads letter after letter and is asked only at the end: was it A that came first, or B? */
+   A sequence is 20 letters, each as six noisy numbers. Somewhere in it are one A and one B, the other letters are
+   C to F. The network reads letter after letter and is asked only at the end: was it A that came first, or B? */
 #define RP_IMPLEMENTATION
 #include "../rp.h"
 #include "random.h"
@@ -30,7 +30,8 @@ static int draw_sequence(uint64_t *random, rp_real sequence[LENGTH][LETTERS]) {
         if (t == a) letter = 0;
         else if (t == b) letter = 1;
         else letter = 2 + random_below(random, LETTERS - 2);
-        for (int i = 0; i < LETTERS; i++) sequence[t][i] = (rp_real)(random_uniform(random, -0.3f, 0.3f) + (i == letter));
+        for (int i = 0; i < LETTERS; i++)
+            sequence[t][i] = (rp_real)(random_uniform(random, -0.3f, 0.3f) + (i == letter));
     }
     return a < b ? 0 : 1; /* the label */
 }
@@ -70,8 +71,8 @@ static int show_progress(void *user, const rp_progress *p) {
     return 0;
 }
 
-/* Adam with a falling rate learns fastest here; residual partitioning by RP_JACOBIAN at rate 10 comes as far, in steps that
-   take three times as long. */
+/* Adam with a falling rate learns fastest here; residual partitioning by RP_JACOBIAN at rate 10 comes as far, in
+   steps that take three times as long. */
 static rp_status train(rp_net *net, rp_fit_report *report) {
     static stream streams[2];
     rp_data data = open_stream(&streams[0], 1, EPOCH), validation = open_stream(&streams[1], 2, 20);
@@ -100,7 +101,9 @@ int main(void) {
     }
     int good = !status && (double)report.validation.accuracy > wanted;
     if (status) fprintf(stderr, "sequence: %s\n", rp_error(net));
-    else printf("Right at last: %.2f%%; more than %g%% were wanted.\n", 100 * (double)report.validation.accuracy, 100 * wanted);
+    else
+        printf("Right at last: %.2f%%; more than %g%% were wanted.\n", 100 * (double)report.validation.accuracy,
+               100 * wanted);
     rp_net_free(net);
     return !good;
 }

@@ -1,10 +1,10 @@
-#define RP_IMPLEMENTATION                  // in exactly one file of the program
+#define RP_IMPLEMENTATION // in exactly one file of the program
 #include "rp.h"
 #include <stdio.h>
 
 int main(void) {
-    float x[] = {0, 0, 0, 1, 1, 0, 1, 1};  // four samples of two inputs
-    int exclusive_or[] = {0, 1, 1, 0};     // and their classes
+    float x[] = {0, 0, 0, 1, 1, 0, 1, 1}; // four samples of two inputs
+    int exclusive_or[] = {0, 1, 1, 0};    // and their classes
     int answers[4] = {0};
     rp_data data = rp_labelled(x, exclusive_or, 4);
     rp_optimizer optimizer = rp_partitioning();

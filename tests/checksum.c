@@ -20,29 +20,14 @@
 
 /* What depends on details of the interface: data, rules, names of fields and functions. */
 
-typedef rp_step step_report;
-
 static rp_data data_of(const rp_real *inputs, const rp_real *targets, const int *labels, const rp_real *weights,
                        int count) {
-    rp_data data;
-    memset(&data, 0, sizeof data);
-    data.inputs = inputs;
-    data.targets = targets;
-    data.labels = labels;
+    rp_data data = labels ? rp_labelled(inputs, labels, count) : rp_targeted(inputs, targets, count);
     data.weights = weights;
-    data.count = count;
-    return data;
-}
-static rp_data streamed(rp_fill fill, void *user) {
-    rp_data data;
-    memset(&data, 0, sizeof data);
-    data.fill = fill;
-    data.user = user;
     return data;
 }
 
-enum { RULES = 12,
-       RULES_OF_A_KIND = 4 };
+enum { RULES = 12, RULES_OF_A_KIND = 4 };
 static const struct {
     const char *name;
     rp_rule_kind kind;
@@ -59,22 +44,27 @@ static rp_rule rule_of(int n) {
     return rule;
 }
 
-static rp_optimizer algorithm_1(rp_real rate) { return rp_partitioning_rate(rate); }
 static void set_cubic(rp_optimizer *optimizer, double sigma, int adaptive) {
-    optimizer->cubic = (rp_real)sigma;
+    optimizer->cubic_sigma = (rp_real)sigma;
     optimizer->cubic_adaptive = adaptive;
 }
-static int computes_length(const rp_optimizer *o) { return o->cubic > 0 || o->method == RP_NEWTON; }
+static void set_rate_decay(rp_optimizer *optimizer, double decay, int steps) {
+    optimizer->rate_decay = (rp_real)decay;
+    optimizer->rate_decay_steps = steps;
+}
+static int computes_length(const rp_optimizer *o) { return o->cubic_sigma > 0 || o->method == RP_NEWTON; }
+static int has_rule(const rp_optimizer *o) { return o->method == RP_PARTITIONING || o->method == RP_NEWTON; }
+static rp_real adapted(const rp_step *step) { return step->lambda > 0 ? step->lambda : step->sigma; }
 
-static void set_no_bias(rp_net *net, int layer) {
-    (void)layer; /* the last */
-    rp_no_bias(net);
+/* That a caller's own loss is tried with, beside the line's. */
+static rp_rule own_rule(void) {
+    rp_rule rule;
+    memset(&rule, 0, sizeof rule);
+    rule.kind = RP_PATHS;
+    rule.bound = RP_BOUND_TIGHT;
+    rule.scale = RP_SCALE_ONE;
+    return rule;
 }
-static void set_slope(rp_net *net, int layer, double slope) {
-    (void)layer; /* the last */
-    rp_negative_slope(net, (rp_real)slope);
-}
-static rp_real *step_array(rp_net *net) { return rp_direction_array(net); }
 static rp_shape output_shape(rp_net *net, int layer) {
     rp_layer info;
     memset(&info, 0, sizeof info);
@@ -86,15 +76,8 @@ static const struct {
     const char *name;
     rp_activation_kind kind;
 } activations[] = {
-    {"identity", RP_IDENTITY},
-    {"relu", RP_RELU},
-    {"leaky", RP_LEAKY_RELU},
-    {"tanh", RP_TANH},
-    {"sigmoid", RP_SIGMOID},
-    {"softplus", RP_SOFTPLUS},
-    {"elu", RP_ELU},
-    {"gelu", RP_GELU},
-    {"silu", RP_SILU},
+    {"identity", RP_IDENTITY}, {"relu", RP_RELU}, {"leaky", RP_LEAKY_RELU}, {"tanh", RP_TANH}, {"sigmoid", RP_SIGMOID},
+    {"softplus", RP_SOFTPLUS}, {"elu", RP_ELU},   {"gelu", RP_GELU},        {"silu", RP_SILU},
 };
 static const struct {
     const char *name;
@@ -128,15 +111,9 @@ static const struct {
 /* Optimizers. The first can take a step from the flat arrays, the next need the batch for its length, the last for the
    step itself. */
 
-enum { PARTITIONINGS = 10,
-       GRADIENTS = 10,
-       CUBICS = 6,
-       NEWTONS = 7 };
-enum { PIECEWISE = PARTITIONINGS + GRADIENTS,
-       DIRECTED = PIECEWISE + CUBICS,
-       NEWTON_END = DIRECTED + NEWTONS };
-enum { PER_VARIABLE = NEWTON_END,
-       OPTIMIZERS = PER_VARIABLE + 3 };
+enum { PARTITIONINGS = 10, GRADIENTS = 10, CUBICS = 6, NEWTONS = 7 };
+enum { PIECEWISE = PARTITIONINGS + GRADIENTS, DIRECTED = PIECEWISE + CUBICS, NEWTON_END = DIRECTED + NEWTONS };
+enum { PER_VARIABLE = NEWTON_END, OPTIMIZERS = PER_VARIABLE + 3 };
 
 static const char *partitioning_of(int which, rp_optimizer *o) {
     *o = rp_partitioning();
@@ -145,11 +122,11 @@ static const char *partitioning_of(int which, rp_optimizer *o) {
     case 1: return o->momentum = 0, "partitioning without momentum";
     case 2: return o->curvature_average = 0, "partitioning without average";
     case 3: return o->momentum = o->curvature_average = 0, "partitioning without state";
-    case 4: return *o = algorithm_1((rp_real)0.5), "Algorithm 1";
-    case 5: return *o = algorithm_1((rp_real)0.5), o->damping = (rp_real)0.1, "Algorithm 1 damped";
+    case 4: return *o = rp_algorithm_1((rp_real)0.5), "Algorithm 1";
+    case 5: return *o = rp_algorithm_1((rp_real)0.5), o->damping = (rp_real)0.1, "Algorithm 1 damped";
     case 6: return o->weight_decay = (rp_real)0.01, "partitioning with weight decay";
     case 7: return o->weight_decay = (rp_real)0.01, o->decoupled = 1, "partitioning decoupled";
-    case 8: return o->decay = (rp_real)0.7, o->decay_steps = 2, "partitioning with rate decay";
+    case 8: return set_rate_decay(o, 0.7, 2), "partitioning with rate decay";
     default: return o->momentum = (rp_real)0.5, o->damping = (rp_real)0.1, o->rate = 1, "partitioning damped";
     }
 }
@@ -160,10 +137,10 @@ static const char *gradient_of(int which, rp_optimizer *o) {
     case 0: return "SGD";
     case 1: return o->momentum = (rp_real)0.9, "momentum";
     case 2: return o->momentum = (rp_real)0.9, o->nesterov = 1, "Nesterov";
-    case 3: return o->weight_decay = (rp_real)0.1, o->decay = (rp_real)0.5, "SGD with weight and rate decay";
+    case 3: return o->weight_decay = (rp_real)0.1, set_rate_decay(o, 0.5, 0), "SGD with weight and rate decay";
     case 4: return o->weight_decay = (rp_real)0.1, o->decoupled = 1, "SGD decoupled";
     case 5: return "Adam";
-    case 6: return o->weight_decay = (rp_real)0.1, o->decay = (rp_real)0.9, o->decay_steps = 3, "Adam with decays";
+    case 6: return o->weight_decay = (rp_real)0.1, set_rate_decay(o, 0.9, 3), "Adam with decays";
     case 7: return o->weight_decay = (rp_real)0.1, o->decoupled = 1, "AdamW";
     case 8: return *o = rp_adagrad((rp_real)0.1), "Adagrad";
     default: return *o = rp_adadelta(1), "Adadelta";
@@ -190,8 +167,8 @@ static const char *newton_of(int which, rp_optimizer *o) {
     switch (which) {
     case 0: return "Newton";
     case 1: return "Newton with the Hessian";
-    case 2: return o->damping = (rp_real)1e-4, "Newton hardly damped";
-    case 3: return o->damping = (rp_real)1e-4, "Newton with the Hessian hardly damped";
+    case 2: return o->lambda = (rp_real)1e-4, "Newton hardly damped";
+    case 3: return o->lambda = (rp_real)1e-4, "Newton with the Hessian hardly damped";
     case 4: return o->weight_decay = (rp_real)0.1, "Newton with weight decay";
     case 5: return o->weight_decay = (rp_real)0.1, o->decoupled = 1, "Newton with the Hessian decoupled";
     default: return set_cubic(o, 1, 0), "Newton cubic";
@@ -214,7 +191,7 @@ static const char *optimizer_of(int which, rp_rule rule, rp_optimizer *o) {
     else if (which < DIRECTED) name = cubic_of(which - PIECEWISE, o);
     else if (which < NEWTON_END) name = newton_of(which - DIRECTED, o);
     else name = per_variable_of(which - PER_VARIABLE, o);
-    o->rule = rule;
+    if (has_rule(o)) o->rule = rule;
     return name;
 }
 
@@ -285,16 +262,16 @@ static void add_status(line *l, rp_status status) {
 }
 
 static void add_step(line *l, int whole) {
-    step_report step;
+    rp_step step;
     memset(&step, 0, sizeof step);
     add_status(l, rp_last_step(l->net, &step));
     add_integer(l, step.taken);
     add_real(l, step.alpha);
     if (!whole) return;
-    add_real(l, step.slope);
-    add_real(l, step.curvature);
+    add_real(l, step.first);
+    add_real(l, step.second);
     add_real(l, step.ratio);
-    add_real(l, step.sigma);
+    add_real(l, adapted(&step));
     add_integer(l, step.products);
     add_integer(l, step.fallback);
 }
@@ -376,9 +353,9 @@ static void describe(line *l, const char *text) {
     int recurrent = !strncmp(text, "recurrent", 9) || !strncmp(text, "states", 6);
     double slope;
     note(l, "; %s", text);
-    if (!strcmp(text, "no bias")) set_no_bias(l->net, last);
+    if (!strcmp(text, "no bias")) rp_no_bias(l->net, last);
     else if (!strcmp(text, "frozen")) rp_freeze(l->net, last, 1);
-    else if (sscanf(text, "slope %lf", &slope) == 1) set_slope(l->net, last, slope);
+    else if (sscanf(text, "slope %lf", &slope) == 1) rp_negative_slope(l->net, last, (rp_real)slope);
     else {
         l->layers = add_named(l->net, text) + 1;
         out = last_shape(l);
@@ -411,13 +388,10 @@ static void start_net(line *l, const char *input, const rp_config *config) {
 
 /* Random nets. STACK: of dense layers and activations. */
 
-typedef enum family { STACK,
-                      SMALL,
-                      ANY } family;
+typedef enum family { STACK, SMALL, ANY } family;
 
 static const char *random_activation(line *l) { return activations[between(l, 0, COUNT(activations) - 1)].name; }
-static int largest(line *l, family f) { return f == ANY ? chance(l, 0.15) ? 40 : 12 : f == SMALL ? 4
-                                                                                                 : 6; }
+static int largest(line *l, family f) { return f == ANY ? chance(l, 0.15) ? 40 : 12 : f == SMALL ? 4 : 6; }
 
 static void random_changes(line *l, const char *activation, int affine) {
     static const double slopes[] = {0, 0.25, 0.5, 1.5};
@@ -445,8 +419,7 @@ static void random_side(line *l, int size, int *kernel, int *stride, int *paddin
 }
 
 static void random_conv2d(line *l, rp_shape s, int most) {
-    int groups = chance(l, 0.5) ? 1 : chance(l, 0.5) ? s.channels
-                                                     : between(l, 1, s.channels);
+    int groups = chance(l, 0.5) ? 1 : chance(l, 0.5) ? s.channels : between(l, 1, s.channels);
     int height, width, down, right, top, left;
     random_side(l, s.height, &height, &down, &top);
     random_side(l, s.width, &width, &right, &left);
@@ -619,7 +592,7 @@ static void do_train(line *l, int which) {
     for (int step = 0; step < l->steps; step++) train(l, &optimizer);
     if (!computes_length(&optimizer)) return;
     add_reals(l, rp_gradient(l->net), l->parameters);
-    add_reals(l, step_array(l->net), l->parameters);
+    add_reals(l, rp_step_array(l->net), l->parameters);
 }
 
 /* Layers that are frozen and thawed, and optimizers that are changed, between steps. */
@@ -651,7 +624,7 @@ static void do_pieces(line *l, int which) {
         if (step % 2) add_status(l, rp_update(l->net, &optimizer));
         else {
             add_status(l, rp_direction(l->net, &optimizer));
-            add_reals(l, step_array(l->net), l->parameters);
+            add_reals(l, rp_step_array(l->net), l->parameters);
             add_status(l, rp_move(l->net, (rp_real)0.5));
         }
         add_parameters(l);
@@ -667,7 +640,7 @@ static void do_length(line *l, int which) {
         double alpha;
         fill_arrays(l, &optimizer);
         add_status(l, rp_direction(l->net, &optimizer));
-        add_status(l, rp_directional(l->net, &l->data, step_array(l->net), &first, &second));
+        add_status(l, rp_directional(l->net, &l->data, rp_step_array(l->net), &first, &second));
         alpha = rp_cubic_length((double)first, (double)second, 1, 0.5);
         add_real(l, first);
         add_real(l, second);
@@ -677,17 +650,17 @@ static void do_length(line *l, int which) {
     }
 }
 
-/* The caller's own loss: without a second derivative, with one and the default rule, with one and the line's rule. */
+/* The caller's own loss: without a second derivative, with one and a rule of its own, with one and the line's rule. */
 static void do_forward(line *l, int which) {
     size_t numbers = (size_t)l->count * (size_t)l->outputs;
     rp_real *d = random_vector(l, numbers), *h = random_vector(l, numbers);
+    const rp_rule own = own_rule();
     for (size_t i = 0; i < numbers; i++) h[i] = h[i] < 0 ? 0 : h[i];
     (void)which;
     for (int way = 0; way < 3; way++) {
         add_status(l, rp_forward(l->net, l->x, l->count));
         add_reals(l, rp_output(l->net), numbers);
-        if (way == 2) add_status(l, rp_backward_from_rule(l->net, d, h, &l->rule));
-        else add_status(l, rp_backward_from(l->net, d, way ? h : NULL));
+        add_status(l, rp_backward_from(l->net, d, way ? h : NULL, way == 2 ? &l->rule : &own));
         add_reals(l, rp_gradient(l->net), l->parameters);
         if (way) add_reals(l, rp_curvature(l->net), l->parameters);
     }
@@ -711,12 +684,12 @@ static void do_predict(line *l, int which) {
 
 /* A data set that comes in batches. */
 typedef struct stream {
-    line *line;
+    line *owner;
     int size;
 } stream;
 static int fill_batch(void *user, int index, rp_data *batch) {
     const stream *s = (const stream *)user;
-    const line *l = s->line;
+    const line *l = s->owner;
     int at = index * s->size;
     if (at >= l->samples) return 0;
     *batch = l->set;
@@ -730,18 +703,18 @@ static int fill_batch(void *user, int index, rp_data *batch) {
 
 static void do_evaluate(line *l, int which) {
     stream parts;
-    rp_data data = streamed(fill_batch, &parts);
+    rp_data data = rp_streamed(fill_batch, &parts);
     rp_score score;
     memset(&score, 0, sizeof score);
-    parts.line = l, parts.size = (l->batch + 1) / 2;
+    parts.owner = l, parts.size = (l->batch + 1) / 2;
     (void)which;
-    add_status(l, rp_evaluate(l->net, &l->data, &score)), add_score(l, &score);
-    add_status(l, rp_evaluate(l->net, &l->set, &score)), add_score(l, &score);
-    add_status(l, rp_evaluate(l->net, &data, &score)), add_score(l, &score);
+    add_status(l, rp_evaluate(l->net, &l->data, &score, NULL)), add_score(l, &score);
+    add_status(l, rp_evaluate(l->net, &l->set, &score, NULL)), add_score(l, &score);
+    add_status(l, rp_evaluate(l->net, &data, &score, NULL)), add_score(l, &score);
 }
 
 static int watch(void *user, const rp_progress *progress) {
-    line *l = ((stream *)user)->line;
+    line *l = ((stream *)user)->owner;
     add_integer(l, progress->epoch);
     add_integer(l, progress->step);
     add_integer(l, progress->steps);
@@ -770,17 +743,16 @@ static void add_report(line *l, const rp_fit_report *report) {
 
 static const char *const fits[] = {"shuffled", "in order", "validated", "streamed", "scheduled", "in small batches"};
 static const int fit_optimizers[] = {0, 3, 1 + PARTITIONINGS, 5 + PARTITIONINGS, 1 + PIECEWISE, DIRECTED};
-enum { FITS = COUNT(fits),
-       FIT_VARIANTS = FITS * COUNT(fit_optimizers) };
+enum { FITS = COUNT(fits), FIT_VARIANTS = FITS * COUNT(fit_optimizers) };
 
 static void do_fit(line *l, int which) {
     int way = which % FITS;
     stream parts;
-    rp_data stream_data = streamed(fill_batch, &parts);
+    rp_data stream_data = rp_streamed(fill_batch, &parts);
     rp_optimizer optimizer;
     rp_fit_options options;
     rp_fit_report report;
-    parts.line = l, parts.size = (l->batch + 1) / 2;
+    parts.owner = l, parts.size = (l->batch + 1) / 2;
     optimizer_of(fit_optimizers[which / FITS], l->rule, &optimizer);
     memset(&options, 0, sizeof options), memset(&report, 0, sizeof report);
     options.epochs = l->steps / 2;
@@ -882,10 +854,8 @@ static const char *solver_used(rp_solve_method method) {
     return "?";
 }
 
-/* Every solver with both matrices, two dampings, and the iterative one with and without preconditioning. */
-enum { MATRICES = 2,
-       DAMPINGS = 2,
-       SOLVES_OF_ONE = 2 * MATRICES * DAMPINGS };
+/* Every solver with both matrices and two dampings. NUMBERS: of one; more than it uses, since seeds come from them. */
+enum { MATRICES = 2, DAMPINGS = 2, SOLVES_OF_ONE = MATRICES * DAMPINGS, NUMBERS = 8 };
 static void do_solve(line *l, int which) {
     rp_real *b = random_vector(l, l->parameters), *x = new_reals(l->parameters);
     rp_solve_options options;
@@ -893,9 +863,7 @@ static void do_solve(line *l, int which) {
     memset(&options, 0, sizeof options), memset(&report, 0, sizeof report);
     options.gauss_newton = which % MATRICES;
     options.damping = (rp_real)(which / MATRICES % DAMPINGS ? 0.01 : 0.5);
-    options.precondition = which / (MATRICES * DAMPINGS) % 2;
-    options.method = solvers[which / SOLVES_OF_ONE].kind;
-    options.rule = l->rule;
+    options.method = solvers[which / NUMBERS].kind;
     options.iterations = 100;
     options.progress = watch_solve;
     options.user = l;
@@ -937,8 +905,8 @@ static const char *noise_name(int which) { return which ? "with variance" : ""; 
 static const char *solve_name(int which) {
     static char name[100];
     const char *damping = which / MATRICES % DAMPINGS ? "0.01" : "0.5";
-    snprintf(name, sizeof name, "%s %s, damping %s%s", solvers[which / SOLVES_OF_ONE].name,
-             matrix_name(which % MATRICES), damping, which / (MATRICES * DAMPINGS) % 2 ? ", preconditioned" : "");
+    snprintf(name, sizeof name, "%s %s, damping %s", solvers[which / NUMBERS].name, matrix_name(which % MATRICES),
+             damping);
     return name;
 }
 
@@ -950,6 +918,8 @@ typedef struct job {
     int first, end, nets, most;
     family of;
 } job;
+#define SOLVES(solver, nets, family) \
+    { "solve", do_solve, solve_name, NUMBERS *(solver), NUMBERS *(solver) + SOLVES_OF_ONE, nets, 16, family }
 static const job jobs[] = {
     {"gradient", do_gradient, no_name, 0, 1, 30, 100, ANY},
     {"backward", do_backward, no_name, 0, 1, 300, 100, ANY},
@@ -972,8 +942,13 @@ static const job jobs[] = {
     {"diagonal", do_diagonal, matrix_name, 1, 2, 20, 100, ANY},
     {"samples", do_samples, no_name, 0, 1, 40, 100, ANY},
     {"noise", do_noise, noise_name, 0, 2, 20, 100, ANY},
-    {"solve", do_solve, solve_name, 0, COUNT(solvers) * SOLVES_OF_ONE, 3, 16, STACK},
-    {"solve", do_solve, solve_name, 0, 3 * SOLVES_OF_ONE, 2, 16, SMALL},
+    SOLVES(0, 3, STACK),
+    SOLVES(1, 3, STACK),
+    SOLVES(2, 3, STACK),
+    SOLVES(3, 3, STACK),
+    SOLVES(0, 2, SMALL),
+    SOLVES(1, 2, SMALL),
+    SOLVES(2, 2, SMALL),
     {"images", do_images, no_name, 0, 1, 1, 1, SMALL},
 };
 

@@ -38,11 +38,10 @@ static rp_real *matrix(size_t count) {
 }
 
 /* [rows][ld] packed, or transposed. */
-static rp_real *packed(const rp_real *from, int rows, int columns, size_t ld, int transposed) {
+static rp_real *packed(const rp_real *from, int rows, int columns, ptrdiff_t ld, int transposed) {
     rp_real *to = matrix((size_t)rows * (size_t)columns);
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++)
-            to[transposed ? j * rows + i : i * columns + j] = from[(size_t)i * ld + (size_t)j];
+        for (int j = 0; j < columns; j++) to[transposed ? j * rows + i : i * columns + j] = from[i * ld + j];
     return to;
 }
 
@@ -62,16 +61,17 @@ static gemm gemm_of(const product_call *c, int by_column) {
 }
 
 static void check_gemm(const product_call *c, const gemm *g, int by_column) {
-    size_t ld = c->kind == OUTER ? (size_t)g->n : c->net->buffers.ld;
+    ptrdiff_t ld = c->kind == OUTER ? g->n : c->net->buffers.ld;
     const rp_real *ours = c->kind == OUTER ? c->net->gradient + c->step->weights : c->out;
     const rp_real *bias = c->kind == FORWARD ? c->net->parameters + c->step->biases : NULL;
     double error = 0, size = 0;
-    for (size_t i = 0; i < (size_t)g->m; i++)
-        for (size_t j = 0; j < (size_t)g->n; j++) {
+    for (ptrdiff_t i = 0; i < g->m; i++)
+        for (ptrdiff_t j = 0; j < g->n; j++) {
             int swapped = c->kind != OUTER && !by_column;
-            rp_real want = g->c[i * (size_t)g->n + j] + (bias ? bias[swapped ? j : i] : 0);
+            rp_real want = g->c[i * g->n + j] + (bias ? bias[swapped ? j : i] : 0);
             rp_real got = ours[swapped ? j * ld + i : i * ld + j];
-            error = fmax(error, fabs((double)(got - want))), size = fmax(size, fabs((double)want));
+            error = fmax(error, fabs((double)(got - want)));
+            size = fmax(size, fabs((double)want));
         }
     if (error <= 1e-4 * size) return;
     fprintf(stderr, "blas: results differ by %g of %g\n", error, size);
@@ -88,7 +88,7 @@ static int count;
 static void add_products(const task *t) {
     rp_net *net = task_net(t, RP_ISA_AUTO, 1);
     rp_data data = task_data(t);
-    rp_optimizer optimizer = rp_partitioning_rate((rp_real)1e-9);
+    rp_optimizer optimizer = rp_algorithm_1((rp_real)1e-9);
     task_good(rp_train(net, &optimizer, &data, NULL), net);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
@@ -145,8 +145,8 @@ static void add_step(const task *t, sgd *s, measurement *m) {
     int layers = 0;
     while (t->widths[layers + 1]) layers++;
     s->net = task_net(t, RP_ISA_AUTO, 1), s->data = task_data(t), s->optimizer = rp_sgd((rp_real)0.1);
-    s->theirs = blas_net_new(layers, t->widths, t->batch, blas_activation_of(t->activation), t->classes,
-                             rp_parameters(s->net));
+    s->theirs =
+        blas_net_new(layers, t->widths, t->batch, blas_activation_of(t->activation), t->classes, rp_parameters(s->net));
     for (int i = 0; i < 3; i++) {
         rp_real loss;
         task_good(rp_train(s->net, &s->optimizer, &s->data, &loss), s->net);

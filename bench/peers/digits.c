@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TRAINING = 5000, VALIDATION = 1000, COUNT = TRAINING + VALIDATION };
+enum { HIDDEN = 3, TRAINING = 5000, VALIDATION = 1000, COUNT = TRAINING + VALIDATION };
+static const int widths[HIDDEN] = {400, 100, 36};
 
 /* The file: images, then labels, as they are in memory. */
 typedef struct digits {
@@ -27,25 +28,28 @@ static int train(const char *path, const char *method, digits *d) {
     FILE *file = fopen(path, "rb");
     if (!file || fread(d, sizeof *d, 1, file) != 1) return perror(path), 1;
     fclose(file);
-    rp_data training = {d->images[0], NULL, d->labels, NULL, TRAINING, NULL, NULL};
-    rp_data validation = {d->images[TRAINING], NULL, d->labels + TRAINING, NULL, VALIDATION, NULL, NULL};
+    rp_data training = rp_labelled(d->images[0], d->labels, TRAINING);
+    rp_data validation = rp_labelled(d->images[TRAINING], d->labels + TRAINING, VALIDATION);
     rp_optimizer optimizer = strcmp(method, "rp") ? rp_adam((rp_real)1e-3) : rp_partitioning();
-    rp_fit_options options = {0};
+    rp_fit_options options;
     rp_score score;
+    memset(&options, 0, sizeof options);
     options.epochs = 2;
 
     rp_net *net = rp_net_new(rp_vector(DIGITS_SIZE), NULL);
-    rp_dense(net, 400), rp_activation(net, RP_SOFTPLUS);
-    rp_dense(net, 100), rp_activation(net, RP_SOFTPLUS);
-    rp_dense(net, 36), rp_activation(net, RP_SOFTPLUS);
+    for (int i = 0; i < HIDDEN; i++) {
+        rp_dense(net, widths[i]);
+        rp_activation(net, RP_SOFTPLUS);
+    }
     rp_dense(net, 10);
     rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
-    if (rp_net_build(net, 100, 1) || rp_fit(net, &optimizer, &training, &options, NULL) ||
-        rp_evaluate(net, &validation, &score))
-        return fprintf(stderr, "digits: %s\n", rp_error(net)), 1;
-    printf("accuracy %.4f\n", (double)score.accuracy);
+    rp_status status = rp_net_build(net, 100, 1);
+    if (!status) status = rp_fit(net, &optimizer, &training, &options, NULL);
+    if (!status) status = rp_evaluate(net, &validation, &score, NULL);
+    if (status) fprintf(stderr, "digits: %s\n", rp_error(net));
+    else printf("accuracy %.4f\n", (double)score.accuracy);
     rp_net_free(net);
-    return 0;
+    return status != RP_OK;
 }
 
 int main(int argc, char **argv) {
