@@ -38,7 +38,7 @@
      and behind RP_IMPLEMENTATION
        >>platform  >>memory  >>random  >>kernels  >>isa  >>team  >>activations  >>losses  >>layers  >>maps  >>build
        >>sweeps  >>rules  >>tangents  >>diagonals  >>samples  >>solve  >>optimizers  >>steps  >>predict  >>evaluate  >>idx
-       >>template  >>licence
+       >>macros  >>template  >>licence
 */
 #ifndef RPI_PASS /* the file includes itself once for each instruction set, for the part behind >>template */
 #ifndef RP_H
@@ -6522,6 +6522,87 @@ RP_API void rp_idx_free(rp_idx *idx) {
     idx->values = NULL;
     idx->labels = NULL;
 }
+
+/* >>macros
+   The program keeps what is documented, and RPI_IMPLEMENTED; see tests/inclusion.sh. */
+#ifndef RPI_KEEP_MACROS /* tests that look inside */
+#undef RPI_ASAN
+#undef RPI_VECTORS
+#undef RPI_INLINE
+#undef RPI_X86
+#undef RPI_NEON
+#undef RPI_EXPONENT
+#undef RPI_MAGNITUDE
+#undef RPI_REAL_MAX
+#undef RPI_REAL_MIN
+#undef RPI_MATH
+#undef RPI_LINE
+#undef RPI_LINE_REALS
+#undef RPI_LARGEST
+#undef RPI_GAP
+#undef RPI_K_BLOCK
+#undef RPI_M_BLOCK
+#undef RPI_PANEL
+#undef RPI_POSITIONS
+#undef RPI_ROWS_MOST
+#undef RPI_TAPS_MOST
+#undef RPI_JOIN2
+#undef RPI_JOIN
+#undef RPI_FN
+#undef RPI_GRAIN
+#undef RPI_THREAD_RESULT
+#undef RPI_SPINS
+#undef RPI_ACTIVATIONS
+#undef RPI_LOSSES
+#undef RPI_BUSY
+#undef RPI_LU_BLOCK
+#undef RPI_LOAD
+#undef RPI_STORE
+#undef RPI_ALL
+#undef RPI_ALL_INT
+#undef RPI_FMA
+#undef RPI_ROOT
+#undef RPI_LOAD_SOME
+#undef RPI_STORE_SOME
+#undef RPI_ABS
+#undef RPI_SELECT
+#undef RPI_LANEWISE
+#undef RPI_EXP
+#undef RPI_EXPM1
+#undef RPI_LOG1P
+#undef RPI_TANH
+#undef RPI_POWER2
+#undef RPI_ROWS_1
+#undef RPI_ROWS_2
+#undef RPI_ROWS_3
+#undef RPI_ROWS_4
+#undef RPI_ROWS_5
+#undef RPI_ROWS_6
+#undef RPI_VECTORS_1
+#undef RPI_VECTORS_2
+#undef RPI_VECTORS_3
+#undef RPI_VECTORS_4
+#undef RPI_BEGIN
+#undef RPI_TERM
+#undef RPI_END
+#undef RPI_READ_B
+#undef RPI_BEGIN_ROW
+#undef RPI_TERM_ROW
+#undef RPI_END_ROW
+#undef RPI_MICROKERNEL
+#undef RPI_TILE
+#undef RPI_GATHERED_ROW
+#undef RPI_GATHERED_TILE
+#undef RPI_GATHERED
+#undef RPI_CLEAR
+#undef RPI_CLEAR_ROW
+#undef RPI_READ_TAP
+#undef RPI_CORRELATE_ROW
+#undef RPI_KEEP
+#undef RPI_KEEP_ROW
+#undef RPI_AT_POSITION
+#undef RPI_MULTIPLY
+#endif
 
 #endif /* RP_IMPLEMENTATION */
 
