@@ -68,7 +68,8 @@
 /* >>configuration
    Define these before the include that has RP_IMPLEMENTATION (RP_DOUBLE and RP_STATIC before every include).
        RP_STATIC             every function is static: several copies may live in one program
-       RP_DOUBLE             rp_real is double (portable kernels), for those who check or study
+       RP_DOUBLE             rp_real is double (portable kernels), for those who check or study. A program links only if its
+                             files agree on it, and if one has RP_IMPLEMENTATION, even where only types are used
        RP_MALLOC(size) and RP_FREE(pointer), both or neither: where memory comes from (default: malloc, free)
        RP_THREADS            config.threads may be more than 1: POSIX threads (link with -lpthread where libc lacks them) or Win32's
        RP_NO_SIMD            the portable kernels only, whatever the machine has
@@ -97,6 +98,25 @@ typedef float rp_real;
 #endif
 #else
 #define RP_API RP_EXTERN
+#endif
+
+/* Files that disagree on rp_real would compute garbage with each other: each refers to the name that the implementation has
+   for its own. */
+#if defined(RP_STATIC)
+#elif defined(_MSC_VER) && defined(RP_DOUBLE)
+#pragma detect_mismatch("rp_real", "double")
+#elif defined(_MSC_VER)
+#pragma detect_mismatch("rp_real", "float")
+#elif defined(RP_DOUBLE)
+RP_EXTERN const char rp_reals_are_double;
+#if defined(__GNUC__)
+static const char *const rpi_reals __attribute__((used)) = &rp_reals_are_double;
+#endif
+#else
+RP_EXTERN const char rp_reals_are_float;
+#if defined(__GNUC__)
+static const char *const rpi_reals __attribute__((used)) = &rp_reals_are_float;
+#endif
 #endif
 
 /* >>status
@@ -704,6 +724,13 @@ typedef int32_t rpi_int;
 #define RPI_REAL_MAX FLT_MAX
 #define RPI_REAL_MIN FLT_MIN
 #define RPI_MATH(name) name##f
+#endif
+
+#if defined(RP_STATIC) || defined(_MSC_VER)
+#elif defined(RP_DOUBLE)
+const char rp_reals_are_double = 1;
+#else
+const char rp_reals_are_float = 1;
 #endif
 
 #define RPI_LINE 64 /* bytes of a cache line, and the alignment of every array */

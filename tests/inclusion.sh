@@ -26,5 +26,37 @@ for variant in "" -DRP_IMPLEMENTATION "-DRP_IMPLEMENTATION -DRP_DOUBLE" "-DRP_IM
     check $? "macros are left with '$variant':" $left
 done
 
+# Files of one program agree on RP_DOUBLE, or it does not link, and the linker names what differs.
+cat >"$scratch/main.c" <<'END'
+#define RP_IMPLEMENTATION
+#define RP_NO_SIMD
+#include "rp.h"
+int other(void);
+int main(void) { return other(); }
+END
+cat >"$scratch/other.c" <<'END'
+#include "rp.h"
+int other(void);
+int other(void) { return rp_status_text(RP_OK) == NULL; }
+END
+printf '#define RP_STATIC\n#define RP_IMPLEMENTATION\n' | cat - "$scratch/other.c" >"$scratch/static.c"
+for file in main other static; do
+    compile -c "$scratch/$file.c" -o "$scratch/$file.float.o" && compile -DRP_DOUBLE -c "$scratch/$file.c" -o "$scratch/$file.double.o"
+    check $? "compiling $file.c"
+done
+link() { ${CC:-cc} "$scratch/main.$1.o" "$scratch/$2.o" -o "$scratch/program" -lm 2>&1; }
+for real in float double; do
+    link $real other.$real && link $real static.float && link $real static.double
+    check $? "linking main.c in $real"
+done
+if echo __GNUC__ | compile -E - | grep -q '^__GNUC__'; then
+    echo "main.c and other.c of different precision: skipped, this is not GNU C"
+else
+    for pair in "float other.double" "double other.float"; do
+        link $pair | grep -q rp_reals_are
+        check $? "main.c in ${pair% *} and ${pair#* } link"
+    done
+fi
+
 printf '%d passed, %d failed\n' $passed $failed
 [ $failed -eq 0 ]
