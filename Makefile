@@ -23,7 +23,7 @@ help: ## list the targets
 run: $(BUILD)/examples/digits ## train two networks on images of digits; ARGS="--help" lists the options
 	$< $(ARGS)
 test: $(PROGRAMS) ## run all tests
-	@RUN="$(RUN)" tests/run.sh $^
+	@RUN="$(RUN)" CC="$(CC)" tests/run.sh $^ tests/inclusion.sh
 test-quick: $(QUICK) ## run those that take a moment
 	@RUN="$(RUN)" tests/run.sh $^
 test-all: all test ## run all tests, the kernels' over all sizes, and see that everything else builds

@@ -47,7 +47,7 @@
        >>platform  >>memory  >>random  >>kernels  >>isa  >>team
        >>activations  >>net  >>losses  >>maps  >>describe  >>lower  >>build  >>inspect  >>data
        >>sweeps  >>rules  >>backward  >>tangents  >>diagonals  >>samples  >>lu  >>minres  >>direct  >>solve
-       >>methods  >>steps  >>predict  >>evaluate  >>epochs  >>copies  >>idx  >>end  >>template  >>licence
+       >>methods  >>steps  >>predict  >>evaluate  >>epochs  >>copies  >>idx  >>macros  >>template  >>licence
 */
 #ifndef RPI_PASS /* the file includes itself once for each instruction set, for the part behind >>template */
 #ifndef RP_H
@@ -60,7 +60,8 @@
 /* >>configuration
    Define these before the include that has RP_IMPLEMENTATION (RP_DOUBLE and RP_STATIC before every include).
        RP_STATIC             every function is static: several copies may live in one program
-       RP_DOUBLE             rp_real is double (portable kernels), for those who check or study
+       RP_DOUBLE             rp_real is double (portable kernels), for those who check or study. A program links only if its
+                             files agree on it, and if one has RP_IMPLEMENTATION, even where only types are used
        RP_MALLOC(size) and RP_FREE(pointer), both or neither: where memory comes from (default: malloc, free)
        RP_THREADS            config.threads may be more than 1: POSIX threads (link with -lpthread where libc lacks them) or Win32's
        RP_NO_SIMD            the portable kernels only, whatever the machine has
@@ -89,6 +90,25 @@ typedef float rp_real;
 #endif
 #else
 #define RP_API RP_EXTERN
+#endif
+
+/* Files that disagree on rp_real would compute garbage with each other: each refers to the name that the implementation has
+   for its own. */
+#if defined(RP_STATIC)
+#elif defined(_MSC_VER) && defined(RP_DOUBLE)
+#pragma detect_mismatch("rp_real", "double")
+#elif defined(_MSC_VER)
+#pragma detect_mismatch("rp_real", "float")
+#elif defined(RP_DOUBLE)
+RP_EXTERN const char rp_reals_are_double;
+#if defined(__GNUC__)
+static const char *const rpi_reals __attribute__((used)) = &rp_reals_are_double;
+#endif
+#else
+RP_EXTERN const char rp_reals_are_float;
+#if defined(__GNUC__)
+static const char *const rpi_reals __attribute__((used)) = &rp_reals_are_float;
+#endif
 #endif
 
 RP_API const char *rp_version(void); /* RP_VERSION of the implementation */
@@ -766,6 +786,13 @@ typedef int32_t rpi_int;
 #define RPI_REAL_MAX FLT_MAX
 #define RPI_REAL_MIN FLT_MIN
 #define RPI_MATH(name) name##f
+#endif
+
+#if defined(RP_STATIC) || defined(_MSC_VER)
+#elif defined(RP_DOUBLE)
+const char rp_reals_are_double = 1;
+#else
+const char rp_reals_are_float = 1;
 #endif
 
 #define RPI_LINE 64 /* bytes of a cache line, and the alignment of every array */
@@ -7811,6 +7838,87 @@ RP_API void rp_idx_free(rp_idx *idx) {
     idx->values = NULL;
     idx->labels = NULL;
 }
+
+/* >>macros
+   The program keeps what is documented, and RPI_IMPLEMENTED; see tests/inclusion.sh. */
+#ifndef RPI_KEEP_MACROS /* tests that look inside */
+#undef RPI_ASAN
+#undef RPI_VECTORS
+#undef RPI_INLINE
+#undef RPI_X86
+#undef RPI_NEON
+#undef RPI_EXPONENT
+#undef RPI_MAGNITUDE
+#undef RPI_REAL_MAX
+#undef RPI_REAL_MIN
+#undef RPI_MATH
+#undef RPI_LINE
+#undef RPI_LINE_REALS
+#undef RPI_LARGEST
+#undef RPI_GAP
+#undef RPI_K_BLOCK
+#undef RPI_M_BLOCK
+#undef RPI_PANEL
+#undef RPI_POSITIONS
+#undef RPI_ROWS_MOST
+#undef RPI_TAPS_MOST
+#undef RPI_JOIN2
+#undef RPI_JOIN
+#undef RPI_FN
+#undef RPI_GRAIN
+#undef RPI_THREAD_RESULT
+#undef RPI_SPINS
+#undef RPI_ACTIVATIONS
+#undef RPI_LOSSES
+#undef RPI_BUSY
+#undef RPI_LU_BLOCK
+#undef RPI_LOAD
+#undef RPI_STORE
+#undef RPI_ALL
+#undef RPI_ALL_INT
+#undef RPI_FMA
+#undef RPI_ROOT
+#undef RPI_LOAD_SOME
+#undef RPI_STORE_SOME
+#undef RPI_ABS
+#undef RPI_SELECT
+#undef RPI_LANEWISE
+#undef RPI_EXP
+#undef RPI_EXPM1
+#undef RPI_LOG1P
+#undef RPI_TANH
+#undef RPI_POWER2
+#undef RPI_ROWS_1
+#undef RPI_ROWS_2
+#undef RPI_ROWS_3
+#undef RPI_ROWS_4
+#undef RPI_ROWS_5
+#undef RPI_ROWS_6
+#undef RPI_VECTORS_1
+#undef RPI_VECTORS_2
+#undef RPI_VECTORS_3
+#undef RPI_VECTORS_4
+#undef RPI_BEGIN
+#undef RPI_TERM
+#undef RPI_END
+#undef RPI_READ_B
+#undef RPI_BEGIN_ROW
+#undef RPI_TERM_ROW
+#undef RPI_END_ROW
+#undef RPI_MICROKERNEL
+#undef RPI_TILE
+#undef RPI_GATHERED_ROW
+#undef RPI_GATHERED_TILE
+#undef RPI_GATHERED
+#undef RPI_CLEAR
+#undef RPI_CLEAR_ROW
+#undef RPI_READ_TAP
+#undef RPI_CORRELATE_ROW
+#undef RPI_KEEP
+#undef RPI_KEEP_ROW
+#undef RPI_AT_POSITION
+#undef RPI_MULTIPLY
+#endif
 
 #endif /* RP_IMPLEMENTATION */
 

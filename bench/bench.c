@@ -3,6 +3,7 @@
 
        cc -O2 -o bench bench/bench.c -lm -lpthread && ./bench --help */
 #define _POSIX_C_SOURCE 200809L
+#define RPI_KEEP_MACROS
 #define RP_IMPLEMENTATION
 #define RP_THREADS
 #include "../rp.h"

@@ -3,6 +3,7 @@
    sample; with the argument `quick` a smaller one, with `all` every product of sizes up to 70. */
 #define _DEFAULT_SOURCE     /* MAP_ANONYMOUS */
 #define RPI_GRAIN (1 << 16) /* so that small nets are worth several threads */
+#define RPI_KEEP_MACROS
 #define RP_IMPLEMENTATION
 #define RP_THREADS
 #include "../rp.h"
