@@ -6878,7 +6878,7 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
     if (!rpi_finite(alpha))
         return rpi_fail(net, RP_ERR_VALUE, "rp_move: alpha is %g; it must be finite", (double)alpha);
     if (!net->has_direction)
-        return rpi_fail(net, RP_ERR_ORDER, "rp_move: the direction array was never filled; call rp_direction first");
+        return rpi_fail(net, RP_ERR_ORDER, "rp_move: the step array was never filled; call rp_direction first");
     rpi_move(net, alpha);
     net->forward_count = 0;
     return RP_OK;
@@ -7480,6 +7480,7 @@ static rp_status rpi_fit_step(rpi_fit *fit, const rp_data *batch) {
     fit->tally.count += batch->count;
     fit->progress.loss = (rp_real)(fit->tally.loss / (double)fit->tally.count);
     fit->progress.accuracy = rpi_accuracy(&fit->tally);
+    if (!fit->progress.step) fit->net->epochs++; /* an epoch without a step does not count */
     fit->progress.step++;
     fit->report.steps++;
     fit->progress.last = fit->report.last = fit->net->last;
@@ -7514,8 +7515,7 @@ static rp_status rpi_fit_epoch(rpi_fit *fit) {
     int more;
     fit->progress.step = fit->progress.epoch_done = 0;
     memset(&fit->tally, 0, sizeof fit->tally);
-    fit->net->epochs++;
-    fit->order = rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->net->epochs));
+    fit->order = rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->net->epochs + 1));
     for (;;) {
         more = rpi_next_batch(fit, &batch);
         if (more <= 0) break;

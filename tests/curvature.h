@@ -273,7 +273,7 @@ static inline int same_parameters(rp_net *a, rp_net *b) {
     return !memcmp(rp_parameters(a), rp_parameters(b), bytes_of(a));
 }
 static inline rp_real *flat_array(rp_net *net, int which) {
-    rp_real *const arrays[] = {rp_parameters(net), rp_gradient(net), rp_curvature(net), rp_direction_array(net)};
+    rp_real *const arrays[] = {rp_parameters(net), rp_gradient(net), rp_curvature(net), rp_step_array(net)};
     return arrays[which];
 }
 
@@ -299,7 +299,7 @@ static inline void train_both(rp_net *net, rp_net *twin, const rp_optimizer *o, 
 static inline rp_net *one_parameter(double w) {
     rp_net *net = rp_net_new(rp_vector(1), NULL);
     rp_dense(net, 1);
-    rp_no_bias(net);
+    rp_no_bias(net, rp_layer_count(net) - 1);
     rp_parameters(built(net))[0] = (rp_real)w;
     return net;
 }
@@ -382,8 +382,6 @@ static inline rp_status use_noise(rp_net *net, const rp_data *data, rp_real *out
 }
 static inline rp_status use_solver(int call, rp_net *net, const rp_data *data, const rp_real *v, rp_real *out) {
     rp_solve_options options = options_of(solve_methods[call - SOLVE_AUTO], 0, 0.5, 0);
-    options.precondition = call == SOLVE_ITERATIVE;
-    options.rule = rule_of(RP_SAMPLED, RP_BOUND_TIGHT, RP_SCALE_ONE); /* which draws random numbers */
     return rp_hessian_solve(net, data, v, out, &options, NULL);
 }
 static inline rp_optimizer computed_step(int call) {
@@ -391,7 +389,7 @@ static inline rp_optimizer computed_step(int call) {
     if (call == CUBIC_STEP || call == ADAPTIVE_STEP) o = rp_sgd(1);
     if (call == CUBIC_PARTITIONING_STEP) o = rp_partitioning();
     if (call == PER_VARIABLE_STEP) o = rp_per_variable(1);
-    if (call <= CUBIC_PARTITIONING_STEP) o.cubic = 1;
+    if (call <= CUBIC_PARTITIONING_STEP) o.cubic_sigma = 1;
     o.cubic_adaptive = call == ADAPTIVE_STEP;
     o.full_hessian = call == NEWTON_STEP;
     return o;

@@ -18,7 +18,7 @@ static named_optimizer optimizer_of(int which) {
     case 0: break;
     case 1:
         o.name = "Algorithm 1";
-        o.with = rp_partitioning_rate(1);
+        o.with = rp_algorithm_1(1);
         break;
     case 2:
         o.name = "Jacobian rule";
@@ -31,7 +31,7 @@ static named_optimizer optimizer_of(int which) {
         break;
     case 4:
         o.name = "sampled rule, damped";
-        o.with = rp_partitioning_rate((rp_real)0.3);
+        o.with = rp_algorithm_1((rp_real)0.3);
         o.with.rule.kind = RP_SAMPLED;
         o.with.damping = (rp_real)0.1;
         break;

@@ -2,7 +2,7 @@
    rp.h. */
 #ifndef OPTIONS_H
 #define OPTIONS_H
-#include "interface.h"
+#include <string.h>
 
 static const rp_rule_kind rule_kinds[] = {RP_PATHS, RP_JACOBIAN, RP_SAMPLED};
 enum { RULE_KINDS = sizeof rule_kinds / sizeof *rule_kinds };

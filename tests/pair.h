@@ -2,7 +2,6 @@
    Include after rp.h. */
 #ifndef PAIR_H
 #define PAIR_H
-#include "interface.h"
 
 RP_EXTERN double other_loss(void); /* exclusive_or_loss as name_b.c sees the library */
 

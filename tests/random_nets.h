@@ -216,8 +216,8 @@ static inline rp_net *library_net(const ref_net *reference, int batch, uint64_t 
         const ref_layer *layer = &reference->layer[l];
         int index = describe_layer(net, layer);
         CHECK(index == l, "layer %d has index %d: %s", l, index, rp_error(net));
-        if (layer->rows && !layer->bias) rp_no_bias(net);
-        if (has_unusual_slope(layer)) rp_negative_slope(net, (rp_real)layer->slope);
+        if (layer->rows && !layer->bias) rp_no_bias(net, rp_layer_count(net) - 1);
+        if (has_unusual_slope(layer)) rp_negative_slope(net, rp_layer_count(net) - 1, (rp_real)layer->slope);
         if (layer->rows && layer->frozen && early) rp_freeze(net, l, 1);
     }
     rp_loss(net, reference->loss.kind);

@@ -782,8 +782,8 @@ static inline void ref_update(ref_net *net, const rp_optimizer *o, const double 
                               ref_state *state) {
     size_t mark = memory_mark();
     double r = (double)o->weight_decay, coupled = o->decoupled ? 0 : r, *c = ref_scales(net, RP_SCALE_ONE);
-    double exponent = (double)state->steps / (o->decay_steps ? o->decay_steps : 1);
-    double rate = (double)o->rate * (o->decay > 0 ? pow((double)o->decay, exponent) : 1);
+    double exponent = (double)state->steps / (o->rate_decay_steps ? o->rate_decay_steps : 1);
+    double rate = (double)o->rate * (o->rate_decay > 0 ? pow((double)o->rate_decay, exponent) : 1);
     state->steps++;
     for (int p = 0; p < net->parameters; p++) {
         double w = net->w[p], g = gradient[p] + coupled * w, h = (curvature ? curvature[p] : 0) + coupled;

@@ -249,7 +249,7 @@ static void test_bad_streams(void) {
             rp_status status = rp_fit(net, &o, &data, NULL, &report);
             CHECK(status == cases[i].status && rp_error(net)[0], "case %d: %d, '%s'", i, status, rp_error(net));
             CHECK(report.steps == at && report.epochs == 0, "case %d: %d steps", i, (int)report.steps);
-            status = rp_evaluate(net, &data, &score);
+            status = rp_evaluate(net, &data, &score, NULL);
             CHECK(status == cases[i].status, "case %d evaluated: %d", i, status);
             hand_steps(by_hand, &o, &p, at);
             expect_same(net, by_hand, "stopped by bad data");
@@ -265,7 +265,7 @@ static void test_empty_stream(void) {
     rp_score score;
     rp_net *net = classifier();
     CHECK(rp_fit(net, &o, &data, NULL, NULL) == RP_ERR_VALUE, "'%s'", rp_error(net));
-    CHECK(rp_evaluate(net, &data, &score) == RP_ERR_VALUE, "'%s'", rp_error(net));
+    CHECK(rp_evaluate(net, &data, &score, NULL) == RP_ERR_VALUE, "'%s'", rp_error(net));
     rp_net_free(net);
 }
 
@@ -276,7 +276,7 @@ static void test_evaluate_streamed(void) {
     rp_data data = rp_streamed(fill, &s);
     rp_score memory, flow;
     make_problem(&p, 5);
-    CHECK(!rp_evaluate(net, &p.data, &memory) && !rp_evaluate(net, &data, &flow), "%s", rp_error(net));
+    CHECK(!rp_evaluate(net, &p.data, &memory, NULL) && !rp_evaluate(net, &data, &flow, NULL), "%s", rp_error(net));
     CHECK(memory.loss == flow.loss && memory.accuracy == flow.accuracy, "%g, %g", memory.loss, flow.loss);
     CHECK(memory.count == SAMPLES && flow.count == SAMPLES, "%d, %d", (int)memory.count, (int)flow.count);
     rp_net_free(net);
@@ -297,7 +297,7 @@ static void test_validation(void) {
         int best_epoch = -1, epochs = 0;
         for (; best_epoch < 0 || epochs <= best_epoch + 3; epochs++) {
             rp_train(by_hand, &o, &towards_one, NULL);
-            CHECK(!rp_evaluate(by_hand, &towards_half, &score), "%s", rp_error(by_hand));
+            CHECK(!rp_evaluate(by_hand, &towards_half, &score, NULL), "%s", rp_error(by_hand));
             memcpy(at_end, rp_parameters(by_hand), sizeof at_end);
             if (score.loss < best) best = score.loss, best_epoch = epochs, memcpy(at_best, at_end, sizeof at_best);
         }
@@ -427,7 +427,7 @@ static void test_decay(void) {
     rp_data data = rp_targeted(zero, far_away, 1);
     rp_optimizer o = rp_sgd((rp_real)0.5);
     rp_net *net = make_net(1, 0, 1, RP_HUBER, 1);
-    o.decay = (rp_real)0.9, o.decay_steps = 4;
+    o.rate_decay = (rp_real)0.9, o.rate_decay_steps = 4;
     for (int step = 0; step < 20; step++) {
         rp_real before = rp_parameters(net)[1];
         CHECK(!rp_fit(net, &o, &data, NULL, NULL), "%s", rp_error(net));
@@ -446,7 +446,7 @@ static void check_learned(const char *what, const rp_data *data, int hidden, int
         rp_score score;
         memset(&score, 0, sizeof score);
         options.epochs = epochs, options.seed = 1;
-        CHECK(!rp_fit(net, &o.with, data, &options, NULL) && !rp_evaluate(net, data, &score), "%s", rp_error(net));
+        CHECK(!rp_fit(net, &o.with, data, &options, NULL) && !rp_evaluate(net, data, &score, NULL), "%s", rp_error(net));
         CHECK((double)score.accuracy >= accuracy,
               "%s by %s: accuracy %g, loss %g", what, o.name, score.accuracy, score.loss);
         rp_net_free(net);

@@ -1236,7 +1236,7 @@ static rp_optimizer nth_optimizer(int n) {
                              rule_of(RP_SAMPLED, RP_BOUND_TIGHT, RP_SCALE_FAN_IN),
                              rule_of(RP_JACOBIAN, RP_BOUND_TIGHT, RP_SCALE_ONE)};
     rp_optimizer optimizer = n == 0 ? rp_sgd((rp_real)0.01) : rp_adam((rp_real)0.001);
-    if (n > 1) optimizer = rp_partitioning_rate(1), optimizer.rule = rules[n - 2];
+    if (n > 1) optimizer = rp_algorithm_1(1), optimizer.rule = rules[n - 2];
     return optimizer;
 }
 static int too_slow(const plan *p, int optimizer) { return optimizer == OPTIMIZERS - 1 && outputs_of(p) > 10; }

@@ -274,7 +274,7 @@ static rp_real *worked(rp_net *(*describe_net)(const rp_config *), const rp_conf
                        size_t *count) {
     rp_real *result = NULL;
     rp_data data = work_data(3);
-    rp_optimizer optimizer = rp_partitioning_rate((rp_real)0.1);
+    rp_optimizer optimizer = rp_algorithm_1((rp_real)0.1);
     rp_net *net = describe_net(config);
     optimizer.rule.kind = kind;
     rp_status status = rp_net_build(net, WORK, 1);
@@ -419,7 +419,7 @@ static void test_misuse_of_images(void) {
     REFUSED(vector, rp_global_avg_pool2d(net), RP_ERR_SHAPE, "image", "7");
     REFUSED(sequence, rp_global_avg_pool2d(net), RP_ERR_SHAPE, "image", "6x3");
     REFUSED_AFTER(image, rp_dense(net, 9), rp_conv2d(net, 3, 1, 1, 0), RP_ERR_SHAPE, "image", "9");
-    REFUSED_AFTER(image, rp_max_pool2d(net, 2, 2), rp_no_bias(net), RP_ERR_ORDER, "rp_no_bias", "max_pool2d");
+    REFUSED_AFTER(image, rp_max_pool2d(net, 2, 2), rp_no_bias(net, rp_layer_count(net) - 1), RP_ERR_VALUE, "rp_no_bias", "max_pool2d");
 }
 
 static void test_misuse_of_sequences(void) {
@@ -440,7 +440,7 @@ static void test_misuse_of_sequences(void) {
     REFUSED(vector, rp_recurrent(net, 2, RP_TANH), RP_ERR_SHAPE, "sequence", "7");
     REFUSED_AFTER(sequence, rp_recurrent(net, 4, RP_TANH), rp_recurrent(net, 2, RP_TANH), RP_ERR_SHAPE, "sequence",
                   "4");
-    REFUSED_AFTER(sequence, rp_recurrent(net, 4, RP_TANH), rp_negative_slope(net, 1), RP_ERR_ORDER, "rp_negative_slope",
+    REFUSED_AFTER(sequence, rp_recurrent(net, 4, RP_TANH), rp_negative_slope(net, rp_layer_count(net) - 1, 1), RP_ERR_VALUE, "rp_negative_slope",
                   "recurrent");
 }
 
@@ -466,7 +466,7 @@ static void test_misuse_of_add(void) {
     REFUSED_AFTER(image, rp_dense(net, 40), rp_add(net, RP_INPUT), RP_ERR_SHAPE, "2x5x4", "40");
     REFUSED_AFTER(sequence, rp_dense(net, 7), rp_add(net, RP_INPUT), RP_ERR_SHAPE, "a sequence of 7x1",
                   "a vector of 7");
-    REFUSED_AFTER(vector, dense_and_add(net, 7), rp_no_bias(net), RP_ERR_ORDER, "rp_no_bias", "add");
+    REFUSED_AFTER(vector, dense_and_add(net, 7), rp_no_bias(net, rp_layer_count(net) - 1), RP_ERR_VALUE, "rp_no_bias", "add");
 }
 
 /* On no net, and on one that is built. */

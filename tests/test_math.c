@@ -126,7 +126,7 @@ static void test_by_hand(void) {
         rp_rule rule = nth_rule(RULE_KINDS, n);
         for (int l = 0; l < 3; l++) {
             rp_dense(net, 1);
-            rp_no_bias(net);
+            rp_no_bias(net, rp_layer_count(net) - 1);
             rp_activation(net, RP_IDENTITY);
         }
         rp_net_build(net, 1, 1);
@@ -272,12 +272,12 @@ static rp_optimizer random_optimizer(trial *t) {
     static const rp_real decays[] = {0, (rp_real)0.95, 1};
     test_random *random = &t->random;
     rp_optimizer all[] = {rp_sgd((rp_real)0.01), rp_adam((rp_real)0.01), rp_adagrad((rp_real)0.02), rp_adadelta(1),
-                          rp_partitioning_rate((rp_real)test_uniform(random, 0.1, 0.5))};
+                          rp_algorithm_1((rp_real)test_uniform(random, 0.1, 0.5))};
     rp_optimizer optimizer = all[test_int(random, 0, 4)];
     int partitioning = optimizer.method == RP_PARTITIONING, sgd = optimizer.method == RP_SGD;
-    optimizer.rule = t->rule;
-    optimizer.decay = decays[test_int(random, 0, 2)];
-    optimizer.decay_steps = test_int(random, 0, 7);
+    if (partitioning) optimizer.rule = t->rule;
+    optimizer.rate_decay = decays[test_int(random, 0, 2)];
+    optimizer.rate_decay_steps = test_int(random, 0, 7);
     if (chance(random, 0.5)) optimizer.weight_decay = (rp_real)0.01;
     if (chance(random, 0.5)) optimizer.decoupled = 1;
     if ((partitioning || sgd) && chance(random, 0.5)) optimizer.momentum = (rp_real)0.9;
@@ -287,8 +287,8 @@ static rp_optimizer random_optimizer(trial *t) {
     return optimizer;
 }
 static void note_optimizer(trial *t, const rp_optimizer *o) {
-    note(t, "; method %d, rate %g, decay %g per %d, ", (int)o->method, (double)o->rate, (double)o->decay,
-         o->decay_steps);
+    note(t, "; method %d, rate %g, decay %g per %d, ", (int)o->method, (double)o->rate, (double)o->rate_decay,
+         o->rate_decay_steps);
     note(t, "weight decay %g%s, momentum %g%s, average %g, damping %g", (double)o->weight_decay,
          o->decoupled ? " decoupled" : "", (double)o->momentum, o->nesterov ? " Nesterov" : "",
          (double)o->curvature_average, (double)o->damping);
@@ -365,11 +365,11 @@ static void check_own_loss(trial *t) {
             h2[b * outputs + i] = (rp_real)(t->exact.weights[b] * second[i]);
         }
     }
-    check_done(t, t->net, rp_backward_from_rule(t->net, d, h2, &t->rule));
+    check_done(t, t->net, rp_backward_from(t->net, d, h2, &t->rule));
     check_array(t, "gradient from outside", rp_gradient(t->net), gradient, tolerance);
     if (!has_draws(t)) check_array(t, "curvature from outside", rp_curvature(t->net), curvature, tolerance);
     rp_forward(t->net, t->inputs, t->data.count);
-    check_done(t, t->net, rp_backward_from(t->net, d, NULL));
+    check_done(t, t->net, rp_backward_from(t->net, d, NULL, NULL));
     check_array(t, "gradient from outside alone", rp_gradient(t->net), gradient, tolerance);
 }
 static void test_own_loss(void) {
@@ -403,7 +403,7 @@ static double accuracy_of(const trial *t) { /* -2: there is none, as all weights
 static void check_scores(const trial *t, rp_net *net) {
     rp_score score;
     double accuracy = accuracy_of(t);
-    check_done(t, net, rp_evaluate(net, &t->data, &score));
+    check_done(t, net, rp_evaluate(net, &t->data, &score, NULL));
     check_loss(t, score.loss, ref_batch(t->reference, &t->exact, NULL, NULL, NULL));
     CHECK(score.count == t->data.count, "%d; %s", (int)score.count, t->text);
     CHECK(accuracy < -1 || fabs((double)score.accuracy - accuracy) <= 1e-6, "accuracy %g instead of %g; %s",

@@ -77,13 +77,13 @@ static void test_descriptions(void) {
     DESCRIPTION_FAILS(rp_vector(2), RP_ERR_VALUE, "rp_activation 99", rp_activation(net, (rp_activation_kind)99));
     DESCRIPTION_FAILS(rp_vector(2), RP_ERR_VALUE, "rp_activation -1", rp_activation(net, (rp_activation_kind)-1));
     DESCRIPTION_FAILS(rp_vector(2), RP_ERR_VALUE, "rp_loss 99", rp_loss(net, (rp_loss_kind)99));
-    DESCRIPTION_FAILS(rp_vector(2), RP_ERR_ORDER, "rp_no_bias", rp_no_bias(net));
-    DESCRIPTION_FAILS(rp_vector(2), RP_ERR_ORDER, "rp_no_bias tanh", rp_activation(net, RP_TANH), rp_no_bias(net));
-    DESCRIPTION_FAILS(rp_vector(2), RP_ERR_ORDER, "rp_negative_slope", rp_dense(net, 2), rp_negative_slope(net, 1));
+    DESCRIPTION_FAILS(rp_vector(2), RP_ERR_VALUE, "rp_no_bias", rp_no_bias(net, rp_layer_count(net) - 1));
+    DESCRIPTION_FAILS(rp_vector(2), RP_ERR_VALUE, "rp_no_bias tanh", rp_activation(net, RP_TANH), rp_no_bias(net, rp_layer_count(net) - 1));
+    DESCRIPTION_FAILS(rp_vector(2), RP_ERR_VALUE, "rp_negative_slope", rp_dense(net, 2), rp_negative_slope(net, rp_layer_count(net) - 1, 1));
     for (int i = 0; i < 3; i++) {
         rp_real slope = i == 0 ? -1 : i == 1 ? nan : infinite, delta = i == 0 ? 0 : slope;
         DESCRIPTION_FAILS(rp_vector(2), RP_ERR_VALUE, "rp_negative_slope",
-                          rp_activation(net, RP_ELU), rp_negative_slope(net, slope));
+                          rp_activation(net, RP_ELU), rp_negative_slope(net, rp_layer_count(net) - 1, slope));
         DESCRIPTION_FAILS(rp_vector(2), RP_ERR_VALUE, "rp_huber_delta delta", rp_huber_delta(net, delta));
     }
 }
@@ -169,17 +169,17 @@ static void test_null_nets(void) {
     rp_real *x = s.inputs, *out = s.targets;
     make_samples(&s, 1);
     const int statuses[] = {
-        rp_dense(NULL, 1), rp_activation(NULL, RP_TANH), rp_no_bias(NULL), rp_negative_slope(NULL, 1),
+        rp_dense(NULL, 1), rp_activation(NULL, RP_TANH), rp_no_bias(NULL, rp_layer_count(NULL) - 1), rp_negative_slope(NULL, rp_layer_count(NULL) - 1, 1),
         rp_freeze(NULL, 0, 1), rp_loss(NULL, RP_HUBER), rp_huber_delta(NULL, 1), rp_net_build(NULL, 1, 1),
         rp_prepare(NULL, &o), rp_train(NULL, &o, &s.data, NULL), rp_predict(NULL, x, 1, out),
-        rp_evaluate(NULL, &s.data, &score), rp_fit(NULL, &o, &s.data, NULL, NULL), rp_layer_info(NULL, 0, &layer),
+        rp_evaluate(NULL, &s.data, &score, NULL), rp_fit(NULL, &o, &s.data, NULL, NULL), rp_layer_info(NULL, 0, &layer),
         rp_backward(NULL, &s.data, NULL, NULL), rp_update(NULL, &o), rp_direction(NULL, &o), rp_move(NULL, 1),
-        rp_forward(NULL, x, 1), rp_backward_from(NULL, x, NULL), rp_backward_from_rule(NULL, x, NULL, NULL),
+        rp_forward(NULL, x, 1), rp_backward_from(NULL, x, NULL, NULL), rp_backward_from(NULL, x, NULL, NULL),
         rp_predict_with(NULL, workspace, x, 1, out), rp_predict_with(net, NULL, x, 1, out),
         rp_predict_with(net, workspace, NULL, 1, out), rp_predict_with(net, workspace, x, 1, NULL)};
     for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
         CHECK(statuses[i] == RP_ERR_NULL, "call %d: %d", (int)i, statuses[i]);
-    CHECK(!rp_parameters(NULL) && !rp_gradient(NULL) && !rp_curvature(NULL) && !rp_direction_array(NULL) &&
+    CHECK(!rp_parameters(NULL) && !rp_gradient(NULL) && !rp_curvature(NULL) && !rp_step_array(NULL) &&
           !rp_output(NULL), "arrays");
     CHECK(!rp_parameter_count(NULL) && !rp_layer_count(NULL) && !rp_memory(NULL) && !rp_state_memory(NULL), "counts");
     CHECK(!rp_summary(NULL, NULL, 0) && !rp_workspace_new(NULL, 1) && !*rp_isa(NULL) && rp_error(NULL), "others");
@@ -200,15 +200,15 @@ static void test_before_build(void) {
     FAILS(rp_prepare(net, &o), RP_ERR_ORDER, "rp_prepare rp_net_build");
     FAILS(rp_train(net, &o, &s.data, NULL), RP_ERR_ORDER, "rp_train rp_net_build");
     FAILS(rp_predict(net, s.inputs, 1, s.targets), RP_ERR_ORDER, "rp_predict rp_net_build");
-    FAILS(rp_evaluate(net, &s.data, &score), RP_ERR_ORDER, "rp_evaluate rp_net_build");
+    FAILS(rp_evaluate(net, &s.data, &score, NULL), RP_ERR_ORDER, "rp_evaluate rp_net_build");
     FAILS(rp_fit(net, &o, &s.data, NULL, NULL), RP_ERR_ORDER, "rp_fit rp_net_build");
     FAILS(rp_backward(net, &s.data, NULL, NULL), RP_ERR_ORDER, "rp_backward rp_net_build");
     FAILS(rp_update(net, &o), RP_ERR_ORDER, "rp_update rp_net_build");
     FAILS(rp_direction(net, &o), RP_ERR_ORDER, "rp_direction rp_net_build");
     FAILS(rp_move(net, 1), RP_ERR_ORDER, "rp_move rp_net_build");
     FAILS(rp_forward(net, s.inputs, 1), RP_ERR_ORDER, "rp_forward rp_net_build");
-    FAILS(rp_backward_from(net, s.targets, NULL), RP_ERR_ORDER, "rp_backward_from rp_net_build");
-    CHECK(!rp_parameters(net) && !rp_gradient(net) && !rp_curvature(net) && !rp_direction_array(net) &&
+    FAILS(rp_backward_from(net, s.targets, NULL, NULL), RP_ERR_ORDER, "rp_backward_from rp_net_build");
+    CHECK(!rp_parameters(net) && !rp_gradient(net) && !rp_curvature(net) && !rp_step_array(net) &&
           !rp_output(net), "arrays");
     CHECK(!rp_parameter_count(net) && !*rp_isa(net) && !rp_workspace_new(net, 1), "%s", rp_isa(net));
     WORKS(rp_layer_info(net, 2, &layer));
@@ -226,8 +226,8 @@ static void test_after_build(void) {
     make_samples(&s, 1);
     FAILS(rp_dense(net, 3), RP_ERR_ORDER, "rp_dense built");
     FAILS(rp_activation(net, RP_TANH), RP_ERR_ORDER, "rp_activation built");
-    FAILS(rp_no_bias(net), RP_ERR_ORDER, "rp_no_bias built");
-    FAILS(rp_negative_slope(net, 1), RP_ERR_ORDER, "rp_negative_slope built");
+    FAILS(rp_no_bias(net, rp_layer_count(net) - 1), RP_ERR_ORDER, "rp_no_bias built");
+    FAILS(rp_negative_slope(net, rp_layer_count(net) - 1, 1), RP_ERR_ORDER, "rp_negative_slope built");
     FAILS(rp_loss(net, RP_HUBER), RP_ERR_ORDER, "rp_loss built");
     FAILS(rp_huber_delta(net, 1), RP_ERR_ORDER, "rp_huber_delta built");
     FAILS(rp_net_build(net, BATCH, 1), RP_ERR_ORDER, "rp_net_build built");
@@ -254,7 +254,7 @@ static rp_status consume(int consumer, rp_net *net, const rp_data *data) {
     switch (consumer) {
     case TRAIN: return rp_train(net, &o, data, NULL);
     case BACKWARD: return rp_backward(net, data, &rule, NULL);
-    case EVALUATE: return rp_evaluate(net, data, &score);
+    case EVALUATE: return rp_evaluate(net, data, &score, NULL);
     default: return rp_fit(net, &o, data, NULL, NULL);
     }
 }
@@ -298,7 +298,7 @@ static void test_data(void) {
         s.weights[2] = (rp_real)bad[i];
         DATA_FAILS(&data, RP_ERR_VALUE, "weights[2]");
     }
-    FAILS(rp_evaluate(net, &s.data, NULL), RP_ERR_NULL, "rp_evaluate score");
+    FAILS(rp_evaluate(net, &s.data, NULL, NULL), RP_ERR_NULL, "rp_evaluate score");
     FAILS(rp_train(net, NULL, &s.data, NULL), RP_ERR_NULL, "rp_train optimizer");
     FAILS(rp_fit(net, NULL, &s.data, NULL, NULL), RP_ERR_NULL, "rp_fit optimizer");
     rp_net_free(net);
@@ -368,7 +368,7 @@ static void check_field(rp_net *net, const rp_optimizer *o, const rp_data *data,
     check_field(net, &o, &s.data, "rule." #field " " #value, value); \
     FAILS(rp_backward(net, &s.data, &o.rule, NULL), RP_ERR_VALUE, "rp_backward rule." #field " " #value); \
     WORKS(rp_forward(net, s.inputs, BATCH)); \
-    FAILS(rp_backward_from_rule(net, s.targets, s.targets, &o.rule), RP_ERR_VALUE, "rp_backward_from rule." #field); \
+    FAILS(rp_backward_from(net, s.targets, s.targets, &o.rule), RP_ERR_VALUE, "rp_backward_from rule." #field); \
 } while (0)
 
 static void test_optimizer_fields(void) {
@@ -378,7 +378,7 @@ static void test_optimizer_fields(void) {
     make_samples(&s, 1);
     for (int i = 0; i < 4; i++) {
         FIELD_FAILS(rp_sgd(1), rate, rp_real, everywhere[i]);
-        FIELD_FAILS(rp_adam(1), decay, rp_real, everywhere[i]);
+        FIELD_FAILS(rp_adam(1), rate_decay, rp_real, everywhere[i]);
         FIELD_FAILS(rp_sgd(1), weight_decay, rp_real, everywhere[i]);
         FIELD_FAILS(rp_partitioning(), momentum, rp_real, everywhere[i]);
         FIELD_FAILS(rp_partitioning(), curvature_average, rp_real, everywhere[i]);
@@ -393,7 +393,7 @@ static void test_optimizer_fields(void) {
     FIELD_FAILS(rp_adam(1), beta1, rp_real, 1);
     FIELD_FAILS(rp_adam(1), beta2, rp_real, 1);
     FIELD_FAILS(rp_adadelta(1), rho, rp_real, 1.5);
-    FIELD_FAILS(rp_sgd(1), decay_steps, int, -1);
+    FIELD_FAILS(rp_sgd(1), rate_decay_steps, int, -1);
     FIELD_FAILS(rp_sgd(1), nesterov, int, 1);
     FIELD_FAILS(rp_sgd(1), method, rp_method, 99);
     FIELD_FAILS(rp_sgd(1), method, rp_method, -1);
@@ -495,28 +495,28 @@ static void test_own_loss(void) {
     rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 1);
     make_samples(&s, 1);
     CHECK(!rp_output(net), "an output before rp_forward");
-    FAILS(rp_backward_from(net, gradient, NULL), RP_ERR_ORDER, "rp_backward_from rp_forward");
+    FAILS(rp_backward_from(net, gradient, NULL, NULL), RP_ERR_ORDER, "rp_backward_from rp_forward");
     FAILS(rp_forward(net, NULL, 1), RP_ERR_NULL, "rp_forward x");
     FAILS(rp_forward(net, s.inputs, 0), RP_ERR_VALUE, "rp_forward count 0");
     FAILS(rp_forward(net, s.inputs, BATCH + 1), RP_ERR_VALUE, "rp_forward count 5");
     WORKS(rp_forward(net, s.inputs, BATCH));
-    FAILS(rp_backward_from(net, NULL, curvature), RP_ERR_NULL, "rp_backward_from output_gradient");
+    FAILS(rp_backward_from(net, NULL, curvature, NULL), RP_ERR_NULL, "rp_backward_from output_gradient");
     for (int i = 0; i < 3; i++) {
         const double bad[] = {-1, NAN, INFINITY};
         curvature[3] = (rp_real)bad[i];
-        FAILS(rp_backward_from(net, gradient, curvature), RP_ERR_VALUE, "rp_backward_from output_curvature[3]");
+        FAILS(rp_backward_from(net, gradient, curvature, NULL), RP_ERR_VALUE, "rp_backward_from output_curvature[3]");
     }
     curvature[3] = 0;
-    WORKS(rp_backward_from(net, gradient, curvature));
+    WORKS(rp_backward_from(net, gradient, curvature, NULL));
     gradient[2] = (rp_real)NAN;
     WORKS(rp_forward(net, s.inputs, BATCH));
-    FAILS(rp_backward_from(net, gradient, curvature), RP_ERR_NOT_FINITE, "rp_backward_from");
+    FAILS(rp_backward_from(net, gradient, curvature, NULL), RP_ERR_NOT_FINITE, "rp_backward_from");
     for (int i = 0; i < CONSUMERS + 2; i++) {
         WORKS(rp_forward(net, s.inputs, BATCH));
         if (i < CONSUMERS) consume(i, net, &s.data);
         else if (i == CONSUMERS) rp_predict(net, s.inputs, 1, s.targets);
         else rp_update(net, &o);
-        FAILS(rp_backward_from(net, curvature, NULL), RP_ERR_ORDER, "rp_backward_from rp_forward");
+        FAILS(rp_backward_from(net, curvature, NULL, NULL), RP_ERR_ORDER, "rp_backward_from rp_forward");
     }
     rp_net_free(net);
 }
@@ -539,14 +539,14 @@ static void test_inference_only(void) {
     FAILS(rp_direction(net, &o), RP_ERR_UNSUPPORTED, "rp_direction config.inference_only");
     FAILS(rp_move(net, 1), RP_ERR_UNSUPPORTED, "rp_move config.inference_only");
     FAILS(rp_forward(net, s.inputs, 1), RP_ERR_UNSUPPORTED, "rp_forward config.inference_only");
-    FAILS(rp_backward_from(net, out, NULL), RP_ERR_UNSUPPORTED, "rp_backward_from config.inference_only");
-    CHECK(!rp_gradient(net) && !rp_curvature(net) && !rp_direction_array(net), "arrays for training");
+    FAILS(rp_backward_from(net, out, NULL, NULL), RP_ERR_UNSUPPORTED, "rp_backward_from config.inference_only");
+    CHECK(!rp_gradient(net) && !rp_curvature(net) && !rp_step_array(net), "arrays for training");
     CHECK(same_parameters(net, full) && rp_memory(net) < rp_memory(full), "%d bytes", (int)rp_memory(net));
     WORKS(rp_predict(net, s.inputs, BATCH, out));
     WORKS(rp_predict(full, s.inputs, BATCH, expected));
     CHECK(!memcmp(out, expected, sizeof out), "another prediction: %g, not %g", out[0], expected[0]);
-    WORKS(rp_evaluate(net, &s.data, &score));
-    WORKS(rp_evaluate(full, &s.data, &full_score));
+    WORKS(rp_evaluate(net, &s.data, &score, NULL));
+    WORKS(rp_evaluate(full, &s.data, &full_score, NULL));
     CHECK(score.loss == full_score.loss && score.accuracy == full_score.accuracy, "another loss: %g", score.loss);
     rp_net_free(net), rp_net_free(full);
 }
@@ -661,8 +661,8 @@ static void test_bad_arrays(void) {
             FAILS(rp_update(net, &o.with), RP_ERR_NOT_FINITE, "rp_update gradient");
             FAILS(rp_direction(net, &o.with), RP_ERR_NOT_FINITE, "rp_direction gradient");
         }
-        memset(rp_direction_array(net), 0, parameter_bytes(net));
-        rp_direction_array(net)[0] = (rp_real)NAN, rp_direction_array(net)[1] = (rp_real)INFINITY;
+        memset(rp_step_array(net), 0, parameter_bytes(net));
+        rp_step_array(net)[0] = (rp_real)NAN, rp_step_array(net)[1] = (rp_real)INFINITY;
         WORKS(rp_move(net, 1));
         good_steps(net, &o.with, &s), good_steps(spared, &o.with, &s);
         CHECK(same_parameters(net, spared), "%s", o.name);
@@ -683,11 +683,11 @@ static void test_arrays_stay(void) {
         WORKS(rp_direction(net, &o.with));
         memcpy(gradient, rp_gradient(net), parameter_bytes(net));
         memcpy(curvature, rp_curvature(net), parameter_bytes(net));
-        memcpy(direction, rp_direction_array(net), parameter_bytes(net));
+        memcpy(direction, rp_step_array(net), parameter_bytes(net));
         WORKS(rp_train(net, &o.with, &s.data, NULL));
         CHECK(!memcmp(gradient, rp_gradient(net), parameter_bytes(net)), "%s: the gradient", o.name);
         CHECK(!memcmp(curvature, rp_curvature(net), parameter_bytes(net)), "%s: the curvature", o.name);
-        CHECK(!memcmp(direction, rp_direction_array(net), parameter_bytes(net)), "%s: the direction", o.name);
+        CHECK(!memcmp(direction, rp_step_array(net), parameter_bytes(net)), "%s: the direction", o.name);
         rp_net_free(net);
     }
 }
@@ -809,7 +809,7 @@ static void test_overflowing_step(void) {
     samples s;
     make_samples(&s, 14);
     for (int i = 0; i < 2; i++) {
-        rp_optimizer o = i ? rp_partitioning_rate(1) : rp_sgd(largest / 4);
+        rp_optimizer o = i ? rp_algorithm_1(1) : rp_sgd(largest / 4);
         rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 16);
         o.damping = 0;
         rp_real *w = rp_parameters(net), w0 = w[0], w1 = w[1], w2 = w[2];
@@ -943,10 +943,10 @@ static void test_no_allocation(void) {
         WORKS(rp_direction(net, &o));
         WORKS(rp_move(net, 1));
         WORKS(rp_forward(net, s.inputs, BATCH));
-        WORKS(rp_backward_from(net, s.targets, s.targets));
+        WORKS(rp_backward_from(net, s.targets, s.targets, NULL));
         WORKS(rp_predict(net, s.inputs, BATCH, s.targets));
         WORKS(rp_predict_with(net, workspace, s.inputs, BATCH, s.targets));
-        WORKS(rp_evaluate(net, &s.data, &score));
+        WORKS(rp_evaluate(net, &s.data, &score, NULL));
         WORKS(rp_fit(net, &o, &s.data, &options, NULL));
         rp_freeze(net, 0, i % 2), rp_summary(net, text, sizeof text);
         CHECK(h.calls == calls && rp_memory(net) == memory, "%ld allocations", h.calls - calls);
@@ -1075,7 +1075,7 @@ static void test_summary(void) {
 static void test_layer_info(void) {
     rp_net *net = rp_net_new(rp_image(2, 3, 4), NULL);
     size_t at = 0;
-    rp_dense(net, 7), rp_activation(net, RP_RELU), rp_dense(net, 3), rp_no_bias(net);
+    rp_dense(net, 7), rp_activation(net, RP_RELU), rp_dense(net, 3), rp_no_bias(net, rp_layer_count(net) - 1);
     rp_dense(net, 1), rp_activation(net, RP_TANH);
     WORKS(rp_freeze(net, 2, 1));
     WORKS(rp_net_build(net, 2, 1));

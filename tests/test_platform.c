@@ -185,7 +185,7 @@ static rp_optimizer optimizer_of(int which) {
     rp_optimizer o = rp_partitioning();
     switch (which) {
     case 0: break;
-    case 1: o = rp_partitioning_rate(1); break;
+    case 1: o = rp_algorithm_1(1); break;
     case 2: o.rule.kind = RP_PATHS; break;
     case 3: o.rule.kind = RP_JACOBIAN; break;
     case 4: o = rp_sgd((rp_real)0.1); break;
@@ -201,7 +201,7 @@ static rp_optimizer optimizer_of(int which) {
     case 10:
     case 11:
         o = rp_sgd((rp_real)0.1);
-        o.cubic = 1;
+        o.cubic_sigma = 1;
         o.cubic_adaptive = which == 11;
         break;
     case 12:
@@ -243,7 +243,7 @@ static void fit(problem *p) {
     options.keep_best = 1;
     p->doing = "fit";
     if (worked(p, "fit", rp_fit(p->net, &o, &p->data, &options, &report))) add_reals(p, &report.loss, 1);
-    if (worked(p, "evaluate", rp_evaluate(p->net, &p->data, &score))) add_reals(p, &score.loss, 1);
+    if (worked(p, "evaluate", rp_evaluate(p->net, &p->data, &score, NULL))) add_reals(p, &score.loss, 1);
     if (worked(p, "predict", rp_predict(p->net, p->x, p->data.count, p->out)))
         add_reals(p, p->out, (size_t)(p->data.count * p->outputs));
 }
@@ -254,9 +254,11 @@ static int take_factors(void *user, const rp_sample_factors *factors) {
 }
 static void backward(problem *p) {
     size_t count = rp_parameter_count(p->net);
-    for (int kind = RP_PATHS; kind <= RP_SAMPLED; kind++) {
-        rp_rule rule = rp_rule_default();
-        rule.kind = (rp_rule_kind)kind;
+    static const rp_rule_kind kinds[] = {RP_PATHS, RP_JACOBIAN, RP_SAMPLED};
+    for (int i = 0; i < 3; i++) {
+        rp_rule rule;
+        rule.kind = kinds[i];
+        rule.scale = RP_SCALE_ONE;
         rule.bound = p->seed & 1 ? RP_BOUND_TIGHT : RP_BOUND_JENSEN;
         p->doing = "backward";
         if (!worked(p, "backward", rp_backward(p->net, &p->data, &rule, NULL))) continue;
@@ -266,7 +268,7 @@ static void backward(problem *p) {
     p->doing = "forward";
     if (!worked(p, "forward", rp_forward(p->net, p->x, p->data.count))) return;
     p->doing = "backward from";
-    if (!worked(p, "backward from", rp_backward_from(p->net, p->targets, p->targets))) return;
+    if (!worked(p, "backward from", rp_backward_from(p->net, p->targets, p->targets, NULL))) return;
     add_reals(p, rp_gradient(p->net), count);
 }
 
@@ -311,7 +313,6 @@ static void solve(problem *p) {
         options.method = (rp_solve_method)method;
         options.gauss_newton = p->seed % 3 == 0;
         options.damping = 1;
-        options.precondition = method == RP_SOLVE_ITERATIVE && p->seed % 5 == 0;
         p->doing = names[method];
         if (rp_parameter_count(p->net) > 200) continue;
         worked(p, p->doing, rp_hessian_solve(p->net, &p->data, p->vector, p->out, &options, NULL));

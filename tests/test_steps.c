@@ -105,7 +105,7 @@ static ray measure(rp_net *net, const rp_optimizer *plain, const rp_data *data, 
     ray l;
     l.loss = fill_arrays(net, plain, data);
     WORKS(rp_direction(net, plain));
-    measure_along(net, rp_direction_array(net), plain->decoupled ? 0 : (double)plain->weight_decay, data, &l);
+    measure_along(net, rp_step_array(net), plain->decoupled ? 0 : (double)plain->weight_decay, data, &l);
     l.alpha = rp_cubic_length(l.slope, l.curvature, l.norm, sigma);
     return l;
 }
@@ -115,7 +115,7 @@ static rp_optimizer plain_of(const rp_optimizer *o, double *shrink) {
     rp_optimizer plain = *o;
     *shrink = o->decoupled ? (double)o->rate * (double)o->weight_decay : 0;
     plain.weight_decay = o->decoupled ? 0 : o->weight_decay;
-    plain.cubic = 0;
+    plain.cubic_sigma = 0;
     plain.cubic_adaptive = 0;
     return plain;
 }
@@ -159,8 +159,8 @@ static void check_close(const char *what, const char *name, double got, double e
 static void check_step_report(const char *name, rp_net *net, const ray *l, double sigma) {
     rp_step step = last_step(net);
     check_close("alpha", name, (double)step.alpha, l->alpha, l->alpha);
-    check_close("slope", name, (double)step.slope, l->slope, fabs(l->slope));
-    check_close("curvature", name, (double)step.curvature, l->curvature, fabs(l->curvature) + 1e-3 * l->norm * l->norm);
+    check_close("slope", name, (double)step.first, l->slope, fabs(l->slope));
+    check_close("curvature", name, (double)step.second, l->curvature, fabs(l->curvature) + 1e-3 * l->norm * l->norm);
     CHECK(step.taken == (l->alpha > 0), "%s: taken %d, alpha %g", name, step.taken, l->alpha);
     CHECK(step.ratio == 0 && step.sigma == (rp_real)sigma && step.products == 0 && step.fallback == 0,
           "%s: ratio %g, sigma %g, %d products, fallback %d", name, (double)step.ratio, (double)step.sigma,
@@ -182,7 +182,7 @@ static void check_pieces(const char *name, rp_net *net, const rp_optimizer *cubi
     memcpy(before, rp_parameters(net), bytes_of(net));
     fill_arrays(net, cubic, data);
     WORKS(rp_direction(net, cubic)); /* gives the method's own step whatever `cubic` is */
-    CHECK(!memcmp(rp_direction_array(net), l->step, bytes_of(net)), "%s: another direction with `cubic`", name);
+    CHECK(!memcmp(rp_step_array(net), l->step, bytes_of(net)), "%s: another direction with `cubic`", name);
     WORKS(rp_move(net, (rp_real)l->alpha));
     check_moved("in pieces", name, net, before, l, l->alpha, 0);
 }
@@ -191,7 +191,7 @@ static void check_cubic_step(const named_optimizer *o, rp_net *nets[4], const rp
     rp_optimizer plain = plain_of(&o->with, &shrink), cubic = o->with;
     rp_real before[MOST], loss = -1;
     rp_net *net = nets[0];
-    cubic.cubic = (rp_real)sigma;
+    cubic.cubic_sigma = (rp_real)sigma;
     for (int i = 1; i < 4; i++) copy_parameters(nets[i], net);
     memcpy(before, rp_parameters(net), bytes_of(net));
     ray l = measure(nets[1], &plain, data, sigma);
@@ -199,7 +199,7 @@ static void check_cubic_step(const named_optimizer *o, rp_net *nets[4], const rp
     check_close("loss", o->name, (double)loss, l.loss, l.loss);
     check_moved("cubic", o->name, net, before, &l, l.alpha, l.alpha > 0 ? shrink : 0);
     CHECK(!memcmp(rp_gradient(net), rp_gradient(nets[1]), bytes_of(net)), "%s leaves another gradient", o->name);
-    CHECK(!memcmp(rp_direction_array(net), l.step, bytes_of(net)), "%s leaves another step", o->name);
+    CHECK(!memcmp(rp_step_array(net), l.step, bytes_of(net)), "%s leaves another step", o->name);
     CHECK(!curved(&cubic) || !memcmp(rp_curvature(net), rp_curvature(nets[1]), bytes_of(net)),
           "%s leaves another curvature", o->name);
     CHECK(l.alpha > 0 || has_parameters(net, before), "%s: slope %g", o->name, l.slope);
@@ -234,7 +234,7 @@ static void test_no_rate(void) {
         rp_net *net = classifier(), *twin = classifier();
         samples s;
         double distance = 0, size = 0;
-        o.with.cubic = 5;
+        o.with.cubic_sigma = 5;
         rp_optimizer faster = o.with;
         faster.rate *= 10;
         if (faster.decoupled) faster.weight_decay /= 10; /* the shrinking still knows the rate */
@@ -261,7 +261,7 @@ static void check_uphill(int adaptive) {
     rp_data data = rp_targeted(&x, &t, 1);
     rp_optimizer o = rp_sgd((rp_real)0.1);
     o.momentum = (rp_real)0.9;
-    o.cubic = 1;
+    o.cubic_sigma = 1;
     o.cubic_adaptive = adaptive;
     WORKS(rp_train(net, &o, &data, NULL));
     w = rp_parameters(net)[0];
@@ -271,8 +271,8 @@ static void check_uphill(int adaptive) {
     CHECK(has_parameters(net, &w), "%g, not %g", (double)rp_parameters(net)[0], (double)w);
     CHECK(fabs((double)loss - 0.5) < 1e-5, "%g", (double)loss);
     rp_step step = last_step(net);
-    CHECK(step.taken == 0 && step.alpha == 0 && step.slope > 0 && step.curvature > 0, "%d, %g, %g, %g", step.taken,
-          (double)step.alpha, (double)step.slope, (double)step.curvature);
+    CHECK(step.taken == 0 && step.alpha == 0 && step.first > 0 && step.second > 0, "%d, %g, %g, %g", step.taken,
+          (double)step.alpha, (double)step.first, (double)step.second);
     /* what was not taken is remembered all the same: b = 0.9 (-8) + 1 = -6.2, then -4.58, ... until it turns */
     for (int i = 0; i < 40 && !step.taken; i++) {
         WORKS(rp_train(net, &o, &data, NULL));
@@ -292,7 +292,7 @@ static void test_no_step(void) {
     rp_real x = 1, t = 10;
     rp_data data = rp_targeted(&x, &t, 1);
     rp_optimizer o = rp_sgd(0);
-    o.cubic = 1;
+    o.cubic_sigma = 1;
     WORKS(rp_train(net, &o, &data, NULL));
     rp_step step = last_step(net);
     CHECK(step.taken == 0 && step.alpha == 0 && rp_parameters(net)[0] == 3, "%d, %g", step.taken, (double)step.alpha);
@@ -313,7 +313,7 @@ static double factor_of(const rp_step *step, double low, double high) { /* of ho
 static double loss_of(rp_net *net, const rp_optimizer *o, const rp_data *data) {
     rp_score score;
     double square = 0;
-    rp_evaluate(net, data, &score);
+    rp_evaluate(net, data, &score, NULL);
     for (size_t i = 0; i < count_of(net); i++) square += (double)rp_parameters(net)[i] * (double)rp_parameters(net)[i];
     return (double)score.loss + (o->decoupled ? 0 : (double)o->weight_decay * square / 2);
 }
@@ -347,7 +347,7 @@ static void check_adaptive_step(const named_optimizer *o, rp_net *net, rp_net *t
     check_ratio(o->name, &step, loss, loss_of(twin, &o->with, data), foretold);
     if (step.taken) check_moved("adaptive", o->name, net, before, &l, l.alpha, shrink);
     else CHECK(has_parameters(net, before), "%s: not undone", o->name);
-    double next = within(*sigma, factor_of(&step, 0.1, 0.9), (double)o->with.cubic);
+    double next = within(*sigma, factor_of(&step, 0.1, 0.9), (double)o->with.cubic_sigma);
     CHECK(step.sigma == (rp_real)next, "%s: sigma from %g to %g, ratio %g", o->name, *sigma, (double)step.sigma,
           (double)step.ratio);
     seen->undone += !step.taken;
@@ -363,10 +363,10 @@ static void test_adaptive(void) {
         rp_net *net = make_net(RP_POISSON), *twin = make_net(RP_POISSON);
         test_random random = {(uint64_t)n};
         samples s;
-        o.with.cubic = (rp_real)0.001;
+        o.with.cubic_sigma = (rp_real)0.001;
         o.with.cubic_adaptive = 1;
         o.with.weight_decay = (rp_real)(n % 2 ? 0.05 : 0);
-        double sigma = (double)o.with.cubic;
+        double sigma = (double)o.with.cubic_sigma;
         for (size_t i = 0; i < count_of(net); i++) rp_parameters(net)[i] *= 3;
         for (int step = 0; step < 25; step++) {
             draw_samples(&s, &random, RP_POISSON);
@@ -400,15 +400,15 @@ static void test_fit_with_lengths(void) {
         options.keep_order = 1;
         options.progress = see_progress;
         options.user = &seen;
-        if (n < METHODS) o.with.cubic = 3;
+        if (n < METHODS) o.with.cubic_sigma = 3;
         draw_classes(&s, (uint64_t)n);
         for (int i = 0; i < 3; i++) WORKS(rp_train(net, &o.with, &s.data, NULL));
         rp_step step = last_step(net);
         CHECK(rp_fit(fitted, &o.with, &s.data, &options, &report) == RP_OK, "%s: %s", o.name, rp_error(fitted));
         CHECK(same_parameters(net, fitted), "%s: other parameters", o.name);
-        CHECK(report.last.alpha == step.alpha && report.last.taken == step.taken && report.last.slope == step.slope,
+        CHECK(report.last.alpha == step.alpha && report.last.taken == step.taken && report.last.first == step.first,
               "%s: alpha %g, not %g", o.name, (double)report.last.alpha, (double)step.alpha);
-        CHECK(seen.alpha == step.alpha && seen.curvature == step.curvature, "%s: alpha %g, not %g", o.name,
+        CHECK(seen.alpha == step.alpha && seen.second == step.second, "%s: alpha %g, not %g", o.name,
               (double)seen.alpha, (double)step.alpha);
         rp_net_free(net);
         rp_net_free(fitted);
@@ -428,9 +428,9 @@ static void check_per_variable(trial *t, const dense *d, double sigma, double de
     for (int p = 0; p < d->n; p++) {
         double w = t->reference->w[p], step = (double)rp_parameters(t->net)[p] - w;
         double g = d->gradient[p] + (double)o.weight_decay * w, h = d->h[p * d->n + p] + (double)o.weight_decay;
-        double length = rp_cubic_length(-fabs(g), h, 1, (double)o.sigma);
+        double length = rp_cubic_length(-fabs(g), h, 1, (double)o.variable_sigma);
         double expected = d->c[p] * (g > 0 ? -1 : 1) * (double)o.rate * length;
-        double most = rp_cubic_length(-fabs(g) - d->terms[p], -d->size[p * d->n + p], 1, (double)o.sigma) + fabs(w);
+        double most = rp_cubic_length(-fabs(g) - d->terms[p], -d->size[p * d->n + p], 1, (double)o.variable_sigma) + fabs(w);
         double excess = fabs(step - expected) / most;
         if (fabs(g) < 1e-3 * (d->terms[p] + nothing) && d->c[p] > 0) continue;
         if (!(excess <= worst)) size_there = most;
@@ -467,7 +467,7 @@ static void test_per_variable(void) {
 static void check_newton_solution(rp_net *net, const rp_optimizer *o, const rp_data *data, double lambda,
                                   const char *text) {
     rp_real product[MOST_OF_NEWTON];
-    const rp_real *p = rp_direction_array(net), *g = rp_gradient(net), *w = rp_parameters(net);
+    const rp_real *p = rp_step_array(net), *g = rp_gradient(net), *w = rp_parameters(net);
     double decay = (double)o->weight_decay, rest = 0, right = 0, terms = 0;
     WORKS(rp_gauss_newton_vector(net, data, p, product));
     for (size_t i = 0; i < count_of(net); i++) {
@@ -484,12 +484,12 @@ static void check_newton_solution(rp_net *net, const rp_optimizer *o, const rp_d
 
 static void check_newton_fallback(rp_net *net, const rp_optimizer *o, const rp_data *data, const rp_step *step,
                                   const char *text) {
-    const rp_real *p = rp_direction_array(net), *g = rp_gradient(net), *w = rp_parameters(net), *h = rp_curvature(net);
+    const rp_real *p = rp_step_array(net), *g = rp_gradient(net), *w = rp_parameters(net), *h = rp_curvature(net);
     double decay = (double)o->weight_decay, error = 0, largest = 0, size = 0, length = 1;
     for (size_t i = 0; i < count_of(net); i++) {
         int frozen = p[i] == 0 && g[i] == 0;
         double numerator = (double)g[i] + decay * (double)w[i], terms = fabs((double)g[i]) + decay * fabs((double)w[i]);
-        double denominator = (double)h[i] + decay + (double)step->sigma;
+        double denominator = (double)h[i] + decay + (double)step->lambda;
         error = larger(fabs((double)p[i] + (frozen ? 0 : numerator / denominator)), error);
         largest = fmax(largest, terms / denominator); /* g and decay w may cancel */
         size += terms * fabs((double)p[i]);
@@ -497,9 +497,9 @@ static void check_newton_fallback(rp_net *net, const rp_optimizer *o, const rp_d
     CHECK(error <= length_error * largest, "the step is off by %g of %g; %s", error, largest, text);
     ray l;
     measure_along(net, p, decay, data, &l);
-    check_close("slope", text, (double)step->slope, l.slope, size);
-    check_close("curvature", text, (double)step->curvature, l.curvature, fabs(l.curvature) + 1e-3 * l.norm * l.norm);
-    if (step->curvature > 0) length = -(double)step->slope / (double)step->curvature;
+    check_close("slope", text, (double)step->first, l.slope, size);
+    check_close("curvature", text, (double)step->second, l.curvature, fabs(l.curvature) + 1e-3 * l.norm * l.norm);
+    if (step->second > 0) length = -(double)step->first / (double)step->second;
     double halvings = log(length / (double)step->alpha) / log(2);
     CHECK(fabs(halvings - floor(halvings + 0.5)) < 1e-3 && halvings > -0.5 && halvings < 8.5, "%g halvings; %s",
           halvings, text);
@@ -513,7 +513,7 @@ static void check_newton_parts(rp_net *net, const rp_optimizer *o, const rp_data
     double error = 0, largest = 0;
     if (!step->taken) return;
     for (size_t i = 0; i < count_of(net); i++) {
-        double expected = (double)before[i] + (double)step->alpha * (double)rp_direction_array(net)[i];
+        double expected = (double)before[i] + (double)step->alpha * (double)rp_step_array(net)[i];
         error = larger(fabs((double)rp_parameters(net)[i] - expected), error);
         largest = fmax(largest, fabs(expected));
     }
@@ -534,7 +534,7 @@ static void check_newton_parts(rp_net *net, const rp_optimizer *o, const rp_data
 static double next_lambda(const rp_step *step, const rp_optimizer *o, double lambda) {
     double factor = step->fallback ? 4 : factor_of(step, 0.25, 0.75);
     if (!step->taken && !step->fallback) factor = 1; /* the gradient is 0 */
-    return within(lambda, factor, (double)o->damping);
+    return within(lambda, factor, (double)o->lambda);
 }
 static void check_newton_step(rp_net *net, const rp_optimizer *o, const rp_data *data, double *lambda,
                               const char *text) {
@@ -542,23 +542,23 @@ static void check_newton_step(rp_net *net, const rp_optimizer *o, const rp_data 
     rp_score score;
     double was = loss_of(net, o, data);
     memcpy(before, rp_parameters(net), bytes_of(net));
-    rp_evaluate(net, data, &score);
+    rp_evaluate(net, data, &score, NULL);
     WORKS(rp_train(net, o, data, &loss));
     rp_step step = last_step(net);
     double is = loss_of(net, o, data), next = next_lambda(&step, o, *lambda);
     CHECK(fabs((double)(loss - score.loss)) <= 10 * last_digit * (1 + fabs((double)loss)), "%g, not %g; %s",
           (double)loss, (double)score.loss, text);
     CHECK(is <= was + 10 * last_digit * (fabs(was) + fabs(is)), "the loss rises from %.9g to %.9g; %s", was, is, text);
-    CHECK(step.taken == 0 || step.slope < 0, "slope %g; %s", (double)step.slope, text);
+    CHECK(step.taken == 0 || step.first < 0, "slope %g; %s", (double)step.first, text);
     CHECK(step.products >= 0 && step.products <= o->iterations, "%d products; %s", step.products, text);
     CHECK(step.taken || has_parameters(net, before), "not taken, but moved; %s", text);
     /* a step that Newton could not take, though all that was foretold was rounding, says nothing about lambda */
-    if (!step.fallback || fabs((double)step.slope) > 1e4 * last_digit * (1 + fabs(was)))
-        CHECK(fabs((double)step.sigma - next) <= 1e-5 * next,
-              "lambda from %g to %g, ratio %g, fallback %d, taken %d; %s", *lambda, (double)step.sigma,
+    if (!step.fallback || fabs((double)step.first) > 1e4 * last_digit * (1 + fabs(was)))
+        CHECK(fabs((double)step.lambda - next) <= 1e-5 * next,
+              "lambda from %g to %g, ratio %g, fallback %d, taken %d; %s", *lambda, (double)step.lambda,
               (double)step.ratio, step.fallback, step.taken, text);
     check_newton_parts(net, o, data, before, *lambda, &step, text);
-    *lambda = (double)step.sigma;
+    *lambda = (double)step.lambda;
 }
 
 /* Convex: the gradient vanishes in a few steps. */
@@ -569,7 +569,7 @@ static void test_newton_converges(void) {
         rp_net *net = rp_net_new(rp_vector(INPUTS), NULL);
         rp_optimizer o = rp_newton();
         test_random random = {(uint64_t)n};
-        double lambda = (double)o.damping, square = 0;
+        double lambda = (double)o.lambda, square = 0;
         samples s;
         rp_dense(net, OUTPUTS);
         rp_loss(net, loss);
@@ -585,7 +585,7 @@ static void test_newton_converges(void) {
             square += g * g;
         }
         CHECK(sqrt(square) <= small, "case %d: |g| is %g after 25 steps, lambda %g", n, sqrt(square), lambda);
-        CHECK(lambda < (double)o.damping, "case %d: lambda %g", n, lambda);
+        CHECK(lambda < (double)o.lambda, "case %d: lambda %g", n, lambda);
         rp_net_free(net);
     }
 }
@@ -600,9 +600,9 @@ static void test_newton_by_hand(void) {
     WORKS(rp_train(net, &o, &data, NULL));
     rp_step step = last_step(net);
     CHECK(fabs((double)rp_parameters(net)[0] - (1 + 1.5 / 5.5)) < 1e-6, "%g", (double)rp_parameters(net)[0]);
-    CHECK(fabs((double)step.slope + 1.5 * 1.5 / 5.5) < 1e-5, "slope %g", (double)step.slope);
-    CHECK(step.taken == 1 && step.fallback == 0 && step.products >= 1 && step.sigma == (rp_real)0.5, "%d %d %d %g",
-          step.taken, step.fallback, step.products, (double)step.sigma);
+    CHECK(fabs((double)step.first + 1.5 * 1.5 / 5.5) < 1e-5, "slope %g", (double)step.first);
+    CHECK(step.taken == 1 && step.fallback == 0 && step.products >= 1 && step.lambda == (rp_real)0.5, "%d %d %d %g",
+          step.taken, step.fallback, step.products, (double)step.lambda);
     /* of a model that is exact, but for lambda */
     CHECK(fabs((double)step.ratio - 1) < 0.2, "ratio %g", (double)step.ratio);
     rp_net_free(net);
@@ -618,9 +618,9 @@ static void test_newton_never_rises(void) {
         rp_optimizer o = rp_newton();
         o.full_hessian = n / 2 % 2;
         o.weight_decay = (rp_real)(n % 5 ? 0 : 0.02);
-        o.damping = (rp_real)(n % 7 ? 1 : 1e-4);
-        o.cubic = (rp_real)(n % 4 == 3);
-        double lambda = (double)o.damping;
+        o.lambda = (rp_real)(n % 7 ? 1 : 1e-4);
+        o.cubic_sigma = (rp_real)(n % 4 == 3);
+        double lambda = (double)o.lambda;
         for (int step = 0; step < 8; step++) check_newton_step(t->net, &o, &t->data, &lambda, t->text);
         trial_free(t);
     }
@@ -636,14 +636,14 @@ static double after_saddle(rp_optimizer o, int steps) {
     rp_data data = rp_targeted(&one, &one, 1);
     rp_score score;
     rp_dense(net, 1);
-    rp_no_bias(net);
+    rp_no_bias(net, rp_layer_count(net) - 1);
     rp_dense(net, 1);
-    rp_no_bias(net);
+    rp_no_bias(net, rp_layer_count(net) - 1);
     built(net);
     rp_parameters(net)[0] = (rp_real)1e-3;
     rp_parameters(net)[1] = (rp_real)2e-3;
     for (int step = 0; step < steps; step++) WORKS(rp_train(net, &o, &data, NULL));
-    WORKS(rp_evaluate(net, &data, &score));
+    WORKS(rp_evaluate(net, &data, &score, NULL));
     rp_net_free(net);
     return (double)score.loss;
 }
@@ -653,7 +653,7 @@ static void test_saddle(void) {
     rp_optimizer sgd = rp_sgd((rp_real)0.05), partitioning = rp_partitioning(), newton = rp_newton();
     double left = after_saddle(sgd, STEPS);
     CHECK(left > 0.4999, "SGD: %g", left);
-    sgd.cubic = partitioning.cubic = 1;
+    sgd.cubic_sigma = partitioning.cubic_sigma = 1;
     CHECK(after_saddle(sgd, STEPS) < 0.01, "cubic SGD: %g", after_saddle(sgd, STEPS));
     CHECK(after_saddle(partitioning, STEPS) < 0.01, "cubic partitioning: %g", after_saddle(partitioning, STEPS));
     CHECK(after_saddle(rp_per_variable(1), STEPS) < 0.01, "per variable: %g", after_saddle(rp_per_variable(1), STEPS));
@@ -672,11 +672,11 @@ static rp_net *plateau_net(void) {
     test_random random = {1};
     for (int l = 0; l < PLATEAU_LAYERS; l++) {
         rp_dense(net, PLATEAU_WIDTH);
-        rp_no_bias(net);
+        rp_no_bias(net, rp_layer_count(net) - 1);
         rp_activation(net, RP_RELU);
     }
     rp_dense(net, PLATEAU_CLASSES);
-    rp_no_bias(net);
+    rp_no_bias(net, rp_layer_count(net) - 1);
     rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
     WORKS(rp_net_build(net, PLATEAU_BATCH, 1));
     for (size_t i = 0; i < count_of(net); i++) rp_parameters(net)[i] = (rp_real)test_uniform(&random, -0.1, 0.1);
@@ -699,7 +699,7 @@ static double on_plateau(const rp_optimizer *o, int steps) { /* the loss after s
     }
     rp_data data = rp_labelled(x, labels, PLATEAU_BATCH);
     for (int step = 0; step < steps; step++) WORKS(rp_train(net, o, &data, NULL));
-    WORKS(rp_evaluate(net, &data, &score));
+    WORKS(rp_evaluate(net, &data, &score, NULL));
     rp_net_free(net);
     return (double)score.loss;
 }
@@ -709,7 +709,7 @@ static void test_plateau(void) {
     rp_optimizer sgd = rp_sgd((rp_real)0.02), cubic = sgd;
     double still = on_plateau(&sgd, STEPS), gone;
     CHECK(fabs(still - log(10)) < 0.01, "SGD: %g", still);
-    cubic.cubic = 100;
+    cubic.cubic_sigma = 100;
     gone = on_plateau(&cubic, STEPS);
     CHECK(gone < 2, "cubic SGD: %g", gone);
 }
@@ -741,16 +741,16 @@ static void test_misuse_of_fields(void) {
     samples s;
     draw_classes(&s, 1);
     for (int i = 0; i < 4; i++) {
-        FIELD_FAILS(rp_sgd(1), cubic, rp_real, bad[i]);
-        FIELD_FAILS(rp_partitioning(), cubic, rp_real, bad[i]);
-        FIELD_FAILS(rp_newton(), cubic, rp_real, bad[i]);
-        FIELD_FAILS(rp_per_variable(1), sigma, rp_real, bad[i]);
-        FIELD_FAILS(rp_newton(), damping, rp_real, bad[i]);
+        FIELD_FAILS(rp_sgd(1), cubic_sigma, rp_real, bad[i]);
+        FIELD_FAILS(rp_partitioning(), cubic_sigma, rp_real, bad[i]);
+        FIELD_FAILS(rp_newton(), cubic_sigma, rp_real, bad[i]);
+        FIELD_FAILS(rp_per_variable(1), variable_sigma, rp_real, bad[i]);
+        FIELD_FAILS(rp_newton(), lambda, rp_real, bad[i]);
         FIELD_FAILS(rp_newton(), tolerance, rp_real, bad[i]);
         FIELD_FAILS(rp_newton(), weight_decay, rp_real, bad[i]);
     }
-    FIELD_FAILS(rp_per_variable(1), sigma, rp_real, 0);
-    FIELD_FAILS(rp_newton(), damping, rp_real, 0);
+    FIELD_FAILS(rp_per_variable(1), variable_sigma, rp_real, 0);
+    FIELD_FAILS(rp_newton(), lambda, rp_real, 0);
     FIELD_FAILS(rp_newton(), iterations, int, 0);
     FIELD_FAILS(rp_newton(), iterations, int, -3);
     FIELD_FAILS(rp_sgd(1), method, rp_method, RP_NEWTON + 1);
@@ -773,13 +773,13 @@ static void test_refused_updates(void) {
     memcpy(before, rp_parameters(net), bytes_of(net));
     for (int n = 0; n < METHODS; n++) {
         rp_optimizer o = method_of(n).with;
-        o.cubic = 1;
+        o.cubic_sigma = 1;
         FAILS(rp_update(net, &o), RP_ERR_UNSUPPORTED, "rp_update rp_direction rp_directional rp_move cubic");
         WORKS(rp_direction(net, &o));
     }
     FAILS(rp_update(net, &newton), RP_ERR_UNSUPPORTED, "rp_update rp_hessian_solve");
     FAILS(rp_direction(net, &newton), RP_ERR_UNSUPPORTED, "rp_direction rp_hessian_solve");
-    newton.cubic = 1;
+    newton.cubic_sigma = 1;
     CHECK(rp_update(net, &newton) == RP_ERR_UNSUPPORTED, "%s", rp_error(net));
     FAILS(rp_direction(net, &newton), RP_ERR_UNSUPPORTED, "rp_direction rp_hessian_solve");
     CHECK(has_parameters(net, before), "a refused update changed the parameters");
@@ -808,7 +808,7 @@ static void test_failed_steps(void) {
     for (int n = 0; n <= METHODS; n++)
         for (int reason = 0; reason < 3; reason++) {
             named_optimizer o = method_or_newton(n);
-            o.with.cubic = 1;
+            o.with.cubic_sigma = 1;
             check_failed_step(&o, reason);
         }
 }
@@ -866,7 +866,7 @@ static void test_no_steps(void) {
             WORKS(use(call, net, &data, v, out));
             rp_step step = last_step(net);
             CHECK(has_parameters(net, before), "step %d moves what is frozen", call);
-            CHECK(!step.taken || call == PER_VARIABLE_STEP, "step %d is taken: slope %g", call, (double)step.slope);
+            CHECK(!step.taken || call == PER_VARIABLE_STEP, "step %d is taken: slope %g", call, (double)step.first);
         }
         rp_net_free(net);
     }

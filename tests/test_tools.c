@@ -385,7 +385,7 @@ static void test_huber(void) {
     rp_real x[] = {1, 1, 1}, targets[] = {0.5, 5, -5}, one[] = {1}, out[] = {-1, -1};
     const rp_real expected[] = {1, 0, 0};
     rp_dense(net, 1);
-    rp_no_bias(net);
+    rp_no_bias(net, rp_layer_count(net) - 1);
     rp_loss(net, RP_HUBER);
     CHECK(rp_net_build(net, 3, 1) == RP_OK, "%s", rp_error(net));
     rp_parameters(net)[0] = 1;
@@ -434,7 +434,7 @@ static void check_untouched(int which, int tool) {
     rp_real v[MOST], kept[4][MOST], out[MOST * MOST] = {0};
     samples s, other;
     uint64_t seed = (uint64_t)(100 * which + tool);
-    o.with.cubic = (rp_real)(which % 2);
+    o.with.cubic_sigma = (rp_real)(which % 2);
     o.with.cubic_adaptive = which % 4 == 1;
     draw_vector(v, seed);
     draw_classes(&s, seed);
@@ -443,7 +443,7 @@ static void check_untouched(int which, int tool) {
         train_both(net, twin, &o.with, &s.data);
         fill_arrays(net, &o.with, &s.data);
         fill_arrays(twin, &o.with, &s.data);
-        if (!step) memcpy(rp_direction_array(net), v, bytes_of(net));
+        if (!step) memcpy(rp_step_array(net), v, bytes_of(net));
         for (int i = 0; i < 4; i++) memcpy(kept[i], flat_array(net, i), bytes_of(net));
         CHECK(use(tool, net, &other.data, v, out) == RP_OK, "%s: %s", call_name(tool), rp_error(net));
         for (int i = 0; i < 4; i++)
@@ -494,7 +494,7 @@ static void test_stale_forward(void) {
         draw_classes(&s, 1);
         WORKS(rp_forward(net, s.inputs, BATCH));
         WORKS(use(tool, net, &s.data, v, out));
-        CHECK(rp_backward_from(net, s.targets, NULL) == RP_ERR_ORDER, "after %s: '%s'", call_name(tool), rp_error(net));
+        CHECK(rp_backward_from(net, s.targets, NULL, NULL) == RP_ERR_ORDER, "after %s: '%s'", call_name(tool), rp_error(net));
         rp_net_free(net);
     }
 }
@@ -662,7 +662,7 @@ static void test_overflowing_results(void) {
         rp_config config = heap_config(&h);
         rp_net *net = rp_net_new(rp_vector(2), &config);
         rp_dense(net, 1);
-        rp_no_bias(net);
+        rp_no_bias(net, rp_layer_count(net) - 1);
         WORKS(rp_net_build(net, 2, 1));
         memset(rp_parameters(net), 0, bytes_of(net));
         check_overflow(net, tool, &data);

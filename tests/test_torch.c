@@ -1,6 +1,5 @@
 /* The library against PyTorch: parameters and losses after some steps, for each optimizer, activation and loss. */
 #include "../rp.h"
-#include "interface.h"
 #include "test.h"
 #include "torch_numbers.h"
 
@@ -23,7 +22,7 @@ static rp_net *make_net(const struct torch_case *c) {
         rp_dense(net, c->widths[i]);
         if (last && !c->output) break;
         rp_activation(net, c->activation);
-        if (c->slope > 0) rp_negative_slope(net, (rp_real)c->slope);
+        if (c->slope > 0) rp_negative_slope(net, rp_layer_count(net) - 1, (rp_real)c->slope);
     }
     rp_loss(net, c->loss);
     if (c->delta > 0) rp_huber_delta(net, (rp_real)c->delta);
@@ -41,7 +40,7 @@ static rp_optimizer make_optimizer(const struct torch_case *c) {
     optimizer.nesterov = c->nesterov;
     optimizer.weight_decay = (rp_real)c->weight_decay;
     optimizer.decoupled = c->decoupled;
-    optimizer.decay = (rp_real)c->decay;
+    optimizer.rate_decay = (rp_real)c->decay;
     return optimizer;
 }
 
@@ -114,7 +113,7 @@ static void check_defaults(void) {
         check_default("rate", all[i]->rate, 1);
         check_default("momentum", all[i]->momentum, torch_defaults.momentum);
         check_default("weight_decay", all[i]->weight_decay, torch_defaults.weight_decay);
-        CHECK(!all[i]->nesterov && !all[i]->decoupled && all[i]->decay == 0, "method %d", (int)all[i]->method);
+        CHECK(!all[i]->nesterov && !all[i]->decoupled && all[i]->rate_decay == 0, "method %d", (int)all[i]->method);
     }
     check_default("Adam's beta1", adam.beta1, torch_defaults.beta1);
     check_default("Adam's beta2", adam.beta2, torch_defaults.beta2);
