@@ -1,18 +1,18 @@
 /* rp.h - v0.2 - neural networks that see curvature, in one file - public domain or MIT, at your choice
 
    Trains and runs neural networks (dense, convolutional, recurrent, residual) inside a C or C++ program: by residual
-   partitioning, a second-order method that gives every weight its own step from one forward and one backward pass, or by
-   SGD, Adam, Adagrad, Adadelta and Newton's method. Shows what it sees: exact Hessian products, diagonals, solves, step
-   lengths. Its own kernels for AVX2, AVX-512 and NEON are chosen at run time. Nothing to install or to link.
+   partitioning, a second-order method that gives every weight its own step from one forward and one backward pass, or
+   by SGD, Adam, Adagrad, Adadelta and Newton's method. Shows what it sees: exact Hessian products, diagonals, solves,
+   step lengths. Its own kernels for AVX2, AVX-512 and NEON are chosen at run time. Nothing to install or to link.
 
-       #define RP_IMPLEMENTATION                  // in exactly one file of the program
+       #define RP_IMPLEMENTATION                       // in exactly one file of the program
        #include "rp.h"
        #include <stdio.h>
 
        int main(void) {
-           float x[] = {0, 0, 0, 1, 1, 0, 1, 1};  // four samples of two inputs
-           int exclusive_or[] = {0, 1, 1, 0};     // and their classes
-           int answers[4] = {0};
+           rp_real x[] = {0, 0, 0, 1, 1, 0, 1, 1}; // four samples of two inputs
+           int exclusive_or[] = {0, 1, 1, 0};      // and their classes
+           int answers[4];
            rp_data data = rp_labelled(x, exclusive_or, 4);
            rp_optimizer optimizer = rp_partitioning();
            rp_net *net = rp_net_new(rp_vector(2), NULL);
@@ -20,18 +20,22 @@
            rp_activation(net, RP_TANH);
            rp_dense(net, 2);
            rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
-           if (rp_net_build(net, 4, 1) != RP_OK) printf("%s\n", rp_error(net));
+           if (rp_net_build(net, 4, 1) != RP_OK) {
+               printf("%s\n", rp_error(net));
+               return 1;
+           }
            for (int step = 0; step < 500; step++) rp_train(net, &optimizer, &data, NULL);
            rp_classify(net, x, 4, answers);
            for (int s = 0; s < 4; s++) printf("%g xor %g is %d\n", x[2 * s], x[2 * s + 1], answers[s]);
            rp_net_free(net);
+           return 0;
        }
 
        cc -O2 app.c -lm                           (several threads: cc -O2 -DRP_THREADS app.c -lm -lpthread)
 
-   Get the best of it. Scale inputs and targets to a size of about 1: with targets 100 times as large the default leaves an R^2
-   of 0.54 where 0.99 is possible. Print rp_warning(net) once. Keep the implementation in a file of its own, since it takes
-   seconds to compile.
+   Get the best of it. Scale inputs and targets to a size of about 1: with targets 100 times as large the default
+   leaves an R^2 of 0.54 where 0.99 is possible. Print rp_warning(net) once. Keep the implementation in a file of its
+   own, since it takes seconds to compile.
 
    Contents (search for the anchor)
        >>configuration   macros that you may define before the include
@@ -41,7 +45,7 @@
        >>optimizers      methods, their formulas and fields, what a step did
        >>fit             the second level: data sets, epochs, validation, files in the IDX format
        >>pieces          the third level: a training step in pieces, your own loss, the flat arrays, copies
-       >>curvature       exact second derivatives: along a direction, products, diagonals, solves; gradients of single samples
+       >>curvature       exact second derivatives: products, diagonals, solves, lengths; gradients of single samples
        >>threads         several threads that predict from one net; what callbacks may do; memory
      and behind RP_IMPLEMENTATION
        >>platform  >>memory  >>random  >>kernels  >>isa  >>team
@@ -60,10 +64,10 @@
 /* >>configuration
    Define these before the include that has RP_IMPLEMENTATION (RP_DOUBLE and RP_STATIC before every include).
        RP_STATIC             every function is static: several copies may live in one program
-       RP_DOUBLE             rp_real is double (portable kernels), for those who check or study. A program links only if its
-                             files agree on it, and if one has RP_IMPLEMENTATION, even where only types are used
+       RP_DOUBLE             rp_real is double (portable kernels), for those who check or study. A program links only if
+                             its files agree on it, and if one has RP_IMPLEMENTATION, even where only types are used
        RP_MALLOC(size) and RP_FREE(pointer), both or neither: where memory comes from (default: malloc, free)
-       RP_THREADS            config.threads may be more than 1: POSIX threads (link with -lpthread where libc lacks them) or Win32's
+       RP_THREADS            config.threads may be more than 1: POSIX threads (-lpthread where libc lacks them) or Win32's
        RP_NO_SIMD            the portable kernels only, whatever the machine has
        RP_NO_ENVIRONMENT     getenv is not called: the variable RP_ISA (portable, avx2, avx512, neon) is not looked at
        RP_NO_STDIO           no <stdio.h>: no function takes a path; those that read from memory remain
@@ -92,8 +96,8 @@ typedef float rp_real;
 #define RP_API RP_EXTERN
 #endif
 
-/* Files that disagree on rp_real would compute garbage with each other: each refers to the name that the implementation has
-   for its own. */
+/* Files that disagree on rp_real would compute garbage with each other: each refers to the name that the
+   implementation has for its own. */
 #if defined(RP_STATIC)
 #elif defined(_MSC_VER) && defined(RP_DOUBLE)
 #pragma detect_mismatch("rp_real", "double")
@@ -114,9 +118,9 @@ static const char *const rpi_reals __attribute__((used)) = &rp_reals_are_float;
 RP_API const char *rp_version(void); /* RP_VERSION of the implementation */
 
 /* >>status
-   Functions return a status: RP_OK is 0, errors are negative. rp_error(net) says in a sentence what was wrong with the last
-   call that failed on this net: the function, the layer, the field, its value and what it may be. A call that fails leaves
-   parameters and optimizer state as they were. Nothing prints, exits or aborts. */
+   Functions return a status: RP_OK is 0, errors are negative. rp_error(net) says in a sentence what was wrong with
+   the last call that failed on this net: the function, the layer, the field, its value and what it may be. A call
+   that fails leaves parameters and optimizer state as they were. Nothing prints, exits or aborts. */
 #define RP_STATUS_LIST(X) \
     X(RP_OK, 0, "no error") \
     X(RP_ERR_NULL, -1, "a pointer that must not be NULL is NULL") \
@@ -144,11 +148,12 @@ typedef enum rp_status {
 typedef struct rp_net rp_net;
 
 RP_API const char *rp_status_text(rp_status status); /* the text in the list above; never NULL */
-RP_API const char *
-rp_error(const rp_net *net); /* "" if nothing failed yet. Belongs to the net, valid until its next call */
 
-/* What is legal and surely a mistake: a sigmoid or ReLU before a loss of logits, softmax over one output, every layer frozen.
-   "" if there is nothing of that kind, or before the build. Belongs to the net. */
+/* "" if nothing failed yet. Belongs to the net, valid until its next call. */
+RP_API const char *rp_error(const rp_net *net);
+
+/* What is legal and surely a mistake: a sigmoid or ReLU before a loss of logits, softmax over one output, every layer
+   frozen. "" if there is nothing of that kind, or before the build. Belongs to the net. */
 RP_API const char *rp_warning(const rp_net *net);
 
 /* >>first
@@ -156,38 +161,40 @@ RP_API const char *rp_warning(const rp_net *net);
 
    A net is a list of layers, from the input to the last one, and a loss. A batch is `count` samples; inputs are
    [count][inputs], targets and outputs [count][outputs], row after row. No width, sample or batch has more than 2^28
-   numbers. Loss, gradient and curvature are means over the batch and sums over the outputs. A sample of weight w counts w
-   times in the sum; the mean still divides by the number of samples. */
+   numbers. Loss, gradient and curvature are means over the batch and sums over the outputs. A sample of weight w
+   counts w times in the sum; the mean still divides by the number of samples. */
 
 typedef enum rp_shape_kind { RP_SHAPE_VECTOR = 1, RP_SHAPE_IMAGE, RP_SHAPE_SEQUENCE } rp_shape_kind;
 typedef struct rp_shape {
     rp_shape_kind kind;
-    int steps; /* of a sequence, otherwise 1 */
-    int channels, height,
-        width; /* channels: also the features of a vector or of a step; height, width: of an image, or 1 */
+    int steps;         /* of a sequence, otherwise 1 */
+    int channels;      /* also the features of a vector or of a step */
+    int height, width; /* of an image, otherwise 1 */
 } rp_shape;
 RP_API rp_shape rp_vector(int features);
 RP_API rp_shape rp_image(int channels, int height, int width); /* a sample is [channels][height][width] */
 RP_API rp_shape rp_sequence(int steps, int features);          /* a sample is [steps][features] */
 
-typedef enum rp_activation_kind {              /* the derivative at a kink, z = 0, is the left one */
-                                  RP_IDENTITY, /* z */
-                                  RP_RELU,     /* max(z, 0) */
-                                  RP_LEAKY_RELU, /* z or slope * z, whichever z's sign says; slope 0.01 (rp_negative_slope) */
-                                  RP_TANH,
-                                  RP_SIGMOID,  /* 1 / (1 + exp(-z)) */
-                                  RP_SOFTPLUS, /* log(1 + exp(z)) */
-                                  RP_ELU,      /* z, or scale * (exp(z) - 1) below zero; scale 1 (rp_negative_slope) */
-                                  RP_GELU, /* z * Phi(z), Phi the normal distribution function (exact, not the tanh approximation) */
-                                  RP_SILU /* z / (1 + exp(-z)) */
+/* The derivative at a kink, z = 0, is the left one. */
+typedef enum rp_activation_kind {
+    RP_IDENTITY,   /* z */
+    RP_RELU,       /* max(z, 0) */
+    RP_LEAKY_RELU, /* z, or slope * z below zero; slope 0.01 (rp_negative_slope) */
+    RP_TANH,
+    RP_SIGMOID,  /* 1 / (1 + exp(-z)) */
+    RP_SOFTPLUS, /* log(1 + exp(z)) */
+    RP_ELU,      /* z, or scale * (exp(z) - 1) below zero; scale 1 (rp_negative_slope) */
+    RP_GELU,     /* z * Phi(z), Phi the normal distribution function: exact, not the tanh approximation */
+    RP_SILU      /* z / (1 + exp(-z)) */
 } rp_activation_kind;
 
-typedef enum rp_loss_kind { /* y: the last layer's values, t: targets; per sample, summed over the outputs */
-                            RP_SQUARED_ERROR, /* 1/2 (y - t)^2 */
-                            RP_SOFTMAX_CROSS_ENTROPY, /* -sum_i t_i log softmax(y)_i; labels, or targets >= 0 (they need not sum to one) */
-                            RP_BINARY_CROSS_ENTROPY, /* log(1 + exp(y)) - t y, y a logit; targets in [0, 1], or labels 0 and 1 if there is one output */
-                            RP_HUBER, /* r = y - t: 1/2 r^2 if |r| <= delta, otherwise delta (|r| - delta / 2); delta 1 (rp_huber_delta) */
-                            RP_POISSON /* exp(y) - t y, y the log of the rate; targets >= 0 */
+/* Of a sample with targets t, summed over the outputs y, the last layer's values. r = y - t. */
+typedef enum rp_loss_kind {
+    RP_SQUARED_ERROR,         /* 1/2 r^2 */
+    RP_SOFTMAX_CROSS_ENTROPY, /* -t log softmax(y); labels, or targets >= 0 (they need not sum to one) */
+    RP_BINARY_CROSS_ENTROPY,  /* log(1 + exp(y)) - t y, y a logit; targets in [0, 1]; one output: or labels 0 and 1 */
+    RP_HUBER,                 /* 1/2 r^2 if |r| <= delta, else delta (|r| - delta / 2); delta 1 (rp_huber_delta) */
+    RP_POISSON                /* exp(y) - t y, y the log of the rate; targets >= 0 */
 } rp_loss_kind;
 
 /* Where the net's memory comes from, and on what it runs. All zero is the default. */
@@ -197,36 +204,40 @@ typedef struct rp_config {
     void (*release)(void *user, void *pointer); /* NULL: RP_FREE. Never called with a NULL pointer */
     void *user;
     rp_isa_kind isa; /* instruction set; RP_ISA_AUTO takes the best that the machine has */
-    int threads; /* that work on one call, the caller's included; 0: 1. More need RP_THREADS. The results have the same
-                           bits for any number; small pieces of work stay on one */
+    /* That work on one call, the caller's included; 0: 1. More need RP_THREADS. The results have the same bits for any
+       number; small pieces of work stay on one. */
+    int threads;
     int inference_only; /* no memory for training: rp_predict and its like, and rp_evaluate, only */
 } rp_config;
 
-/* A new, empty net. `config` is copied; NULL takes the defaults. Returns NULL only when there is no memory: any other mistake
-   sticks to the net and is reported by rp_net_build. Free with rp_net_free. */
+/* A new, empty net. `config` is copied; NULL takes the defaults. Returns NULL only when there is no memory: any other
+   mistake sticks to the net and is reported by rp_net_build. Free with rp_net_free. */
 RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config);
 RP_API void rp_net_free(rp_net *net); /* NULL is allowed */
 
-/* Append a layer. Each returns the layer's index (0, 1, ...), or a negative status that also sticks until rp_net_build. */
+/* Append a layer. Each returns the layer's index (0, 1, ...), or a negative status that also sticks until
+   rp_net_build. */
 RP_API int rp_dense(rp_net *net, int units); /* W x + b; images and sequences are read as one vector */
 RP_API int rp_activation(rp_net *net, rp_activation_kind activation);
 
-/* Layers of images. An image may come from any layer that gives one; dense layers read one as a vector, channel after channel.
-   conv2d: weights [filters][channels][kernel][kernel]. Pools: windows that fit; what is left over at the border is not read. */
+/* Layers of images. An image may come from any layer that gives one; dense layers read one as a vector, channel after
+   channel. conv2d: weights [filters][channels][kernel][kernel]. Pools: windows that fit; what is left over at the
+   border is not read. */
 RP_API int rp_conv2d(rp_net *net, int filters, int kernel, int stride, int padding);
 RP_API int rp_max_pool2d(rp_net *net, int window, int stride);
 RP_API int rp_avg_pool2d(rp_net *net, int window, int stride);
 RP_API int rp_global_avg_pool2d(rp_net *net); /* one number for each channel: an image of channels x 1 x 1 */
 
-/* The same with heights and widths apart, and groups: filters of group g see the channels of group g only (groups = channels:
-   depthwise); weights [filters][channels / groups][kernel_height][kernel_width]. A size of 0 is 1, paddings may be 0. */
+/* The same with heights and widths apart, and groups: filters of group g see the channels of group g only (groups =
+   channels: depthwise); weights [filters][channels / groups][kernel_height][kernel_width]. A size of 0 is 1, paddings
+   may be 0. */
 typedef struct rp_conv2d_desc {
     int filters, kernel_height, kernel_width, stride_height, stride_width, padding_height, padding_width, groups;
 } rp_conv2d_desc;
 RP_API int rp_conv2d_with(rp_net *net, const rp_conv2d_desc *desc);
 
-/* Layers of sequences. Recurrent (Elman): h_t = activation(W x_t + U h_(t-1) + b), h_0 = 0; gives the last h. Weights: W
-   [units][features], then U [units][units], then b. With all_states it gives the sequence of all h. */
+/* Layers of sequences. Recurrent (Elman): h_t = activation(W x_t + U h_(t-1) + b), h_0 = 0; gives the last h.
+   Weights: W [units][features], then U [units][units], then b. With all_states it gives the sequence of all h. */
 RP_API int rp_recurrent(rp_net *net, int units, rp_activation_kind activation);
 typedef struct rp_recurrent_desc {
     int units;
@@ -235,35 +246,34 @@ typedef struct rp_recurrent_desc {
 } rp_recurrent_desc;
 RP_API int rp_recurrent_with(rp_net *net, const rp_recurrent_desc *desc);
 
-/* v_t = activation(W v_(t-1) + b) from v_0, the last layer's output (an image or sequence is read as one vector), to v_steps:
-   one square W for all steps. */
+/* v_t = activation(W v_(t-1) + b) from v_0, the last layer's output (an image or sequence is read as one vector), to
+   v_steps: one square W for all steps. */
 RP_API int rp_recursive(rp_net *net, int steps, rp_activation_kind activation);
 
-/* Residual connection: adds the output of an earlier layer, or of the input (RP_INPUT), of the same shape. RP_ERR_SHAPE names
-   both. */
+/* Residual connection: adds the output of an earlier layer, or of the input (RP_INPUT), of the same shape.
+   RP_ERR_SHAPE names both. */
 #define RP_INPUT (-1)
 RP_API int rp_add(rp_net *net, int layer);
 
-/* Change a layer that has been appended. Before the build. Return a status, which also sticks: RP_ERR_VALUE if there is no such
-   layer, or it has no such thing. */
-RP_API rp_status rp_no_bias(rp_net *net, int layer); /* dense, conv2d, recurrent, recursive */
-RP_API rp_status rp_negative_slope(rp_net *net, int layer,
-                                   rp_real slope); /* of a leaky ReLU or ELU, also a recurrent or recursive
-                                                                              layer's; finite, >= 0 */
+/* Change a layer that has been appended. Before the build. Return a status, which also sticks: RP_ERR_VALUE if there
+   is no such layer, or it has no such thing. */
+RP_API rp_status rp_no_bias(rp_net *net, int layer);
+/* Of a leaky ReLU or ELU, also a recurrent or recursive layer's; finite, >= 0. */
+RP_API rp_status rp_negative_slope(rp_net *net, int layer, rp_real slope);
 
-/* A frozen layer keeps its parameters, whatever the optimizer; its gradient and curvature are reported as 0, and the bound
-   of residual partitioning leaves them out. `frozen` 1 or 0. At any time. RP_ERR_VALUE: there is no such layer, or it has no
-   parameters; this mistake does not stick. */
+/* A frozen layer keeps its parameters, whatever the optimizer; its gradient and curvature are reported as 0, and the
+   bound of residual partitioning leaves them out. `frozen` 1 or 0. At any time. RP_ERR_VALUE: there is no such layer,
+   or it has no parameters; this mistake does not stick. */
 RP_API rp_status rp_freeze(rp_net *net, int layer, int frozen);
 
 RP_API rp_status rp_loss(rp_net *net, rp_loss_kind loss);    /* default: RP_SQUARED_ERROR. Before the build; sticks */
 RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta); /* > 0, for RP_HUBER. Before the build; sticks */
 
 /* Allocates everything for batches of up to `batch` samples and draws the parameters: weights and biases uniform in
-   +-1/sqrt(fan_in), which is PyTorch's default; in recurrent layers in +-1/sqrt(units), as there. The same seed gives the
-   same net. Reports the first mistake made in describing the net, RP_ERR_SHAPE for a net without a layer, RP_ERR_VALUE for a
-   Huber delta with another loss, RP_ERR_ORDER if it is built already, RP_ERR_OVERFLOW, RP_ERR_MEMORY. After a failure for
-   want of memory the net may be built again. */
+   +-1/sqrt(fan_in), which is PyTorch's default; in recurrent layers in +-1/sqrt(units), as there. The same seed gives
+   the same net. Reports the first mistake made in describing the net, RP_ERR_SHAPE for a net without a layer,
+   RP_ERR_VALUE for a Huber delta with another loss, RP_ERR_ORDER if it is built already, RP_ERR_OVERFLOW,
+   RP_ERR_MEMORY. After a failure for want of memory the net may be built again. */
 RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed);
 
 /* Samples: one batch, or a whole data set. Arrays stay the caller's. Make it by one of the functions below. */
@@ -275,7 +285,7 @@ struct rp_data {
     const int *labels;      /* [count], or NULL */
     const rp_real *weights; /* [count], finite and >= 0; NULL: all 1 */
     int count;
-    int inputs_width, targets_width; /* numbers of a row, which must be the net's: RP_ERR_SHAPE; 0: not checked */
+    int inputs_width, targets_width; /* numbers of a row, else RP_ERR_SHAPE; 0: not checked */
     rp_fill fill;                    /* see rp_streamed */
     void *user;
 };
@@ -288,53 +298,58 @@ RP_API rp_optimizer rp_partitioning(void); /* the default. Rate 5; 1 to 10 are w
 RP_API rp_optimizer rp_sgd(rp_real rate);
 RP_API rp_optimizer rp_adam(rp_real rate);
 
-/* One step on one batch. *loss (NULL: not wanted) is the loss before the step. RP_ERR_NOT_FINITE, with parameters and state
-   untouched: loss, gradient or curvature is not finite. RP_ERR_LABEL: labels do not fit the loss, or one is not a class.
-   RP_ERR_VALUE: the batch has no sample, or more than the net was built for; a target that the loss does not allow, a weight
-   below 0; both targets and labels; a field of the optimizer. RP_ERR_NULL: neither targets nor labels. RP_ERR_SHAPE: see
-   rp_data. */
+/* One step on one batch. *loss (NULL: not wanted) is the loss before the step. RP_ERR_NOT_FINITE, with parameters and
+   state untouched: loss, gradient or curvature is not finite. RP_ERR_LABEL: labels do not fit the loss, or one is not
+   a class.
+   RP_ERR_VALUE: the batch has no sample, or more than the net was built for; a target that the loss does not allow, a
+   weight below 0; both targets and labels; a field of the optimizer. RP_ERR_NULL: neither targets nor labels.
+   RP_ERR_SHAPE: see rp_data. */
 RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss);
 
-/* For any number of samples, x [count][inputs]: the last layer's values (logits, log rates), out [count][outputs]; what the loss
-   makes of them (softmax, 1 / (1 + exp(-y)), exp(y); with the other losses the values themselves); the class: the output that is
-   largest, of one output with binary cross-entropy whether it is above 0 (one output with another loss: RP_ERR_UNSUPPORTED).
-   Values that are not finite are passed on as they are (but for programs compiled with -ffast-math, which assume that there are
-   none). */
+/* For any number of samples, x [count][inputs]. Values that are not finite are passed on as they are (but for
+   programs compiled with -ffast-math, which assume that there are none).
+   rp_predict: the last layer's values (logits, log rates), out [count][outputs].
+   rp_probabilities: what the loss makes of them: softmax, 1 / (1 + exp(-y)), exp(y); the others leave them as they
+   are.
+   rp_classify: the place of the largest value, the first of equals. Of one output with binary cross-entropy: whether
+   it is above 0; with another loss: RP_ERR_UNSUPPORTED. */
 RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *out);
 RP_API rp_status rp_probabilities(rp_net *net, const rp_real *x, int count, rp_real *out);
 RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *classes);
 
 /* >>concepts
-   Residual partitioning bounds the loss around the present parameters by a sum of one parabola per parameter (Jensen's
-   inequality, its weights chosen so that the bound is tightest), and steps towards the minimum of each:
+   Residual partitioning bounds the loss around the present parameters by a sum of one parabola per parameter
+   (Jensen's inequality, its weights chosen so that the bound is tightest), and steps towards the minimum of each:
 
        step = -rate * gradient / curvature
 
-   In the paths rule, the paper's, the curvature comes from one forward and one backward pass in which a second number travels
-   beside each value; the other rules (rp_rule_kind) are cheaper, or tighter, ways to the same kind of bound:
-       y   value of a unit                       u   total gradient: how far the unit moves if every weight below moves by one
-       d   derivative of the loss by the unit    v   curvature flow: the bound's second derivative at the unit, times u
+   In the paths rule, the paper's, the curvature comes from one forward and one backward pass in which a second number
+   travels beside each value; the other rules (rp_rule_kind) are cheaper, or tighter, ways to the same kind of bound:
+       y   value of a unit                       u   total gradient: its move if every weight below moves by one
+       d   derivative of the loss by the unit    v   curvature flow: the bound's second derivative at it, times u
    "Algorithm 1", "Equation n", "Theorem n" in this file are those of Deep Residual Partitioning (Lawton, Ver Steeg,
-   Galstyan); "poster" is its one-page version. "Low-Rank Structure" is Understanding and Exploiting the Low-Rank Structure of
-   Deep Networks; "Conjugate" is Training Deep Nets Using Conjugate Deep Nets. */
+   Galstyan); "poster" is its one-page version. "Low-Rank Structure" is Understanding and Exploiting the Low-Rank
+   Structure of Deep Networks; "Conjugate" is Training Deep Nets Using Conjugate Deep Nets. */
 
-/* How the curvature of residual partitioning is computed. All zero is the default. */
-typedef enum rp_rule_kind {
-    RP_SAMPLED, /* one extra backward sweep with a random vector whose covariance is the loss's Hessian (Huber: min(1, delta/|r|),
-                   which bounds it): in the mean over the draws its curvature bounds the Gauss-Newton matrix. `bound` is not
-                   looked at */
-    RP_PATHS, /* Algorithm 1: sums magnitudes over all paths through the net. About 1.8 times the work of a gradient */
-    RP_JACOBIAN /* poster, Equation 6: exact |dy/dw|, one backward sweep for each output (two for a bound that mixes outputs) */
-} rp_rule_kind;
-typedef enum rp_bound_kind {
-    RP_BOUND_TIGHT, /* softmax: diag(p) - p p' is bounded by diag(p) */
-    RP_BOUND_JENSEN /* softmax: Jensen's inequality over the outputs (Equation 46), as in the paper; far larger */
-} rp_bound_kind;    /* the other losses are separable and need neither */
-typedef enum rp_scale_kind {
-    RP_SCALE_FAN_IN, /* the partition is best if updates have the size 1/sqrt(fan_in + 1) of their layer (also where it has no bias);
-                        recurrent layers: fan_in = features + units */
-    RP_SCALE_ONE /* Theorem 2 as printed: the partition is best if all updates have one size */
-} rp_scale_kind;
+/* How the curvature of residual partitioning is computed. All zero is the default.
+   RP_SAMPLED: one extra backward sweep with a random vector whose covariance is the loss's Hessian (Huber: min(1,
+   delta/|r|), which bounds it). In the mean over the draws its curvature bounds the Gauss-Newton matrix. `bound` is
+   not looked at. Draws from the net's own random numbers, so that two calls differ.
+   RP_PATHS: Algorithm 1: sums magnitudes over all paths through the net. About 1.8 times the work of a gradient.
+   RP_JACOBIAN: poster, Equation 6: exact |dy/dw|, a backward sweep for each output (two for a bound that mixes
+   outputs). */
+typedef enum rp_rule_kind { RP_SAMPLED, RP_PATHS, RP_JACOBIAN } rp_rule_kind;
+
+/* Of softmax; the other losses are separable and need none.
+   RP_BOUND_TIGHT: diag(p) - p p' is bounded by diag(p).
+   RP_BOUND_JENSEN: Jensen's inequality over the outputs (Equation 46), as in the paper; far larger. */
+typedef enum rp_bound_kind { RP_BOUND_TIGHT, RP_BOUND_JENSEN } rp_bound_kind;
+
+/* For which updates the partition is best.
+   RP_SCALE_FAN_IN: of the size 1/sqrt(fan_in + 1) of their layer, also where it has no bias; recurrent: features +
+   units.
+   RP_SCALE_ONE: Theorem 2 as printed: all of one size. */
+typedef enum rp_scale_kind { RP_SCALE_FAN_IN, RP_SCALE_ONE } rp_scale_kind;
 typedef struct rp_rule {
     rp_rule_kind kind;
     rp_bound_kind bound;
@@ -342,36 +357,43 @@ typedef struct rp_rule {
 } rp_rule;
 
 /* >>optimizers
-   What an optimizer remembers of earlier steps is kept in the net; its fields may change between steps. With t = 1, 2, ... the
-   step, g = min(1, clip / |gradient|) gradient + weight_decay w (all methods but `decoupled` ones):
+   What an optimizer remembers of earlier steps is kept in the net; its fields may change between steps. With t = 1,
+   2, ... the step, g = min(1, clip / |gradient|) gradient + weight_decay w (all methods but `decoupled` ones):
 
-   partitioning  m = mean of g over steps (momentum), H = mean of curvature + weight_decay over steps (curvature_average),
-                 both bias-corrected exponential means, 0: the present batch alone;  w -= rate * m / (H + damping)
+   partitioning  m = mean of g over steps (momentum), H = mean of curvature + weight_decay over steps
+                 (curvature_average), both bias-corrected exponential means, 0: the present batch alone;
+                 w -= rate * m / (H + damping)
    SGD           b = momentum * b + g (b = g at t = 1);  w -= rate * b, with nesterov: rate * (g + momentum * b)
    Adam          m, s = means of g, g^2 with beta1, beta2, bias-corrected;  w -= rate * m / (sqrt(s) + epsilon)
    Adagrad       s += g^2;  w -= rate * g / (sqrt(s) + epsilon)
-   Adadelta      s = mean of g^2 with rho; x = sqrt(a + epsilon) / sqrt(s + epsilon) * g; a = mean of x^2;  w -= rate * x
-   per variable  h = the Hessian's diagonal + weight_decay;  w -= rate * sign(g) * rp_cubic_length(-|g|, h, 1, variable_sigma)
-                 (Low-Rank Structure, Table 2; see rp_hessian_diagonal for the cost). All parameters move at once, each as if
-                 alone: variable_sigma must be large, the rate small, or the length computed
-   Newton        (B + (lambda + weight_decay) I) p = -g;  w += p, where B is the batch's Gauss-Newton matrix or Hessian
+   Adadelta      s = mean of g^2 with rho; x = sqrt(a + epsilon) / sqrt(s + epsilon) * g; a = mean of x^2;
+                 w -= rate * x
+   per variable  h = the Hessian's diagonal + weight_decay;  w -= rate * sign(g) * alpha, where alpha is
+                 rp_cubic_length(-|g|, h, 1, variable_sigma) (Low-Rank Structure, Table 2; see rp_hessian_diagonal for
+                 the cost). All parameters move at once, each as if alone: variable_sigma must be large, the rate
+                 small, or the length computed
+   Newton        (B + (lambda + weight_decay) I) p = -g;  w += p, B the batch's Gauss-Newton matrix or Hessian
 
    SGD to Adadelta give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
    where the curvature is zero) stays as it is.
 
    Computed lengths: with cubic_sigma above 0 the step s of any method is multiplied by the alpha that minimises
-   alpha a + alpha^2 b / 2 + cubic_sigma |alpha s|^3 / 6, where a and b are the exact slope and curvature along s of this batch's
-   loss with weight decay (Low-Rank Structure, section 3). alpha undoes the scale of s, so the rate no longer matters. Where
-   a >= 0 no step is taken. It costs one rp_directional more. With cubic_adaptive, cubic_sigma is only the first sigma: the loss
-   is computed once more after the step, and sigma halved where the model foretold its decrease well (ratio above 0.9), doubled
+
+       alpha a + alpha^2 b / 2 + cubic_sigma |alpha s|^3 / 6,
+
+   where a and b are the exact first and second derivative along s of this batch's loss with weight decay (Low-Rank
+   Structure, section 3). alpha undoes the scale of s, so the rate no longer matters. Where a >= 0 no step is taken.
+   It costs one rp_directional more. With cubic_adaptive, cubic_sigma is only the first sigma: the loss is computed
+   once more after the step, and sigma halved where the model foretold its decrease well (ratio above 0.9), doubled
    where it did not (below 0.1: Kohler and Lucchi); a step that raised the loss is undone.
 
-   Newton's steps (Levenberg-Marquardt) are solved for by MINRES, up to the first direction of negative curvature, and taken if
-   they do not raise this batch's loss. lambda is halved where the quadratic model foretold the decrease well (ratio above 0.75),
-   doubled where it did not (below 0.25), and 4 times as large after a step not taken (unless all that it foretold is lost in
-   rounding). In the place of that step comes -g / (curvature + lambda), one of residual partitioning, of the length that
-   minimises the exact quadratic along it, halved up to 8 times; or none, if all raise the loss. There is no rate in them.
-   lambda, as sigma, stays within a million times of what it began with.
+   Newton's steps (Levenberg-Marquardt) are solved for by MINRES, up to the first direction of negative curvature, and
+   taken if they do not raise this batch's loss. lambda is halved where the quadratic model foretold the decrease well
+   (ratio above 0.75), doubled where it did not (below 0.25), and 4 times as large after a step not taken (unless all
+   that it foretold is lost in rounding). In the place of that step comes -g / (curvature + lambda), one of residual
+   partitioning, of the length that minimises the exact quadratic along it, halved up to 8 times; or none, if all
+   raise the loss. The rate is read by decoupled weight decay only. lambda, as sigma, stays within a million times of
+   what it began with.
 
    With cubic_sigma, and in the last two methods, gradient, curvature and step are left in the flat arrays. */
 typedef enum rp_method {
@@ -389,18 +411,18 @@ struct rp_optimizer {
     rp_real rate_decay;   /* step t (from 0) uses rate * rate_decay^(t / rate_decay_steps); 0: no decay */
     int rate_decay_steps; /* 0: 1 */
     rp_real weight_decay; /* strength r of r/2 |w|^2 on weights and biases */
-    int decoupled; /* 1: w -= rate * weight_decay * w instead, as AdamW does. Where the length of the step is computed,
-                                  and for Newton, after the step, if one is taken (in pieces by the caller) */
-    rp_real clip;  /* largest norm of the gradient over all trained parameters; 0: any */
+    /* 1: w -= rate * weight_decay * w instead, as AdamW does. Where the length of the step is computed, and for Newton,
+       after the step, if one is taken (in pieces by the caller). */
+    int decoupled;
+    rp_real clip;        /* largest norm of the gradient over all trained parameters; 0: any */
     rp_real cubic_sigma; /* of a computed length; 0: the step has its own */
     int cubic_adaptive;  /* 1: that sigma adapts; not for Newton */
     /* The fields of some methods; they must be 0 for the others. */
     rp_real momentum;          /* SGD, partitioning; in [0, 1) */
     int nesterov;              /* SGD; needs momentum */
     rp_real curvature_average; /* partitioning; in [0, 1) */
-    rp_real damping; /* partitioning; >= 0. Has the unit of the curvature: where losses or inputs are far below 1, make
-                                  it smaller */
-    rp_rule rule;    /* partitioning; Newton: of the curvature in its fallback */
+    rp_real damping;        /* partitioning; >= 0. Has the unit of the curvature: smaller where losses or inputs are */
+    rp_rule rule;           /* partitioning; Newton: of the curvature in its fallback */
     rp_real beta1, beta2;   /* Adam; in [0, 1) */
     rp_real rho;            /* Adadelta; in [0, 1] */
     rp_real epsilon;        /* Adam, Adagrad, Adadelta; >= 0 */
@@ -410,27 +432,30 @@ struct rp_optimizer {
     int iterations;         /* Newton: most products in a solve, >= 1 */
     rp_real tolerance;      /* Newton: at which the solve ends: residual by right-hand side; in [0, 1) */
 };
-/* rp_partitioning: momentum 0.9, curvature_average 0.999, damping 1, rate 5, rule all zero. rp_algorithm_1: the paper's, as
-   printed: paths, Jensen's bound, scale one, damping 1e-8, no averages and so no state. rp_adam: beta1 0.9, beta2 0.999, epsilon
-   1e-8. rp_adagrad: epsilon 1e-10. rp_adadelta: rho 0.9, epsilon 1e-6. rp_per_variable: rate 1. rp_newton: lambda 1, at most 50
-   products to a tolerance of 0.01; for large batches, or the whole data set. */
+/* rp_partitioning: momentum 0.9, curvature_average 0.999, damping 1, rate 5, rule all zero. rp_algorithm_1: the
+   paper's, as printed: paths, Jensen's bound, scale one, damping 1e-8, no averages and so no state. rp_adam: beta1
+   0.9, beta2 0.999, epsilon 1e-8. rp_adagrad: epsilon 1e-10. rp_adadelta: rho 0.9, epsilon 1e-6. rp_per_variable:
+   rate 1. rp_newton: lambda 1, at most 50 products to a tolerance of 0.01; for large batches, or the whole data set. */
 RP_API rp_optimizer rp_algorithm_1(rp_real rate);
 RP_API rp_optimizer rp_adagrad(rp_real rate);
 RP_API rp_optimizer rp_adadelta(rp_real rate);
 RP_API rp_optimizer rp_per_variable(rp_real variable_sigma);
 RP_API rp_optimizer rp_newton(void);
 
-/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; the last two methods keep
-   scratch memory instead) and sets it to zero, unless the net has this state already. rp_train and rp_update do it themselves
-   when they must; after it they allocate nothing. Another method, or a momentum or average switched on or off, is another
-   state: it starts from zero.
-   RP_ERR_VALUE: a field is out of range, or is one of another method's. RP_ERR_MEMORY: the earlier state is still there. */
+/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; the last two methods
+   keep scratch memory instead) and sets it to zero, unless the net has this state already. rp_train and rp_update do
+   it themselves when they must; after it they allocate nothing. Another method, or a momentum or average switched on
+   or off, is another state: it starts from zero.
+   RP_ERR_VALUE: a field is out of range, or is one of another method's. RP_ERR_MEMORY: the earlier state is still
+   there. */
 RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
 
-/* What the last step of rp_train or rp_fit did. Of a method that takes its own length only `taken` and `alpha` (1) are set. */
+/* What the last step of rp_train or rp_fit did. Of a method that takes its own length only `taken` and `alpha` (1)
+   are set. */
 typedef struct rp_step {
-    int taken; /* 0: none, since the slope was not below 0, the loss would have risen, or slope, second derivative or length
-                       were not finite (these are 0 then); parameters are as they were */
+    /* 0: none, since the derivative was not below 0, the loss would have risen, or derivatives or length were not
+       finite (these are 0 then); parameters are as they were. */
+    int taken;
     rp_real alpha;  /* what the method's step was multiplied by */
     rp_real first;  /* derivative of the loss and weight decay along it, at its beginning */
     rp_real second; /* and their second derivative */
@@ -445,21 +470,22 @@ RP_API rp_status rp_last_step(rp_net *net, rp_step *step); /* RP_ERR_ORDER: no s
 /* >>fit
    Whole data sets. rp_fit and rp_evaluate also take streams. */
 
-/* The data come from `fill`. It points `batch`, which arrives all zero, at the arrays of batch number `index` (0, 1, ..., from 0
-   again in each epoch) and sets its count, at most what the net was built for; the arrays stay valid until the next call. It
-   returns 1, or 0 if there are no more batches (none at all: RP_ERR_VALUE), or a negative number to stop with RP_ERR_STOPPED. */
+/* The data come from `fill`. It points `batch`, which arrives all zero, at the arrays of batch number `index` (0, 1,
+   ..., from 0 again in each epoch) and sets its count, at most what the net was built for; the arrays stay valid
+   until the next call. It returns 1, or 0 if there are no more batches (none at all: RP_ERR_VALUE), or a negative
+   number to stop with RP_ERR_STOPPED. */
 RP_API rp_data rp_streamed(rp_fill fill, void *user);
 
+/* accuracy: with softmax the share of samples whose largest output is the label or the largest target, with binary
+   cross-entropy that of outputs on the right side; by weight. -1 for losses that have none, or if all weights are 0. */
 typedef struct rp_score {
     rp_real loss;
-    rp_real
-        accuracy; /* softmax: share of samples whose largest output is the label or the largest target; binary cross-entropy:
-                         share of outputs on the right side; by weight. -1 for losses that have none, or if all weights are 0 */
+    rp_real accuracy;
     int64_t count; /* samples seen */
 } rp_score;
 
-/* Mean loss over a data set of any size; `losses` (NULL: not wanted): each sample's own, [count], without its weight, not of
-   streams. RP_ERR_NOT_FINITE: the loss is not finite (score and losses are filled all the same). */
+/* Mean loss over a data set of any size; `losses` (NULL: not wanted): each sample's own, [count], without its weight,
+   not of streams. RP_ERR_NOT_FINITE: the loss is not finite (score and losses are filled all the same). */
 RP_API rp_status rp_evaluate(rp_net *net, const rp_data *data, rp_score *score, rp_real *losses);
 
 typedef struct rp_progress {
@@ -472,19 +498,20 @@ typedef struct rp_progress {
     rp_step last;        /* the latest step */
 } rp_progress;
 
-typedef struct rp_fit_options {
-    int epochs;                /* 0: 1 */
-    int batch;                 /* 0: what the net was built for */
-    int keep_order;            /* 1: do not shuffle. Streamed data are never shuffled */
-    uint64_t seed;             /* of the shuffling, which goes on from one rp_fit of a net to the next */
-    const rp_data *validation; /* NULL: none */
-    int patience;              /* stop after so many epochs without a better validation loss; 0: never */
-    int keep_best;             /* 1: end with the parameters of the best validation loss */
-    int (*progress)(void *user, const rp_progress *progress); /* after each step and each epoch; anything but 0 stops */
-    rp_real (*schedule)(void *user, int64_t step,
-                        rp_real rate); /* the rate for step 0, 1, ... of this fit, given the optimizer's */
-    void *user;                        /* for both */
-} rp_fit_options;                      /* all zero is the default */
+typedef struct rp_fit_options { /* all zero is the default */
+    int epochs;                 /* 0: 1 */
+    int batch;                  /* 0: what the net was built for */
+    int keep_order;             /* 1: do not shuffle. Streamed data are never shuffled */
+    uint64_t seed;              /* of the shuffling, which goes on from one rp_fit of a net to the next */
+    const rp_data *validation;  /* NULL: none */
+    int patience;               /* stop after so many epochs without a better validation loss; 0: never */
+    int keep_best;              /* 1: end with the parameters of the best validation loss */
+    /* After each step and each epoch; anything but 0 stops. */
+    int (*progress)(void *user, const rp_progress *progress);
+    /* The rate for step 0, 1, ... of this fit, given the optimizer's. */
+    rp_real (*schedule)(void *user, int64_t step, rp_real rate);
+    void *user; /* for both */
+} rp_fit_options;
 
 typedef struct rp_fit_report {
     int epochs; /* finished */
@@ -497,15 +524,15 @@ typedef struct rp_fit_report {
     rp_step last;           /* the last step */
 } rp_fit_report;
 
-/* Trains for some epochs. A last batch that is not full is trained as it is. `options` and `report` may be NULL. Stopping by
-   patience or by the callback is success. Fails as rp_train does; what was learned until then is kept. Called again, it goes on:
-   optimizer state stays, and samples are shuffled anew. Allocates nothing once the optimizer's state is there, except a copy of
-   the parameters for keep_best. */
+/* Trains for some epochs. A last batch that is not full is trained as it is. `options` and `report` may be NULL.
+   Stopping by patience or by the callback is success. Fails as rp_train does; what was learned until then is kept.
+   Called again, it goes on: optimizer state stays, and samples are shuffled anew. Allocates nothing once the
+   optimizer's state is there, except a copy of the parameters for keep_best. */
 RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options,
                         rp_fit_report *report);
 
-/* Files in the IDX format (unsigned bytes), in which MNIST and its relatives are kept. `values` or `labels` is filled and
-   belongs to the caller until rp_idx_free. On failure nothing is allocated and `error` says what was wrong. */
+/* Files in the IDX format (unsigned bytes), in which MNIST and its relatives are kept. `values` or `labels` is filled
+   and belongs to the caller until rp_idx_free. On failure nothing is allocated and `error` says what was wrong. */
 typedef struct rp_idx {
     rp_real *values; /* [count][size] */
     int *labels;     /* [count] */
@@ -514,10 +541,11 @@ typedef struct rp_idx {
     int shape[8];   /* of one sample: {28, 28} */
     char error[192];
 } rp_idx;
-/* Bytes 0..255 become low..high. RP_ERR_FILE: cannot be opened or read (or is larger than memory can hold). RP_ERR_MAGIC: not
-   IDX. RP_ERR_UNSUPPORTED: IDX, but not of unsigned bytes. RP_ERR_SHAPE: no dimensions, too many, or one of size zero; labels
-   with more than one. RP_ERR_OVERFLOW: the dimensions' product. RP_ERR_TRUNCATED, RP_ERR_TRAILING: fewer or more bytes than the
-   dimensions say. RP_ERR_LABEL: a label is `classes` or more. RP_ERR_MEMORY. */
+/* Bytes 0..255 become low..high. RP_ERR_FILE: cannot be opened or read (or is larger than memory can hold).
+   RP_ERR_MAGIC: not IDX. RP_ERR_UNSUPPORTED: IDX, but not of unsigned bytes. RP_ERR_SHAPE: no dimensions, too many,
+   or one of size zero; labels with more than one. RP_ERR_OVERFLOW: the dimensions' product. RP_ERR_TRUNCATED,
+   RP_ERR_TRAILING: fewer or more bytes than the dimensions say. RP_ERR_LABEL: a label is `classes` or more.
+   RP_ERR_MEMORY. */
 RP_API rp_status rp_images_memory(const void *bytes, size_t size, rp_real low, rp_real high, rp_idx *out);
 RP_API rp_status rp_labels_memory(const void *bytes, size_t size, int classes, rp_idx *out);
 #ifndef RP_NO_STDIO
@@ -526,15 +554,16 @@ RP_API rp_status rp_labels(const char *path, int classes, rp_idx *out);
 #endif
 RP_API void rp_idx_free(rp_idx *idx); /* NULL is allowed, twice too */
 
-/* Images with labels, or (NULL) with themselves as targets, widths set. Where counts differ, or one of them is not what its name
-   says, the data have a count of -1, which every function refuses. The arrays stay those of `images` and `labels`. */
+/* Images with labels, or (NULL) with themselves as targets, widths set. Where counts differ, or one of them is not
+   what its name says, the data have a count of -1, which every function refuses. The arrays stay those of `images`
+   and `labels`. */
 RP_API rp_data rp_idx_data(const rp_idx *images, const rp_idx *labels);
 
 /* >>pieces
-   A step in pieces: between them the caller may look at the arrays, average them over machines, change them, or choose the
-   length of the step. All flat arrays have rp_parameter_count entries, layer after layer: weights row-major [out][in] (conv2d:
-   [out][in][height][width]; recurrent: W [units][features], then U [units][units]), then biases [out]. They belong to the net
-   and live as long as it does. */
+   A step in pieces: between them the caller may look at the arrays, average them over machines, change them, or
+   choose the length of the step. All flat arrays have rp_parameter_count entries, layer after layer: weights
+   row-major [out][in] (conv2d: [out][in][height][width]; recurrent: W [units][features], then U [units][units]), then
+   biases [out]. They belong to the net and live as long as it does. */
 
 RP_API size_t rp_parameter_count(const rp_net *net); /* 0 before the build */
 RP_API rp_real *rp_parameters(rp_net *net); /* may be written at any time between calls. NULL before the build */
@@ -559,93 +588,96 @@ typedef struct rp_layer {
 RP_API int rp_layer_count(const rp_net *net);
 RP_API rp_status rp_layer_info(rp_net *net, int layer, rp_layer *info); /* RP_ERR_VALUE: no such layer */
 
-/* Forward and backward over one batch: fills the flat gradient and, unless `rule` is NULL, the flat curvature. Fails as
-   rp_train does; the arrays are then as they were. */
+/* Forward and backward over one batch: fills the flat gradient and, unless `rule` is NULL, the flat curvature. Fails
+   as rp_train does; the arrays are then as they were. */
 RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *rule, rp_real *loss);
 
-/* One optimizer step from the flat arrays: rp_direction, then rp_move(net, 1). RP_ERR_NOT_FINITE: the arrays hold something
-   that is not finite. RP_ERR_ORDER: nothing filled the gradient, or (partitioning) the curvature, since the build; for
-   rp_per_variable the curvature array must hold the Hessian's diagonal (rp_hessian_diagonal). RP_ERR_UNSUPPORTED: the length
-   of the step must be computed from a batch (cubic_sigma): do it by rp_direction, rp_directional, rp_cubic_length and rp_move;
-   or the step itself must (rp_newton): rp_hessian_solve. rp_direction: the whole step, rate included, into rp_step_array; counts
-   as a step of the optimizer. rp_move: parameters += alpha * step. */
+/* One optimizer step from the flat arrays: rp_direction, then rp_move(net, 1). RP_ERR_NOT_FINITE: the arrays hold
+   something that is not finite. RP_ERR_ORDER: nothing filled the gradient, or (partitioning) the curvature, since the
+   build; for rp_per_variable the curvature array must hold the Hessian's diagonal (rp_hessian_diagonal).
+   RP_ERR_UNSUPPORTED: the length of the step must be computed from a batch (cubic_sigma): do it by rp_direction,
+   rp_directional, rp_cubic_length and rp_move; or the step itself must (rp_newton): rp_hessian_solve. rp_direction:
+   the whole step, rate included, into rp_step_array; counts as a step of the optimizer. rp_move: adds alpha
+   times that step to the parameters. */
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_move(rp_net *net, rp_real alpha);
 
-/* The caller's own loss: forward; read rp_output ([count][outputs]); give back, for each sample and output, the derivative of
-   that sample's loss and, or NULL, its second derivative (>= 0; a bound on the Hessian's diagonal). Fills the gradient and,
-   with a second derivative, the curvature by `rule` (NULL: all zero). RP_ERR_UNSUPPORTED: a net for inference only; it has
-   rp_predict. RP_ERR_ORDER: no rp_forward went before, or another call (also an earlier rp_backward_from) has used the net
-   since. RP_ERR_VALUE: a second derivative is below 0 or not finite. */
+/* The caller's own loss: forward; read rp_output ([count][outputs]); give back, for each sample and output, the
+   derivative of that sample's loss and, or NULL, its second derivative (>= 0; a bound on the Hessian's diagonal).
+   Fills the gradient and, with a second derivative, the curvature by `rule` (NULL: all zero). RP_ERR_UNSUPPORTED: a
+   net for inference only; it has rp_predict. RP_ERR_ORDER: no rp_forward went before, or another call (also an
+   earlier rp_backward_from) has used the net since. RP_ERR_VALUE: a second derivative is below 0 or not finite. */
 RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count);
 RP_API const rp_real *rp_output(const rp_net *net); /* NULL if there was no rp_forward */
 RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature,
                                   const rp_rule *rule);
 
-/* A new net with the same layers, loss, parameters and frozen layers, for batches of up to `batch` samples (0: as many as the
-   net's). `config` NULL: the net's own. Unless it is for inference only, optimizer state, too: training goes on from there. NULL
-   if the net is not built or there is no memory (rp_error(net) says so); any other mistake sticks to the new net, which is then
-   not built. */
+/* A new net with the same layers, loss, parameters and frozen layers, for batches of up to `batch` samples (0: as
+   many as the net's). `config` NULL: the net's own. Unless it is for inference only, optimizer state, too: training
+   goes on from there. NULL if the net is not built or there is no memory (rp_error(net) says so); any other mistake
+   sticks to the new net, which is then not built. */
 RP_API rp_net *rp_clone(rp_net *net, const rp_config *config, int batch);
 
 /* As if built anew: draws the parameters, forgets optimizer state, epochs and steps. What is frozen stays so. */
 RP_API rp_status rp_reset(rp_net *net, uint64_t seed);
 
-/* A table of the net (layers, shapes, parameters, bytes) as text. Writes at most `size` bytes with the final 0 and returns the
-   length of the whole text, as snprintf does; 0 if net is NULL. At any time. */
+/* A table of the net (layers, shapes, parameters, bytes) as text. Writes at most `size` bytes with the final 0 and
+   returns the length of the whole text, as snprintf does; 0 if net is NULL. At any time. */
 RP_API size_t rp_summary(const rp_net *net, char *text, size_t size);
 
 /* >>curvature
-   Exact derivatives of the mean loss of a batch, for any net. H is its Hessian by the parameters, G the Gauss-Newton matrix
-   (H without the second derivatives of the net itself: never indefinite). Weight decay is left out. Frozen layers count as
-   constants: their entries are 0 in what comes out and are not looked at in what goes in. At a kink (ReLU, max pool, Huber)
-   the second derivative is that of the side on which the batch is.
+   Exact derivatives of the mean loss of a batch, for any net. H is its Hessian by the parameters, G the Gauss-Newton
+   matrix (H without the second derivatives of the net itself: never indefinite). Weight decay is left out. Frozen
+   layers count as constants: their entries are 0 in what comes out and are not looked at in what goes in. At a kink
+   (ReLU, max pool, Huber) the second derivative is that of the side on which the batch is.
 
-   Vectors have rp_parameter_count entries, in the order of the flat arrays. A vector may be one of these; otherwise they stay
-   untouched, as do parameters and optimizer state. What comes out is written only on success, but where the function says
-   otherwise. Batches are checked as by rp_train; RP_ERR_NOT_FINITE: a vector that goes in, the loss or the result is not
-   finite. Numbers behind "cost" are times of a gradient (rp_backward without a rule), as bench/curvature.c measures them. The
-   products need one more number for each unit and sample; the first of them allocates these (RP_ERR_MEMORY), and the net
-   keeps them. */
+   Vectors have rp_parameter_count entries, in the order of the flat arrays. A vector may be one of these; otherwise
+   they stay untouched, as do parameters and optimizer state. What comes out is written only on success, but where the
+   function says otherwise. Batches are checked as by rp_train; RP_ERR_NOT_FINITE: a vector that goes in, the loss or
+   the result is not finite. Numbers behind "cost" are times of a gradient (rp_backward without a rule), as
+   bench/curvature.c measures them. The products need one more number for each unit and sample; the first of them
+   allocates these (RP_ERR_MEMORY), and the net keeps them. */
 
-/* *first = g'grad f, *second = g'Hg for a direction g, by one forward sweep of second-order jets. Each may be NULL. Cost 1
-   to 1.6. */
+/* *first = g'grad f, *second = g'Hg for a direction g, by one forward sweep of second-order jets. Each may be NULL.
+   Cost 1 to 1.6. */
 RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first,
                                 rp_real *second);
 
-/* The alpha >= 0 that minimises alpha first + alpha^2 second / 2 + sigma (alpha norm)^3 / 6, where norm is |g|_2 (Low-Rank
-   Structure, Equation 37, without its cancellation). 0 if first >= 0, or if an argument is not finite or there is no minimum
-   (sigma or norm 0, second <= 0). */
+/* The alpha >= 0 that minimises alpha first + alpha^2 second / 2 + sigma (alpha norm)^3 / 6, where norm is |g|_2
+   (Low-Rank Structure, Equation 37, without its cancellation). 0 if first >= 0, or if an argument is not finite or
+   there is no minimum (sigma or norm 0, second <= 0). */
 RP_API double rp_cubic_length(double first, double second, double norm, double sigma);
 
-/* out = H v (forward over backward: Pearlmutter; Conjugate's exact Hessian), out = G v. out may be v. Cost 1.8 to 2.8,
-   and 1.3 to 2.1. */
+/* out = H v (forward over backward: Pearlmutter; Conjugate's exact Hessian), out = G v. out may be v. Cost 1.8 to
+   2.8, and 1.3 to 2.1. */
 RP_API rp_status rp_hessian_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out);
 RP_API rp_status rp_gauss_newton_vector(rp_net *net, const rp_data *batch, const rp_real *v, rp_real *out);
 
-/* H as a matrix [parameters][parameters], symmetric to the bit, by a product for each parameter. RP_ERR_VALUE: the net has more than
-   `most` parameters. If one of the products is not finite, `out` holds those before it. */
+/* H as a matrix [parameters][parameters], symmetric to the bit, by a product for each parameter. RP_ERR_VALUE: the
+   net has more than `most` parameters. If one of the products is not finite, `out` holds those before it. */
 RP_API rp_status rp_hessian_matrix(rp_net *net, const rp_data *batch, size_t most, rp_real *out);
 
-/* out = the diagonal of H, of either sign. In a stack of dense layers and activations by a recursion over each sample's own Hessian
-   by the units of a layer: 2 width^3 multiply-adds for each layer and sample, and three matrices of [width][width]. Elsewhere by
-   a product for each parameter: for small nets. */
+/* out = the diagonal of H, of either sign. In a stack of dense layers and activations by a recursion over each
+   sample's own Hessian by the units of a layer: 2 width^3 multiply-adds for each layer and sample, and three matrices
+   of [width][width]. Elsewhere by a product for each parameter: for small nets. */
 RP_API rp_status rp_hessian_diagonal(rp_net *net, const rp_data *batch, rp_real *out);
 
-/* out = the diagonal of G, >= 0, through a factor of the loss's Hessian: a backward sweep and a product of squares for each output. */
+/* out = the diagonal of G, >= 0, through a factor of the loss's Hessian: a backward sweep and a product of squares
+   for each output. */
 RP_API rp_status rp_gauss_newton_diagonal(rp_net *net, const rp_data *batch, rp_real *out);
 
 /* The gradient of each sample's own loss (times its weight; the mean of these is the gradient).
    norms[s] = |gradient of sample s|_2, without forming it: |d|^2 (|y|^2 + 1) in a dense layer. Cost 0.5 to 1.3. */
 RP_API rp_status rp_sample_gradient_norms(rp_net *net, const rp_data *batch, rp_real *norms);
 
-/* Its factors: d, the derivative by the values before the layer's activation, and y, what the layer reads. In a dense layer the
-   gradient of W is the outer product d y', that of b is d; other layers sum over positions: d is [filters][height][width] and y
-   [channels][height][width] (conv2d), d [steps][units] and y [steps][features] with states [steps][units], those before each step
-   (recurrent: d y' for W and d states' for U; recursive: d states', y is NULL). The arrays live until the callback returns. It
-   returns 0, or anything else to stop with RP_ERR_STOPPED, and may not use the net (RP_ERR_ORDER), but for rp_predict_with.
-   Called for each sample and for each layer that is trained. */
+/* Its factors: d, the derivative by the values before the layer's activation, and y, what the layer reads. In a dense
+   layer the gradient of W is the outer product d y', that of b is d; other layers sum over positions: d is
+   [filters][height][width] and y [channels][height][width] (conv2d), d [steps][units] and y [steps][features] with
+   states [steps][units], those before each step (recurrent: d y' for W and d states' for U; recursive: d states', y
+   is NULL). The arrays live until the callback returns. It returns 0, or anything else to stop with RP_ERR_STOPPED,
+   and may not use the net (RP_ERR_ORDER), but for rp_predict_with. Called for each sample and for each layer that is
+   trained. */
 typedef struct rp_sample_factors {
     int sample, layer;
     const rp_real *d, *y, *states; /* states: NULL unless recurrent or recursive */
@@ -653,10 +685,10 @@ typedef struct rp_sample_factors {
 typedef int (*rp_each_sample)(void *user, const rp_sample_factors *factors);
 RP_API rp_status rp_sample_gradients(rp_net *net, const rp_data *batch, rp_each_sample each, void *user);
 
-/* How much the samples' gradients g_s differ from their mean g (S samples, at least 2: RP_ERR_VALUE). The noise scale is about
-   the largest batch that still speeds training up (McCandlish et al., An Empirical Model of Large-Batch Training). `variance`
-   (NULL: not wanted): of each parameter's derivative over the samples, sum (g_s - g)^2 / (S - 1), to rounding of the mean of
-   g_s^2. Cost 0.9 to 1.7, with `variance` 1.6 to 2.7. */
+/* How much the samples' gradients g_s differ from their mean g (S samples, at least 2: RP_ERR_VALUE). The noise scale
+   is about the largest batch that still speeds training up (McCandlish et al., An Empirical Model of Large-Batch
+   Training). `variance` (NULL: not wanted): of each parameter's derivative over the samples, sum (g_s - g)^2 / (S -
+   1), to rounding of the mean of g_s^2. Cost 0.9 to 1.7, with `variance` 1.6 to 2.7. */
 typedef struct rp_noise {
     rp_real gradient; /* |g|^2 */
     rp_real variance; /* sum over the parameters of the variance over the samples */
@@ -665,27 +697,26 @@ typedef struct rp_noise {
 } rp_noise;
 RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *noise, rp_real *variance);
 
-/* Solves (H + damping I) x = b. x may be b. H may be indefinite. */
-typedef enum rp_solve_method {
-    RP_SOLVE_AUTO, /* the one that takes the fewest operations, iterations counted to their limit, without those whose matrices
-                           would take more than a GiB. If iterations do not get there, then the better of the others, unless
-                           it would take 100 times as long */
-    RP_SOLVE_ITERATIVE, /* MINRES: a product for each iteration; 10 vectors */
-    RP_SOLVE_DIRECT, /* stacks of dense layers and activations: the parameters are eliminated by hand (Conjugate), which leaves a
-                           block-tridiagonal system in the samples' units. 8 (S width)^3 operations and 6 (S width)^2 numbers
-                           for each layer, however many parameters. Needs damping > 0 */
-    RP_SOLVE_DENSE /* H as a matrix: 2/3 parameters^3 operations */
-} rp_solve_method;
-typedef struct rp_solve_options {
+/* Solves (H + damping I) x = b. x may be b. H may be indefinite.
+   RP_SOLVE_AUTO: the one that takes the fewest operations, iterations counted to their limit, without those whose
+   matrices would take more than a GiB. If iterations do not get there, then the better of the others, unless it would
+   take 100 times as long.
+   RP_SOLVE_ITERATIVE: MINRES: a product for each iteration; 10 vectors.
+   RP_SOLVE_DIRECT: stacks of dense layers and activations: the parameters are eliminated by hand (Conjugate), which
+   leaves a block-tridiagonal system in the samples' units. 8 (S width)^3 operations and 6 (S width)^2 numbers for
+   each layer, however many parameters. Needs damping > 0.
+   RP_SOLVE_DENSE: H as a matrix: 2/3 parameters^3 operations. */
+typedef enum rp_solve_method { RP_SOLVE_AUTO, RP_SOLVE_ITERATIVE, RP_SOLVE_DIRECT, RP_SOLVE_DENSE } rp_solve_method;
+typedef struct rp_solve_options { /* all zero is the default */
     rp_solve_method method;
     int gauss_newton;  /* 1: G in the place of H */
     rp_real damping;   /* >= 0 */
     rp_real tolerance; /* of |b - (H + damping I) x| / |b|; 0: 1e-4, with RP_DOUBLE 1e-9 */
     int iterations;    /* most of MINRES; 0: 1000 */
-    /* iterative, an estimate; anything but 0 stops: RP_ERR_STOPPED. It may not use the net (RP_ERR_ORDER), but for rp_predict_with */
+    /* Iterative, an estimate; anything but 0 stops: RP_ERR_STOPPED. See >>threads for what it may do. */
     int (*progress)(void *user, int iteration, rp_real residual);
     void *user;
-} rp_solve_options; /* all zero is the default */
+} rp_solve_options;
 typedef struct rp_solve_report {
     rp_solve_method method; /* that was used */
     rp_real residual;       /* |b - (H + damping I) x| / |b|, computed, not estimated */
@@ -693,21 +724,23 @@ typedef struct rp_solve_report {
     int refinements;        /* times that a solution was improved by solving for its residual */
     int negative_curvature; /* iterative: 1: a direction with v'(H + damping I)v <= 0 was met, 0: none; others: -1 */
 } rp_solve_report;
-/* `options` and `report` may be NULL. The residual is always computed, with exact products, and lowered by refinement where that
-   helps. If it stays above the tolerance (the limit of iterations, or a damping too small for this precision) the status is
-   RP_ERR_NOT_CONVERGED, x is the best that was found, also after RP_ERR_STOPPED, and the report says how good it is.
-   RP_ERR_UNSUPPORTED: the direct method on another net. RP_ERR_MEMORY. Allocates, and frees, its vectors and matrices. */
+/* `options` and `report` may be NULL. The residual is always computed, with exact products, and lowered by refinement
+   where that helps. If it stays above the tolerance (the limit of iterations, or a damping too small for this
+   precision) the status is RP_ERR_NOT_CONVERGED, x is the best that was found, also after RP_ERR_STOPPED, and the
+   report says how good it is.
+   RP_ERR_UNSUPPORTED: the direct method on another net. RP_ERR_MEMORY. Allocates, and frees, its vectors and
+   matrices. */
 RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_real *b, rp_real *x,
                                   const rp_solve_options *options, rp_solve_report *report);
 
 /* >>threads
-   Nets share nothing: two threads may use two nets at once. One net may serve several threads that predict, each with its
-   own workspace, as long as no thread trains it, writes to it or frees it. The threads of config.threads belong to the process
-   that built the net; in a child of fork the caller works alone, to the same bits.
+   Nets share nothing: two threads may use two nets at once. One net may serve several threads that predict, each with
+   its own workspace, as long as no thread trains it, writes to it or frees it. The threads of config.threads belong
+   to the process that built the net; in a child of fork the caller works alone, to the same bits.
 
-   Callbacks. Those of rp_fit, and the fill of a stream, run between steps and may use the net. Those of rp_sample_gradients and
-   rp_hessian_solve run in the midst of a computation and may not (RP_ERR_ORDER), but for rp_predict_with. None may free the
-   net, nor leave by longjmp or by a C++ exception. */
+   Callbacks. Those of rp_fit, and the fill of a stream, run between steps and may use the net. Those of
+   rp_sample_gradients and rp_hessian_solve run in the midst of a computation and may not (RP_ERR_ORDER), but for
+   rp_predict_with. None may free the net, nor leave by longjmp or by a C++ exception. */
 
 typedef struct rp_workspace rp_workspace;
 RP_API rp_workspace *rp_workspace_new(const rp_net *net,
@@ -7380,6 +7413,7 @@ static rp_data rpi_slice(const rp_net *net, const rp_data *data, int at, int mos
 
 /* Batch `index` of streamed data, checked: 1, 0 at the end, or a negative status. */
 static int rpi_stream(rp_net *net, const char *who, const rp_data *data, int index, rp_data *batch) {
+    char what[sizeof net->error];
     int more;
     rp_status status;
     memset(batch, 0, sizeof *batch);
@@ -7387,7 +7421,9 @@ static int rpi_stream(rp_net *net, const char *who, const rp_data *data, int ind
     if (more < 0) return rpi_fail(net, RP_ERR_STOPPED, "%s: data.fill returned %d for batch %d", who, more, index);
     if (!more) return 0;
     status = rpi_check_data(net, who, batch, net->batch);
-    return status ? status : 1;
+    if (!status) return 1;
+    memcpy(what, net->error, sizeof what);
+    return rpi_fail(net, status, "%s (batch %d of data.fill)", what, index);
 }
 
 static rp_status rpi_evaluate_stream(rp_net *net, const char *who, const rp_data *data, rpi_tally *tally) {
