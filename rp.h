@@ -661,7 +661,10 @@ RP_API size_t rp_state_memory(const rp_net *net); /* of them, optimizer state */
 
 #endif /* RP_H */
 
-#if defined(RP_IMPLEMENTATION) && !defined(RPI_IMPLEMENTED)
+#if defined(RP_IMPLEMENTATION) && !defined(__cplusplus) && !defined(_MSC_VER) && \
+    (!defined(__STDC_VERSION__) || __STDC_VERSION__ < 199901L)
+#error "rp.h: the implementation needs C99 or C++11"
+#elif defined(RP_IMPLEMENTATION) && !defined(RPI_IMPLEMENTED)
 #define RPI_IMPLEMENTED
 
 /* >>platform */
@@ -2406,7 +2409,8 @@ static rp_status rpi_fail(rp_net *net, rp_status status, const char *format, ...
 RP_API const char *rp_status_text(rp_status status) {
     switch (status) {
 #define RPI_X(name, value, text) \
-    case name: return text;
+    case name: \
+        return text;
         RP_STATUS_LIST(RPI_X)
 #undef RPI_X
     default: return "not a status";
@@ -5876,7 +5880,7 @@ static rp_status rpi_newton_direction(rpi_trial *trial, rp_real decay) {
     rpi_minres minres;
     rp_status status = rpi_expand(net, trial->who, trial->batch, !trial->optimizer->full_hessian);
     memset(&minres, 0, sizeof minres);
-    for (ptrdiff_t i = 0; i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
+    for (ptrdiff_t i = 0; n && i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
     minres.limit = trial->optimizer->iterations;
     minres.tolerance = (double)trial->optimizer->tolerance;
     minres.stop_at_negative = 1;
