@@ -756,7 +756,10 @@ RP_API size_t rp_state_memory(const rp_net *net); /* of them, optimizer state */
 
 #endif /* RP_H */
 
-#if defined(RP_IMPLEMENTATION) && !defined(RPI_IMPLEMENTED)
+#if defined(RP_IMPLEMENTATION) && !defined(__cplusplus) && !defined(_MSC_VER) && \
+    (!defined(__STDC_VERSION__) || __STDC_VERSION__ < 199901L)
+#error "rp.h: the implementation needs C99 or C++11"
+#elif defined(RP_IMPLEMENTATION) && !defined(RPI_IMPLEMENTED)
 #define RPI_IMPLEMENTED
 
 /* >>platform */
@@ -1780,7 +1783,8 @@ RP_API const char *rp_version(void) { return RP_VERSION; }
 RP_API const char *rp_status_text(rp_status status) {
     switch (status) {
 #define RPI_X(name, value, text) \
-    case name: return text;
+    case name: \
+        return text;
         RP_STATUS_LIST(RPI_X)
 #undef RPI_X
     default: return "not a status";
