@@ -5,7 +5,7 @@
    by SGD, Adam, Adagrad, Adadelta and Newton's method. Shows what it sees: exact Hessian products, diagonals, solves,
    step lengths. Its own kernels for AVX2, AVX-512 and NEON are chosen at run time. Nothing to install or to link.
 
-       #define RP_IMPLEMENTATION                       // in exactly one file of the program
+       #define RP_IMPLEMENTATION // in exactly one file of the program
        #include "rp.h"
        #include <stdio.h>
 

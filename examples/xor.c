@@ -3,9 +3,9 @@
 #include <stdio.h>
 
 int main(void) {
-    float x[] = {0, 0, 0, 1, 1, 0, 1, 1}; // four samples of two inputs
-    int exclusive_or[] = {0, 1, 1, 0};    // and their classes
-    int answers[4] = {0};
+    rp_real x[] = {0, 0, 0, 1, 1, 0, 1, 1}; // four samples of two inputs
+    int exclusive_or[] = {0, 1, 1, 0};      // and their classes
+    int answers[4];
     rp_data data = rp_labelled(x, exclusive_or, 4);
     rp_optimizer optimizer = rp_partitioning();
     rp_net *net = rp_net_new(rp_vector(2), NULL);
@@ -13,9 +13,13 @@ int main(void) {
     rp_activation(net, RP_TANH);
     rp_dense(net, 2);
     rp_loss(net, RP_SOFTMAX_CROSS_ENTROPY);
-    if (rp_net_build(net, 4, 1) != RP_OK) printf("%s\n", rp_error(net));
+    if (rp_net_build(net, 4, 1) != RP_OK) {
+        printf("%s\n", rp_error(net));
+        return 1;
+    }
     for (int step = 0; step < 500; step++) rp_train(net, &optimizer, &data, NULL);
     rp_classify(net, x, 4, answers);
     for (int s = 0; s < 4; s++) printf("%g xor %g is %d\n", x[2 * s], x[2 * s + 1], answers[s]);
     rp_net_free(net);
+    return 0;
 }
