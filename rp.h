@@ -661,7 +661,10 @@ RP_API size_t rp_state_memory(const rp_net *net); /* of them, optimizer state */
 
 #endif /* RP_H */
 
-#if defined(RP_IMPLEMENTATION) && !defined(RPI_IMPLEMENTED)
+#if defined(RP_IMPLEMENTATION) && !defined(__cplusplus) && !defined(_MSC_VER) && \
+    (!defined(__STDC_VERSION__) || __STDC_VERSION__ < 199901L)
+#error "rp.h: the implementation needs C99 or C++11"
+#elif defined(RP_IMPLEMENTATION) && !defined(RPI_IMPLEMENTED)
 #define RPI_IMPLEMENTED
 
 /* >>platform */
