@@ -2409,7 +2409,8 @@ static rp_status rpi_fail(rp_net *net, rp_status status, const char *format, ...
 RP_API const char *rp_status_text(rp_status status) {
     switch (status) {
 #define RPI_X(name, value, text) \
-    case name: return text;
+    case name: \
+        return text;
         RP_STATUS_LIST(RPI_X)
 #undef RPI_X
     default: return "not a status";
@@ -5879,7 +5880,7 @@ static rp_status rpi_newton_direction(rpi_trial *trial, rp_real decay) {
     rpi_minres minres;
     rp_status status = rpi_expand(net, trial->who, trial->batch, !trial->optimizer->full_hessian);
     memset(&minres, 0, sizeof minres);
-    for (ptrdiff_t i = 0; i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
+    for (ptrdiff_t i = 0; n && i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
     minres.limit = trial->optimizer->iterations;
     minres.tolerance = (double)trial->optimizer->tolerance;
     minres.stop_at_negative = 1;

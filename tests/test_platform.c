@@ -319,13 +319,39 @@ static void solve(problem *p) {
     }
 }
 
-enum { JOBS = OPTIMIZERS + 4 };
+static void pieces(problem *p) {
+    rp_optimizer o = rp_adam((rp_real)0.01);
+    rp_workspace *workspace = rp_workspace_new(p->net, 3);
+    p->doing = "a step in pieces";
+    worked(p, p->doing, rp_prepare(p->net, &o));
+    worked(p, p->doing, rp_backward(p->net, &p->data, NULL, NULL));
+    worked(p, p->doing, rp_direction(p->net, &o));
+    add_reals(p, rp_direction_array(p->net), rp_parameter_count(p->net));
+    worked(p, p->doing, rp_move(p->net, 1));
+    worked(p, p->doing, rp_update(p->net, &o));
+    worked(p, "prediction in a workspace", rp_predict_with(p->net, workspace, p->x, p->data.count, p->out));
+    add_reals(p, p->out, (size_t)(p->data.count * p->outputs));
+    rp_workspace_free(workspace);
+}
+/* Without a parameter that is trained. */
+static void frozen(problem *p) {
+    for (int layer = 0; layer < rp_layer_count(p->net); layer++) rp_freeze(p->net, layer, 1);
+    train(p, 0, 1);
+    train(p, 12, 1);
+    backward(p);
+    curvature(p);
+    solve(p);
+}
+
+enum { JOBS = OPTIMIZERS + 6 };
 static void run_job(problem *p, int job) {
     switch (job - OPTIMIZERS) {
     case 0: fit(p); break;
     case 1: backward(p); break;
     case 2: curvature(p); break;
     case 3: solve(p); break;
+    case 4: pieces(p); break;
+    case 5: frozen(p); break;
     default: train(p, job, p->kind == WIDE && job > 12 ? 1 : 3);
     }
 }
