@@ -14,6 +14,11 @@
 #include <unistd.h>
 #define HAVE_FORK
 #endif
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#undef HAVE_FORK /* it allows no threads in a child process */
+#endif
+#endif
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <xmmintrin.h>
 #endif
