@@ -953,53 +953,71 @@ static void rpi_put_unsigned(rpi_text *text, uint64_t x) {
 }
 static void rpi_put_signed(rpi_text *text, int64_t x) {
     if (x < 0) rpi_put(text, '-');
-    rpi_put_unsigned(text, x < 0 ? (uint64_t) - (x + 1) + 1 : (uint64_t)x);
+    rpi_put_unsigned(text, x < 0 ? 0 - (uint64_t)x : (uint64_t)x);
 }
-static void rpi_put_double(rpi_text *text, double x) { /* six digits */
-    int exponent = 0;
-    uint64_t digits, scale = 100000;
-    if (!rpi_finite_double(x)) {
-        uint64_t bits;
-        memcpy(&bits, &x, sizeof bits);
-        rpi_put_string(text, bits << 12 ? "nan" : bits >> 63 ? "-inf" : "inf");
+
+/* digits * 10^(exponent - 5), with six digits; or 0 and 0. */
+typedef struct rpi_decimal {
+    uint64_t digits;
+    int exponent;
+} rpi_decimal;
+
+static rpi_decimal rpi_to_decimal(double x) { /* finite, x >= 0 */
+    rpi_decimal decimal = {0, 0};
+    if (x > 0) {
+        int exponent = (int)floor(log10(x));
+        decimal.exponent = exponent;
+        if (exponent < -300) x = x * 1e300 * pow(10, -exponent - 295); /* one factor would overflow */
+        else x *= pow(10, 5 - exponent);
+    }
+    decimal.digits = (uint64_t)(x + 0.5);
+    if (decimal.digits >= 1000000) { /* rounded up to the next power of ten */
+        decimal.digits /= 10;
+        decimal.exponent++;
+    }
+    if (decimal.digits && decimal.digits < 100000) { /* log10 was rounded up */
+        decimal.digits *= 10;
+        decimal.exponent--;
+    }
+    return decimal;
+}
+
+/* As %g: 0.00012, 1.5 or 1e6, without zeros at the end. */
+static void rpi_put_decimal(rpi_text *text, rpi_decimal decimal) {
+    char digits[6];
+    int scientific = decimal.exponent >= 6 || decimal.exponent < -4;
+    int whole = scientific ? 1 : decimal.exponent + 1; /* digits before the point */
+    int count = 6;
+    for (int i = 5; i >= 0; i--) {
+        digits[i] = (char)('0' + decimal.digits % 10);
+        decimal.digits /= 10;
+    }
+    while (count > 0 && digits[count - 1] == '0') count--;
+    if (whole <= 0) rpi_put_string(text, "0.");
+    for (int i = whole; i < 0; i++) rpi_put(text, '0');
+    for (int i = 0; i < count || i < whole; i++) {
+        if (whole > 0 && i == whole) rpi_put(text, '.');
+        rpi_put(text, digits[i]);
+    }
+    if (scientific) {
+        rpi_put(text, 'e');
+        rpi_put_signed(text, decimal.exponent);
+    }
+}
+
+static void rpi_put_double(rpi_text *text, double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (!rpi_finite_double(x) && bits << 12) {
+        rpi_put_string(text, "nan");
         return;
     }
     if (x < 0) {
         rpi_put(text, '-');
         x = -x;
     }
-    if (x > 0) {
-        exponent = (int)floor(log10(x));
-        x = exponent < -300 ? x * 1e300 * pow(10, -exponent - 295) : x * pow(10, 5 - exponent);
-    }
-    digits = (uint64_t)(x + 0.5);
-    if (digits >= 1000000) {
-        digits /= 10;
-        exponent++;
-    }
-    if (digits && digits < 100000) {
-        digits *= 10;
-        exponent--;
-    }
-    if (exponent >= 6 || exponent < -4) {
-        rpi_put_unsigned(text, digits / scale);
-        digits %= scale;
-        if (digits) rpi_put(text, '.');
-        for (; digits; digits %= scale) {
-            scale /= 10;
-            rpi_put(text, (char)('0' + digits / scale));
-        }
-        rpi_put(text, 'e');
-        rpi_put_signed(text, exponent);
-        return;
-    }
-    if (exponent < 0) rpi_put_string(text, "0.");
-    for (int i = exponent; i < -1; i++) rpi_put(text, '0');
-    for (int place = exponent; place >= 0 || digits; place--, scale /= 10) {
-        if (place == -1 && exponent >= 0) rpi_put(text, '.');
-        rpi_put(text, (char)('0' + (scale ? digits / scale : 0)));
-        if (scale) digits %= scale;
-    }
+    if (rpi_finite_double(x)) rpi_put_decimal(text, rpi_to_decimal(x));
+    else rpi_put_string(text, "inf");
 }
 
 static size_t rpi_format_list(char *out, size_t size, const char *format, va_list list) {
@@ -7086,8 +7104,12 @@ static rp_status rpi_newton_direction(rpi_trial *trial) {
     rpi_pass pass = rpi_pass_over(net, trial->who, trial->batch, RPI_KEEP_CURVES);
     rp_status status = rpi_expand(&pass, !trial->optimizer->full_hessian);
     memset(&minres, 0, sizeof minres);
+<<<<<<< HEAD
     for (ptrdiff_t i = 0; i < RPI_MINRES_VECTORS; i++) vectors[i] = net->krylov + i * n;
     rpi_minres_take(&minres, vectors);
+=======
+    for (ptrdiff_t i = 0; n && i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
+>>>>>>> platform
     minres.limit = trial->optimizer->iterations;
     minres.tolerance = (double)trial->optimizer->tolerance;
     minres.stop_at_negative = 1;
@@ -7908,8 +7930,11 @@ RP_API void rp_idx_free(rp_idx *idx) {
 #undef RPI_GRAIN
 #undef RPI_THREAD_RESULT
 #undef RPI_SPINS
+#undef RPI_ALL_READ
+#undef RPI_FILTERS_MOST
+#undef RPI_READS
+#undef RPI_SOLVERS
 #undef RPI_ACTIVATIONS
-#undef RPI_LOSSES
 #undef RPI_BUSY
 #undef RPI_LU_BLOCK
 #undef RPI_LOAD
