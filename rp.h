@@ -7104,12 +7104,8 @@ static rp_status rpi_newton_direction(rpi_trial *trial) {
     rpi_pass pass = rpi_pass_over(net, trial->who, trial->batch, RPI_KEEP_CURVES);
     rp_status status = rpi_expand(&pass, !trial->optimizer->full_hessian);
     memset(&minres, 0, sizeof minres);
-<<<<<<< HEAD
     for (ptrdiff_t i = 0; i < RPI_MINRES_VECTORS; i++) vectors[i] = net->krylov + i * n;
     rpi_minres_take(&minres, vectors);
-=======
-    for (ptrdiff_t i = 0; n && i < RPI_MINRES_INVERSE; i++) minres.vectors[i] = net->krylov + i * n;
->>>>>>> platform
     minres.limit = trial->optimizer->iterations;
     minres.tolerance = (double)trial->optimizer->tolerance;
     minres.stop_at_negative = 1;

@@ -332,11 +332,7 @@ static void pieces(problem *p) {
     worked(p, p->doing, rp_prepare(p->net, &o));
     worked(p, p->doing, rp_backward(p->net, &p->data, NULL, NULL));
     worked(p, p->doing, rp_direction(p->net, &o));
-<<<<<<< HEAD
     add_reals(p, rp_step_array(p->net), rp_parameter_count(p->net));
-=======
-    add_reals(p, rp_direction_array(p->net), rp_parameter_count(p->net));
->>>>>>> platform
     worked(p, p->doing, rp_move(p->net, 1));
     worked(p, p->doing, rp_update(p->net, &o));
     worked(p, "prediction in a workspace", rp_predict_with(p->net, workspace, p->x, p->data.count, p->out));
