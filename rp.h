@@ -1764,9 +1764,11 @@ struct rp_net {
     int pool_count;
     rpi_buffers buffers;
     rp_real *parameters, *gradient, *curvature, *direction;
-    rp_real *sums;      /* scratch: curvature that is added up, or a product with the Hessian */
-    rpi_block tangents; /* buffers.r, buffers.bend, and: */
-    rp_real *spare;     /* another scratch vector of parameters */
+    rp_real *sums;        /* scratch: curvature that is added up, or a product with the Hessian */
+    rpi_block recursions; /* for the Hessian's diagonal: */
+    rpi_recursion recursion;
+    rpi_block tangents;                             /* buffers.r, buffers.bend, and: */
+    rp_real *spare;                                 /* another scratch vector of parameters */
     int has_gradient, has_curvature, has_direction; /* the array has been filled or zeroed */
     rp_real *h;                                     /* [outputs][ld] second derivatives of the loss */
     rp_real *row_output;                            /* [batch][outputs] for rp_output; or scratch [outputs][ld] */
@@ -1781,15 +1783,16 @@ struct rp_net {
     int64_t time;              /* steps that the optimizer has taken */
     int64_t epochs;            /* that rp_fit has begun */
     rp_real *krylov;           /* Newton's vectors */
-    rpi_recursion recursion;   /* of per-variable rates */
     rp_real sigma, sigma_from; /* of a cubic model that adapts, or Newton's lambda; what it began with */
     rp_step last;              /* what the last training step did */
     int stepped;
     uint64_t random;
 };
 
+/* The message of a net that is described wrongly stays that of the first mistake. */
 static rp_status rpi_fail(rp_net *net, rp_status status, const char *format, ...) {
     va_list list;
+    if (net->broken) return status;
     va_start(list, format);
     rpi_format_list(net->error, sizeof net->error, format, list);
     va_end(list);
@@ -1972,7 +1975,6 @@ static const rpi_hessian rpi_softmax_hessian = {{rpi_diagonal_times, rpi_softmax
                                                 rpi_softmax_entry};
 
 /* Target i of sample s. A label stands for targets of 0 and a 1; of two classes with one output, for the second's. */
-typedef struct rpi_loss rpi_loss;
 static rp_real rpi_target(const rp_data *batch, int outputs, int classes, int s, int i) {
     if (batch->targets) return batch->targets[(ptrdiff_t)s * outputs + i];
     return batch->labels[s] == i + classes - outputs;
@@ -2025,7 +2027,7 @@ static void rpi_rate_of_log(int outputs, rp_real *y) {
     for (int i = 0; i < outputs; i++) y[i] = RPI_MATH(exp)(y[i]);
 }
 
-struct rpi_loss {
+typedef struct rpi_loss {
     const char *name;
     const rpi_hessian *hessian;
     rp_real least, most;         /* that a target may be; least below 0: any */
@@ -2033,7 +2035,7 @@ struct rpi_loss {
     /* decisions of sample s that are right, and *all; NULL: it makes none */
     int (*right)(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all);
     void (*mean)(int outputs, rp_real *y); /* what a sample's outputs mean, in place; NULL: themselves */
-};
+} rpi_loss;
 static const rpi_loss rpi_losses[] = {
     /* in the order of rp_loss_kind */
     {"squared error", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL, NULL},
@@ -2433,8 +2435,7 @@ static void rpi_apply_window(const rpi_apply_call *call, const rpi_taps *taps, i
 }
 
 /* u_out of a group at one position; column: a row of scratch */
-static void rpi_reach_window(const rpi_apply_call *call, const rpi_taps *taps, int position, int group,
-                             rp_real *column) {
+static void rpi_u_window(const rpi_apply_call *call, const rpi_taps *taps, int position, int group, rp_real *column) {
     const rpi_geometry *g = &call->step->geometry;
     const rpi_buffers *b = call->b;
     ptrdiff_t ld = b->ld, filter = (ptrdiff_t)group * g->group_filters;
@@ -2478,7 +2479,7 @@ static void rpi_shared_apply_part(const void *context, int part, int parts) {
         rpi_window_taps(&step->geometry, t, b->ld, &taps);
         for (int group = 0; group < step->geometry.groups; group++) {
             rpi_apply_window(call, &taps, t, group);
-            if (call->u_out) rpi_reach_window(call, &taps, t, group, b->columns + part * b->ld);
+            if (call->u_out) rpi_u_window(call, &taps, t, group, b->columns + part * b->ld);
         }
     }
 }
@@ -3044,6 +3045,7 @@ RP_API void rp_net_free(rp_net *net) {
     rpi_team_free(&memory, net->buffers.team);
     rpi_block_free(&memory, &net->state);
     rpi_block_free(&memory, &net->tangents);
+    rpi_block_free(&memory, &net->recursions);
     rpi_block_free(&memory, &net->arrays);
     rpi_block_free(&memory, &net->tape);
     if (net->layers) memory.release(memory.user, net->layers);
@@ -3950,7 +3952,7 @@ RP_API rp_real *rp_parameters(rp_net *net) { return net && net->built ? net->par
 static rp_real *rpi_array(rp_net *net, rp_real *array, int *filled) {
     if (!net->built || !array) return NULL;
     if (!*filled) rpi_zero(array, net->parameter_count);
-    *filled |= 2;
+    *filled = 1;
     return array;
 }
 RP_API rp_real *rp_gradient(rp_net *net) { return net ? rpi_array(net, net->gradient, &net->has_gradient) : NULL; }
@@ -4002,14 +4004,14 @@ RP_API rp_status rp_layer_info(rp_net *net, int index, rp_layer *info) {
     return RP_OK;
 }
 
-RP_API int rp_inputs(const rp_net *net) { return net ? rpi_features(net->input) : 0; }
-RP_API int rp_outputs(const rp_net *net) { return net ? rpi_features(net->output) : 0; }
+RP_API int rp_inputs(const rp_net *net) { return net && rpi_shape_valid(net->input) ? rpi_features(net->input) : 0; }
+RP_API int rp_outputs(const rp_net *net) { return net && rpi_shape_valid(net->output) ? rpi_features(net->output) : 0; }
 
 RP_API const char *rp_isa(const rp_net *net) { return net && net->built ? net->buffers.kernels->name : ""; }
 RP_API size_t rp_state_memory(const rp_net *net) { return net ? net->state.size : 0; }
 RP_API size_t rp_memory(const rp_net *net) {
     return net ? sizeof *net + (size_t)net->layer_capacity * sizeof *net->layers + net->tape.size + net->arrays.size +
-                     net->state.size + net->tangents.size
+                     net->state.size + net->tangents.size + net->recursions.size
                : 0;
 }
 
@@ -4085,7 +4087,6 @@ RP_API rp_data rp_idx_data(const rp_idx *images, const rp_idx *labels) {
     return data;
 }
 
-/* Checks what can be checked of a batch or data set in memory, before anything is computed. */
 static rp_status rpi_check_width(rp_net *net, const char *who, const char *name, int width, int wanted) {
     if (!width || width == wanted) return RP_OK;
     return rpi_fail(net, RP_ERR_SHAPE, "%s: data.%s_width is %d, but the net has %d %s", who, name, width, wanted,
@@ -4125,6 +4126,7 @@ static rp_status rpi_check_targets(rp_net *net, const char *who, const rp_data *
     return RP_OK;
 }
 
+/* Checks what can be checked of a batch or data set in memory, before anything is computed. */
 static rp_status rpi_check_data(rp_net *net, const char *who, const rp_data *data, int most) {
     rp_status status = rpi_needs(net, who, "data", data);
     if (!status && data->fill)
@@ -4712,8 +4714,8 @@ static void rpi_fill_arrays(const rpi_pass *pass) {
     if (pass->rule) rpi_zero_frozen(net, net->curvature);
     rpi_collect_pass(pass, &sink);
     if (pass->summed) rpi_copy(net->curvature, pass->summed, net->parameter_count);
-    net->has_gradient |= 1;
-    if (pass->rule) net->has_curvature |= 1;
+    net->has_gradient = 1;
+    if (pass->rule) net->has_curvature = 1;
 }
 
 RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *rule, rp_real *loss) {
@@ -5055,9 +5057,10 @@ RP_API rp_status rp_hessian_matrix(rp_net *net, const rp_data *batch, size_t mos
     return status ? status : rpi_form_matrix(net, who, batch->count, 0, out, net->parameter_count);
 }
 
-static void rpi_claim_recursion(const rp_net *net, rpi_arena *arena, rpi_recursion *r) {
+static void rpi_lay_out_recursion(rpi_arena *arena, void *context) {
+    rp_net *net = (rp_net *)context;
+    rpi_recursion *r = &net->recursion;
     int widest = net->outputs;
-    memset(r, 0, sizeof *r);
     if (!rpi_stack(net)) {
         r->diagonal = rpi_claim_reals(arena, net->parameter_count);
         return;
@@ -5069,6 +5072,10 @@ static void rpi_claim_recursion(const rp_net *net, rpi_arena *arena, rpi_recursi
     r->left = rpi_claim_rows(arena, widest, r->ld);
     r->turned = rpi_claim_rows(arena, widest, r->ld);
     if (arena->base) rpi_fill_rows(widest, (int)r->ld, r->ld, NULL, r->s);
+}
+
+static rp_status rpi_prepare_recursion(rp_net *net, const char *who) {
+    return net->recursions.base ? RP_OK : rpi_build_block(net, who, &net->recursions, rpi_lay_out_recursion);
 }
 
 /* S becomes W' S W, as (W' S) turned, then W' of that. */
@@ -5154,44 +5161,29 @@ static rp_status rpi_product_diagonal(rp_net *net, const char *who, int count, r
 }
 
 /* net->sums = the diagonal of H */
-static rp_status rpi_hessian_diagonal(rpi_pass *pass, const rpi_recursion *r) {
+static rp_status rpi_hessian_diagonal(rpi_pass *pass) {
     rp_net *net = pass->net;
-    rp_status status = rpi_expand(pass, 0);
+    rp_status status = rpi_prepare_recursion(net, pass->who);
+    if (!status) status = rpi_expand(pass, 0);
     if (status) return status;
     if (rpi_stack(net)) {
-        for (int s = 0; s < pass->count; s++) rpi_recur(net, s, r);
+        for (int s = 0; s < pass->count; s++) rpi_recur(net, s, &net->recursion);
         rpi_collect_squares(net, pass->count);
     } else {
-        status = rpi_product_diagonal(net, pass->who, pass->count, r->diagonal);
+        status = rpi_product_diagonal(net, pass->who, pass->count, net->recursion.diagonal);
     }
     return status ? status : rpi_finite_result(net, pass->who, "the diagonal");
 }
 
-/* The recursion's memory for one call. */
-typedef struct rpi_diagonal_call {
-    const rp_net *net;
-    rpi_recursion recursion;
-} rpi_diagonal_call;
-static void rpi_lay_out_diagonal(rpi_arena *arena, void *context) {
-    rpi_diagonal_call *call = (rpi_diagonal_call *)context;
-    rpi_claim_recursion(call->net, arena, &call->recursion);
-}
-
 RP_API rp_status rp_hessian_diagonal(rp_net *net, const rp_data *batch, rp_real *out) {
     static const char who[] = "rp_hessian_diagonal";
-    rpi_diagonal_call call;
-    rpi_block block = {NULL, NULL, 0};
     rpi_pass pass;
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, "out", out);
     if (!status) status = rpi_check_data(net, who, batch, net->batch);
     if (status) return status;
-    call.net = net;
-    status = rpi_temporary(net, who, &block, rpi_lay_out_diagonal, &call);
-    if (status) return status;
     pass = rpi_pass_over(net, who, batch, RPI_KEEP_CURVES);
-    status = rpi_hessian_diagonal(&pass, &call.recursion);
+    status = rpi_hessian_diagonal(&pass);
     if (!status) rpi_copy(out, net->sums, net->parameter_count);
-    rpi_block_free(&net->memory, &block);
     return status;
 }
 
@@ -5275,13 +5267,14 @@ RP_API rp_status rp_gradient_noise(rp_net *net, const rp_data *batch, rp_noise *
     rpi_sink sink;
     int count;
     rp_status status = rpi_tool(net, who, batch, NULL, NULL, "noise", noise);
-    if (!status && variance) status = rpi_prepare_tangents(net, who);
+    if (status) return status;
+    count = batch->count;
+    if (count == 1) return rpi_fail(net, RP_ERR_VALUE, "%s: data.count is 1; noise needs 2 samples or more", who);
+    if (variance) status = rpi_prepare_tangents(net, who);
     if (status) return status;
     pass = rpi_pass_over(net, who, batch, RPI_KEEP_SLOPES);
     status = rpi_square_norms(&pass);
     if (status) return status;
-    count = batch->count;
-    if (count < 2) return rpi_fail(net, RP_ERR_VALUE, "%s: data.count is 1; noise needs 2 samples or more", who);
     for (int s = 0; s < count; s++) squares += (double)net->buffers.total[s];
     sink = rpi_sink_to(net->buffers.kernels->take_arrays, net->sums, NULL);
     rpi_zero_frozen(net, net->sums);
@@ -5499,7 +5492,7 @@ static int rpi_lu_factor(const rpi_buffers *buffers, rpi_lu *lu) {
     return 1;
 }
 
-/* The same to a right-hand side, [rows]. */
+/* What a factored matrix does to a right-hand side, [rows]. */
 static void rpi_lu_forward(const rpi_buffers *buffers, const rpi_lu *lu, rp_real *x) {
     for (int i = 0; i < lu->pivots; i++) rpi_lu_swap(x + i, x + lu->pivot[i], 1);
     for (int i = 1; i < lu->rows; i++)
@@ -6447,7 +6440,6 @@ static rp_status rpi_refine(rpi_solve *solve, const rp_real *b) {
         solve->report.refinements += more;
     }
     solve->report.residual = (rp_real)solve->relative;
-    net->error[0] = 0;
     return RP_OK;
 }
 
@@ -6479,8 +6471,7 @@ static rp_status rpi_solve_otherwise(rpi_solve *solve, const rpi_solve *start, c
     } else rpi_block_free(memory, &other.block);
     solve->system.products = products;
     solve->report.products = 0;
-    /* then the iterations' solution is the better one */
-    return status == RP_ERR_NOT_FINITE || status == RP_ERR_NOT_CONVERGED ? RP_OK : status;
+    return status == RP_ERR_ORDER ? status : RP_OK; /* else the iterations' solution is the better one */
 }
 
 static void rpi_start_solve(rpi_solve *solve, rp_net *net, const char *who, int count) {
@@ -6519,6 +6510,7 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
                                   const rp_solve_options *options, rp_solve_report *report) {
     static const char who[] = "rp_hessian_solve";
     rpi_solve solve, start;
+    char error[sizeof net->error];
     rp_status status = rpi_tool(net, who, batch, "b", b, "x", x);
     memset(&solve, 0, sizeof solve);
     if (options) solve.options = *options;
@@ -6526,6 +6518,7 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     if (!status) status = rpi_check_solve(net, who, &solve.options, batch->count);
     if (!status) status = rpi_prepare_tangents(net, who);
     if (status) return status;
+    memcpy(error, net->error, sizeof error);
     rpi_start_solve(&solve, net, who, batch->count);
     start = solve;
     status = rpi_run_solve(&solve, batch, b);
@@ -6537,7 +6530,9 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
     if (status && status != RP_ERR_NOT_CONVERGED) return status;
     solve.report.products += solve.system.products;
     if (report) *report = solve.report;
-    return status ? status : rpi_judge_solve(&solve);
+    if (!status) status = rpi_judge_solve(&solve);
+    if (!status) memcpy(net->error, error, sizeof error); /* of what failed on the way and was left aside */
+    return status;
 }
 
 /* >>methods */
@@ -6603,12 +6598,8 @@ RP_API rp_optimizer rp_newton(void) {
     return o;
 }
 
-/* When a method keeps a number for each parameter between steps. */
-typedef enum rpi_keeps {
-    RPI_NEVER,
-    RPI_ALWAYS,
-    RPI_WITH_AVERAGE
-} rpi_keeps; /* momentum or curvature_average above 0 */
+/* When a method keeps a number for each parameter between steps; the last: if its momentum or average is above 0. */
+typedef enum rpi_keeps { RPI_NEVER, RPI_ALWAYS, RPI_WITH_AVERAGE } rpi_keeps;
 
 typedef struct rpi_method {
     const char *name;
@@ -6668,6 +6659,7 @@ static rp_status rpi_check_ranges(rp_net *net, const char *who, const rp_optimiz
         {"rate_decay", o->rate_decay, RPI_REAL_MAX, 0, RPI_ALL_READ},
         {"rate_decay_steps", (rp_real)o->rate_decay_steps, RPI_REAL_MAX, 0, RPI_ALL_READ},
         {"weight_decay", o->weight_decay, RPI_REAL_MAX, 0, RPI_ALL_READ},
+        {"decoupled", (rp_real)o->decoupled, 1, 0, RPI_ALL_READ},
         {"clip", o->clip, RPI_REAL_MAX, 0, RPI_ALL_READ},
         {"cubic_sigma", o->cubic_sigma, RPI_REAL_MAX, 0, RPI_ALL_READ},
         {"cubic_adaptive", (rp_real)o->cubic_adaptive, RPI_REAL_MAX, 0, RPI_ALL_READ},
@@ -6738,7 +6730,6 @@ typedef struct rpi_state {
     const rp_net *net;
     const rp_optimizer *optimizer;
     rp_real *first, *second, *krylov;
-    rpi_recursion recursion;
 } rpi_state;
 
 static void rpi_lay_out_state(rpi_arena *arena, void *context) {
@@ -6748,7 +6739,6 @@ static void rpi_lay_out_state(rpi_arena *arena, void *context) {
     if (rpi_keeps_first(state->optimizer)) state->first = rpi_claim_reals(arena, n);
     if (rpi_keeps_second(state->optimizer)) state->second = rpi_claim_reals(arena, n);
     if (method->solved) state->krylov = rpi_claim_rows(arena, RPI_MINRES_VECTORS, n);
-    if (method->diagonal) rpi_claim_recursion(state->net, arena, &state->recursion);
 }
 
 /* What adapts begins where the optimizer says. */
@@ -6768,7 +6758,7 @@ static rp_status rpi_new_state(rp_net *net, const char *who, const rp_optimizer 
     memset(&state, 0, sizeof state);
     state.net = net;
     state.optimizer = o;
-    if (rpi_keeps_first(o) || rpi_keeps_second(o) || rpi_method_of(o)->computed)
+    if (rpi_keeps_first(o) || rpi_keeps_second(o) || rpi_method_of(o)->solved)
         status = rpi_lay_out(&net->memory, &block, rpi_lay_out_state, &state, &size);
     if (status) return rpi_fail(net, RP_ERR_MEMORY, "%s: no memory for %z bytes of optimizer state", who, size);
     if (state.first) rpi_zero(state.first, net->parameter_count);
@@ -6777,7 +6767,6 @@ static rp_status rpi_new_state(rp_net *net, const char *who, const rp_optimizer 
     net->first = state.first;
     net->second = state.second;
     net->krylov = state.krylov;
-    net->recursion = state.recursion;
     net->state = block;
     net->method = o->method;
     net->time = 0;
@@ -6789,6 +6778,7 @@ static rp_status rpi_prepare(rp_net *net, const char *who, const rp_optimizer *o
     rp_status status = rpi_needs(net, who, "optimizer", o);
     if (!status) status = rpi_check_optimizer(net, who, o);
     if (!status && rpi_method_of(o)->computed) status = rpi_prepare_tangents(net, who);
+    if (!status && rpi_method_of(o)->diagonal) status = rpi_prepare_recursion(net, who);
     if (status) return status;
     if (net->method != o->method || !net->first != !rpi_keeps_first(o) || !net->second != !rpi_keeps_second(o))
         status = rpi_new_state(net, who, o);
@@ -6876,7 +6866,7 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o) {
                                          rpi_offset(curvature, at), 1, net->parameters + at, rpi_offset(net->first, at),
                                          rpi_offset(net->second, at), net->direction + at);
     }
-    net->has_direction = 3;
+    net->has_direction = 1;
 }
 
 static void rpi_move(rp_net *net, rp_real alpha) {
@@ -6889,6 +6879,8 @@ static void rpi_move(rp_net *net, rp_real alpha) {
 /* The arrays that a step is made from have been filled, and are finite. */
 static rp_status rpi_check_arrays(rp_net *net, const char *who, const rp_optimizer *o) {
     const rpi_method *method = rpi_method_of(o);
+    if (net->has_gradient) rpi_zero_frozen(net, net->gradient);
+    if (net->has_curvature) rpi_zero_frozen(net, net->curvature);
     if (!net->has_gradient)
         return rpi_fail(net, RP_ERR_ORDER, "%s: the gradient array was never filled; call rp_backward first", who);
     if (method->curvature && !net->has_curvature)
@@ -6934,6 +6926,7 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
         return rpi_fail(net, RP_ERR_VALUE, "rp_move: alpha is %g; it must be finite", (double)alpha);
     if (!net->has_direction)
         return rpi_fail(net, RP_ERR_ORDER, "rp_move: the step array was never filled; call rp_direction first");
+    rpi_zero_frozen(net, net->direction); /* frozen since rp_direction, or written by the caller */
     rpi_move(net, alpha);
     net->forward_count = 0;
     return RP_OK;
@@ -6970,7 +6963,7 @@ static double rpi_decay_loss(const rpi_trial *trial) {
     return trial->decay > 0 ? trial->decay / 2 * rpi_square_norm(trial->net, trial->net->parameters) : 0;
 }
 
-/* F, or infinity where it is not finite. */
+/* F, or DBL_MAX where it is not finite. */
 static rp_status rpi_trial_value(const rpi_trial *trial, double *value) {
     rpi_pass pass = rpi_pass_over(trial->net, trial->who, trial->batch, RPI_KEEP_NOTHING);
     rp_status status = rpi_value(&pass);
@@ -7186,28 +7179,32 @@ static rp_status rpi_array_step(rpi_trial *trial) {
 
 static rp_status rpi_solved_step(rpi_trial *trial) {
     rp_status status;
-    trial->net->has_direction = 3;
+    trial->net->has_direction = 1;
     status = rpi_newton_step(trial);
     trial->step.lambda = trial->net->sigma;
     trial->net->time++;
     return status;
 }
 
-/* A step of the methods that compute it, or its length, after a pass. */
+/* The Hessian's diagonal into the curvature array. */
+static rp_status rpi_diagonal_curvature(const rpi_pass *pass) {
+    rp_net *net = pass->net;
+    rpi_pass exact = rpi_pass_over(net, pass->who, pass->batch, RPI_KEEP_CURVES);
+    rp_status status = rpi_prepare_tangents(net, pass->who);
+    if (!status) status = rpi_hessian_diagonal(&exact);
+    if (status) return status;
+    rpi_copy(net->curvature, net->sums, net->parameter_count);
+    net->has_curvature = 1;
+    return RP_OK;
+}
+
+/* A step of the methods that compute it, or its length, after a pass that has filled the arrays. */
 static rp_status rpi_computed_step(const rpi_pass *pass, const rp_optimizer *o) {
     rp_net *net = pass->net;
     const rpi_method *method = rpi_method_of(o);
     double rate = rpi_rate(net, o);
     rpi_trial trial;
     rp_status status;
-    rpi_fill_arrays(pass);
-    if (method->diagonal) {
-        rpi_pass exact = rpi_pass_over(net, pass->who, pass->batch, RPI_KEEP_CURVES);
-        status = rpi_hessian_diagonal(&exact, &net->recursion);
-        if (status) return status;
-        rpi_copy(net->curvature, net->sums, net->parameter_count);
-        net->has_curvature |= 1;
-    }
     memset(&trial, 0, sizeof trial);
     trial.net = net;
     trial.who = pass->who;
@@ -7247,10 +7244,12 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
                            rpi_tally *tally) {
     rpi_pass pass = rpi_pass_over(net, who, batch, RPI_KEEP_SLOPES);
     uint64_t random = net->random;
+    char error[sizeof net->error];
     int computed;
     rp_status status = rpi_needs(net, who, "optimizer", o);
     if (!status) status = rpi_check_optimizer(net, who, o);
     if (status) return status;
+    memcpy(error, net->error, sizeof error);
     computed = rpi_method_of(o)->computed;
     pass.tally = tally;
     if (rpi_method_of(o)->ruled) pass.rule = &o->rule;
@@ -7261,10 +7260,13 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
         if (!reused) pass.keep = RPI_KEEP_CURVES;
     }
     status = rpi_differentiate(&pass);
+    if (!status && computed) rpi_fill_arrays(&pass);
+    if (!status && rpi_method_of(o)->diagonal) status = rpi_diagonal_curvature(&pass);
     if (!status) status = rpi_prepare(net, who, o); /* last, as it may drop another optimizer's state */
     if (!status && computed) status = rpi_computed_step(&pass, o);
     else if (!status) rpi_fused_step(&pass, o);
     if (status) net->random = random;
+    else memcpy(net->error, error, sizeof error); /* of what failed within a step that was then undone */
     *loss = pass.loss;
     return status;
 }
@@ -7413,6 +7415,7 @@ RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, con
 /* >>evaluate */
 static void rpi_evaluate_batch(rp_net *net, const rp_data *batch, rpi_tally *tally, rp_real *losses) {
     const rpi_buffers *b = &net->buffers;
+    net->forward_count = 0;
     rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
     rpi_forward(net, b, rpi_columns(b, batch->count), RPI_KEEP_NOTHING, NULL);
     rpi_tally_decisions(net, b, batch, tally);
@@ -7696,6 +7699,8 @@ RP_API rp_net *rp_clone(rp_net *net, const rp_config *config, int batch) {
     if (rpi_built(net, "rp_clone")) return NULL;
     copy = rp_net_new(net->input, config ? config : &net->config);
     if (copy) rpi_copy_description(copy, net);
+    if (copy && !copy->broken && (batch < 0 || batch > RPI_LARGEST))
+        rpi_mistake(copy, RP_ERR_VALUE, "rp_clone: batch is %d; it may be 0 to %d", batch, RPI_LARGEST);
     if (copy && copy->broken != RP_ERR_MEMORY) {
         status = rp_net_build(copy, batch ? batch : net->batch, 0);
         if (!status) rpi_copy(copy->parameters, net->parameters, net->parameter_count);
@@ -7717,6 +7722,7 @@ RP_API rp_status rp_reset(rp_net *net, uint64_t seed) {
     net->epochs = 0;
     net->sigma_from = 0;
     net->stepped = 0;
+    net->has_gradient = net->has_curvature = net->has_direction = 0;
     net->forward_count = 0;
     return RP_OK;
 }

@@ -54,7 +54,8 @@ static void test_version(void) {
 static void test_constructors(void) {
     samples s = draw_samples(1);
     rp_data labelled = rp_labelled(s.x, s.labels, SAMPLES), targeted = rp_targeted(s.x, s.targets, 4);
-    CHECK(labelled.inputs == s.x && labelled.labels == s.labels && labelled.count == SAMPLES, "count %d", labelled.count);
+    CHECK(labelled.inputs == s.x && labelled.labels == s.labels && labelled.count == SAMPLES, "count %d",
+          labelled.count);
     CHECK(!labelled.targets && !labelled.weights && !labelled.fill && !labelled.inputs_width, "not all zero");
     CHECK(targeted.inputs == s.x && targeted.targets == s.targets && targeted.count == 4, "count %d", targeted.count);
     CHECK(!targeted.labels && !targeted.targets_width, "not all zero");
@@ -133,8 +134,8 @@ static void check_meaning(rp_loss_kind loss, int outputs, int count) {
             if (loss == RP_SOFTMAX_CROSS_ENTROPY) expected = exp(z) / sum;
             if (loss == RP_BINARY_CROSS_ENTROPY) expected = 1 / (1 + exp(-z));
             if (loss == RP_POISSON) expected = exp(z);
-            CHECK(fabs(got - expected) <= 1e-6 * (1 + fabs(expected)), "loss %d, sample %d, output %d: %g, not %g", (int)loss,
-                  i, k, got, expected);
+            CHECK(fabs(got - expected) <= 1e-6 * (1 + fabs(expected)), "loss %d, sample %d, output %d: %g, not %g",
+                  (int)loss, i, k, got, expected);
         }
         if (decides) CHECK(classes[i] == best, "loss %d, sample %d: class %d, not %d", (int)loss, i, classes[i], best);
     }
@@ -203,7 +204,8 @@ static void test_losses(void) {
     for (int i = 0; i < SAMPLES; i++) {
         rp_data single = rp_labelled(s.x + i * INPUTS, s.labels + i, 1);
         WORKS(rp_evaluate(net, &single, &one, NULL));
-        CHECK(fabs((double)(one.loss - losses[i])) < 1e-6, "sample %d: %g, not %g", i, (double)losses[i], (double)one.loss);
+        CHECK(fabs((double)(one.loss - losses[i])) < 1e-6, "sample %d: %g, not %g", i, (double)losses[i],
+              (double)one.loss);
         sum += (double)s.weights[i] * (double)losses[i];
     }
     CHECK(fabs(sum / SAMPLES - (double)score.loss) < 1e-6, "%g, not %g", sum / SAMPLES, (double)score.loss);
@@ -280,12 +282,15 @@ static void test_other_clones(void) {
     copy = rp_clone(net, &config, 5);
     CHECK(copy && !strcmp(rp_isa(copy), "portable") && rp_memory(copy) < rp_memory(net), "%s", rp_error(copy));
     CHECK(rp_predict(copy, s.x, SAMPLES, other) == RP_OK, "%s", rp_error(copy));
-    CHECK(largest_difference(y, other, SAMPLES * CLASSES) < 1e-5, "%g", largest_difference(y, other, SAMPLES * CLASSES));
+    CHECK(largest_difference(y, other, SAMPLES * CLASSES) < 1e-5, "%g",
+          largest_difference(y, other, SAMPLES * CLASSES));
     CHECK(rp_layer_info(copy, 0, &info) == RP_OK && info.frozen, "not frozen");
     CHECK(rp_layer_info(copy, slope, &info) == RP_OK && info.slope == (rp_real)0.25, "slope %g", (double)info.slope);
     rp_net_free(copy);
     copy = rp_clone(net, NULL, -1);
-    CHECK(copy && strstr(rp_error(copy), "batch is -1") && rp_parameter_count(copy) == 0, "%s", rp_error(copy));
+    CHECK(copy && strstr(rp_error(copy), "rp_clone: batch is -1") && rp_parameter_count(copy) == 0, "%s",
+          rp_error(copy));
+    CHECK(rp_net_build(copy, 1, 1) == RP_ERR_VALUE, "a clone with a mistake was built");
     rp_net_free(copy);
     rp_net_free(net);
 }
@@ -320,7 +325,9 @@ static void test_clones_without_memory(void) {
         memory.left = n;
         copy = rp_clone(net, &config, 0);
         if (copy) CHECK(n > 2 && same_parameters(net, copy), "%d allocations", n);
-        else CHECK(memory.given == 0 && strstr(rp_error(net), "no memory"), "%d: %d, %s", n, memory.given, rp_error(net));
+        else
+            CHECK(memory.given == 0 && strstr(rp_error(net), "no memory"), "%d: %d, %s", n, memory.given,
+                  rp_error(net));
     }
     CHECK(copy != NULL, "never enough memory");
     rp_net_free(copy);
@@ -444,8 +451,8 @@ static void check_clip(rp_optimizer optimizer, const char *name, double clip) {
         rp_real *g = rp_gradient(hand);
         double norm = 0;
         WORKS(rp_train(net, &clipped, &data, NULL));
-        CHECK(rp_backward(hand, &data, optimizer.method == RP_PARTITIONING ? &optimizer.rule : NULL, NULL) == RP_OK, "%s",
-              rp_error(hand));
+        CHECK(rp_backward(hand, &data, optimizer.method == RP_PARTITIONING ? &optimizer.rule : NULL, NULL) == RP_OK,
+              "%s", rp_error(hand));
         for (size_t i = 0; i < count; i++) norm += (double)g[i] * (double)g[i];
         norm = sqrt(norm);
         for (size_t i = 0; i < count && norm > clip; i++) g[i] *= (rp_real)(clip / norm);
@@ -528,6 +535,9 @@ static void test_foreign_fields(void) {
     o.epsilon = 1;
     FAILS(rp_prepare(net, &o), RP_ERR_VALUE, "optimizer.epsilon 1 per-variable");
     o = rp_sgd((rp_real)0.01);
+    o.decoupled = -7;
+    FAILS(rp_prepare(net, &o), RP_ERR_VALUE, "optimizer.decoupled -7");
+    o = rp_sgd((rp_real)0.01);
     o.clip = -1;
     FAILS(rp_prepare(net, &o), RP_ERR_VALUE, "optimizer.clip -1");
     rp_net_free(net);
@@ -569,8 +579,8 @@ static void test_warnings(void) {
         rp_loss(net, cases[i].loss);
         CHECK(!*rp_warning(net), "case %d warns before the build: %s", (int)i, rp_warning(net));
         WORKS(rp_net_build(net, 1, 1));
-        CHECK(!*cases[i].words == !*rp_warning(net) && has_words(rp_warning(net), cases[i].words), "case %d: '%s' lacks '%s'",
-              (int)i, rp_warning(net), cases[i].words);
+        CHECK(!*cases[i].words == !*rp_warning(net) && has_words(rp_warning(net), cases[i].words),
+              "case %d: '%s' lacks '%s'", (int)i, rp_warning(net), cases[i].words);
         WORKS(rp_freeze(net, 0, 1));
         CHECK(has_words(rp_warning(net), "every layer frozen"), "case %d: '%s'", (int)i, rp_warning(net));
         WORKS(rp_freeze(net, 0, 0));
@@ -654,6 +664,131 @@ static void test_changes_of_layers(void) {
     rp_net_free(net);
 }
 
+/* What a failed call, or one that undoes a step, leaves. */
+
+static rp_net *overflowing_net(void) {
+    rp_net *net = rp_net_new(rp_vector(1), NULL);
+    rp_no_bias(net, rp_dense(net, 1));
+    WORKS(rp_net_build(net, 1, 1));
+    return net;
+}
+
+/* The diagonal of x^2 overflows where the gradient does not. */
+static void test_state_after_failure(void) {
+    const rp_real huge = sizeof(rp_real) == 8 ? (rp_real)1e160 : (rp_real)1e25, target = 0;
+    rp_real usual = 1, w;
+    rp_data good = rp_targeted(&usual, &target, 1), bad = rp_targeted(&huge, &target, 1);
+    rp_optimizer adam = rp_adam((rp_real)0.01), each = rp_per_variable(1);
+    rp_net *net = overflowing_net(), *twin = overflowing_net();
+    WORKS(rp_train(net, &adam, &good, NULL));
+    WORKS(rp_train(twin, &adam, &good, NULL));
+    w = rp_parameters(net)[0];
+    rp_parameters(net)[0] = w / huge / huge;
+    FAILS(rp_train(net, &each, &bad, NULL), RP_ERR_NOT_FINITE, "rp_train diagonal");
+    rp_parameters(net)[0] = w;
+    for (int step = 0; step < 3; step++) {
+        WORKS(rp_train(net, &adam, &good, NULL));
+        WORKS(rp_train(twin, &adam, &good, NULL));
+    }
+    CHECK(same_parameters(net, twin), "Adam's state was lost: %g, not %g", (double)rp_parameters(net)[0],
+          (double)rp_parameters(twin)[0]);
+    rp_net_free(net);
+    rp_net_free(twin);
+}
+
+/* The first mistake in a description is the one that helps, whatever is called afterwards. */
+static void test_first_mistake_stays(void) {
+    rp_real x[INPUTS] = {0}, y[1];
+    rp_net *net = rp_net_new(rp_vector(INPUTS), NULL);
+    rp_dense(net, 0);
+    CHECK(rp_predict(net, x, 1, y) == RP_ERR_ORDER, "predicted");
+    FAILS(rp_net_build(net, 1, 1), RP_ERR_VALUE, "rp_dense units 0");
+    rp_net_free(net);
+}
+
+/* A step that was undone is no failure, and says nothing. */
+static void test_silence_of_undone_steps(void) {
+    const rp_real x = 1, target = (rp_real)1e15;
+    rp_data data = rp_targeted(&x, &target, 1);
+    rp_optimizer optimizer = rp_sgd(1);
+    rp_step step;
+    rp_net *net = overflowing_net();
+    optimizer.cubic_sigma = (rp_real)1e-30;
+    optimizer.cubic_adaptive = 1;
+    for (int i = 0; i < 5; i++) WORKS(rp_train(net, &optimizer, &data, NULL));
+    WORKS(rp_last_step(net, &step));
+    CHECK(!*rp_error(net), "'%s' after success", rp_error(net));
+    rp_net_free(net);
+}
+
+/* Layers frozen between rp_direction or rp_backward and the step stay, and do not count. */
+static void test_frozen_in_between(void) {
+    samples s = draw_samples(14);
+    rp_data data = rp_labelled(s.x, s.labels, SAMPLES);
+    rp_optimizer optimizer = rp_sgd(1);
+    rp_layer info;
+    rp_net *net = small_net(CLASSES, RP_SOFTMAX_CROSS_ENTROPY, SAMPLES, NULL), *before;
+    double square = 0;
+    WORKS(rp_backward(net, &data, NULL, NULL));
+    WORKS(rp_direction(net, &optimizer));
+    before = rp_clone(net, NULL, 0);
+    WORKS(rp_freeze(net, 0, 1));
+    WORKS(rp_move(net, 1));
+    WORKS(rp_layer_info(net, 0, &info));
+    CHECK(!memcmp(rp_parameters(net), rp_parameters(before), info.weight_count * sizeof(rp_real)),
+          "frozen weights moved");
+    WORKS(rp_freeze(net, 0, 0));
+    WORKS(rp_backward(net, &data, NULL, NULL));
+    WORKS(rp_freeze(net, 0, 1));
+    rp_gradient(net)[0] = (rp_real)NAN; /* of a frozen layer */
+    optimizer.clip = (rp_real)1e-3;
+    WORKS(rp_direction(net, &optimizer));
+    for (size_t i = 0; i < rp_parameter_count(net); i++)
+        square += (double)rp_step_array(net)[i] * (double)rp_step_array(net)[i];
+    CHECK(fabs(sqrt(square) - 1e-3) < 1e-6, "a clipped step of %g", sqrt(square));
+    rp_net_free(before);
+    rp_net_free(net);
+}
+
+/* rp_evaluate uses the values of rp_forward up, also where a stream's callback called that. */
+static int forward_within(void *user, int index, rp_data *batch) {
+    static const rp_real x[INPUTS] = {1, 2, 3, 4, 5};
+    static const int label = 1;
+    rp_net *net = (rp_net *)user;
+    WORKS(rp_forward(net, x, 1));
+    *batch = rp_labelled(x, &label, 1);
+    return index < 1;
+}
+static void test_forward_within_evaluate(void) {
+    rp_real d[CLASSES] = {0};
+    rp_score score;
+    rp_net *net = small_net(CLASSES, RP_SOFTMAX_CROSS_ENTROPY, 2, NULL);
+    rp_data stream = rp_streamed(forward_within, net);
+    rp_data data;
+    WORKS(rp_evaluate(net, &stream, &score, NULL));
+    forward_within(net, 0, &data);
+    WORKS(rp_evaluate(net, &data, &score, NULL));
+    FAILS(rp_backward_from(net, d, NULL, NULL), RP_ERR_ORDER, "rp_backward_from rp_forward");
+    rp_net_free(net);
+}
+
+static void test_after_reset(void) {
+    samples s = draw_samples(15);
+    rp_data data = rp_labelled(s.x, s.labels, SAMPLES);
+    rp_optimizer optimizer = rp_sgd(1);
+    rp_net *net = small_net(CLASSES, RP_SOFTMAX_CROSS_ENTROPY, SAMPLES, NULL);
+    WORKS(rp_backward(net, &data, NULL, NULL));
+    WORKS(rp_reset(net, 4));
+    FAILS(rp_update(net, &optimizer), RP_ERR_ORDER, "rp_update gradient");
+    rp_net_free(net);
+}
+
+static void test_sizes_of_broken_nets(void) {
+    rp_net *net = rp_net_new(rp_image(1 << 20, 1 << 20, 1 << 20), NULL);
+    CHECK(rp_inputs(net) == 0 && rp_outputs(net) == 0, "%d, %d", rp_inputs(net), rp_outputs(net));
+    rp_net_free(net);
+}
+
 int main(void) {
     test_version();
     test_constructors();
@@ -677,5 +812,12 @@ int main(void) {
     test_warnings();
     test_layer_info();
     test_changes_of_layers();
+    test_state_after_failure();
+    test_first_mistake_stays();
+    test_silence_of_undone_steps();
+    test_frozen_in_between();
+    test_forward_within_evaluate();
+    test_after_reset();
+    test_sizes_of_broken_nets();
     return test_end();
 }
