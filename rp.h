@@ -33,8 +33,9 @@
 
        cc -O2 app.c -lm                           (several threads: cc -O2 -DRP_THREADS app.c -lm -lpthread)
 
-   Get the best of it. Scale inputs and targets to a size of about 1: with targets 100 times as large the default
-   leaves an R^2 of 0.54 where 0.99 is possible. Print rp_warning(net) once. Keep the implementation in a file of its
+   C99, C++11 and later. Get the best of it. Scale inputs and targets to a size of about 1: with targets 100 times as large the default
+   explains half of what it could. Print rp_warning(net) once. Keep a net by writing its rp_parameters to a file, and reading them
+   into one built alike. Keep the implementation in a file of its
    own, since it takes seconds to compile.
 
    Contents (search for the anchor)
@@ -152,7 +153,7 @@ RP_API const char *rp_status_text(rp_status status); /* the text in the list abo
 /* "" if nothing failed yet. Belongs to the net, valid until its next call. */
 RP_API const char *rp_error(const rp_net *net);
 
-/* What is legal and surely a mistake: a sigmoid or ReLU before a loss of logits, softmax over one output, every layer
+/* What is legal and surely a mistake: a sigmoid or ReLU as the last layer before a loss of logits, softmax over one output, every layer
    frozen. "" if there is nothing of that kind, or before the build. Belongs to the net. */
 RP_API const char *rp_warning(const rp_net *net);
 
@@ -200,7 +201,8 @@ typedef enum rp_loss_kind {
 /* Where the net's memory comes from, and on what it runs. All zero is the default. */
 typedef enum rp_isa_kind { RP_ISA_AUTO, RP_ISA_PORTABLE, RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON } rp_isa_kind;
 typedef struct rp_config {
-    void *(*allocate)(void *user, size_t size); /* NULL: RP_MALLOC. Set both or neither. NULL when there is no memory */
+    void *(*allocate)(void *user,
+                      size_t size); /* NULL: RP_MALLOC. Set both or neither. Returns NULL if there is none */
     void (*release)(void *user, void *pointer); /* NULL: RP_FREE. Never called with a NULL pointer */
     void *user;
     rp_isa_kind isa; /* instruction set; RP_ISA_AUTO takes the best that the machine has */
@@ -311,7 +313,7 @@ RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_d
    rp_predict: the last layer's values (logits, log rates), out [count][outputs].
    rp_probabilities: what the loss makes of them: softmax, 1 / (1 + exp(-y)), exp(y); the others leave them as they
    are.
-   rp_classify: the place of the largest value, the first of equals. Of one output with binary cross-entropy: whether
+   rp_classify: the place of the largest value, the first of equals (what is not a number is never larger). Of one output with binary cross-entropy: whether
    it is above 0; with another loss: RP_ERR_UNSUPPORTED. */
 RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *out);
 RP_API rp_status rp_probabilities(rp_net *net, const rp_real *x, int count, rp_real *out);
@@ -329,9 +331,18 @@ RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *clas
        d   derivative of the loss by the unit    v   curvature flow: the bound's second derivative at it, times u
    "Algorithm 1", "Equation n", "Theorem n" in this file are those of Deep Residual Partitioning (Lawton, Ver Steeg,
    Galstyan); "poster" is its one-page version. "Low-Rank Structure" is Understanding and Exploiting the Low-Rank
-   Structure of Deep Networks; "Conjugate" is Training Deep Nets Using Conjugate Deep Nets. */
+   Structure of Deep Networks; "Conjugate" is Training Deep Nets Using Conjugate Deep Nets.
 
-/* How the curvature of residual partitioning is computed. All zero is the default.
+   Where the formulas are, in the implementation:
+       Algorithm 1, forward (Eq. 11)    rpi_forward, rpi_dense_apply    jets, g'Hg              rpi_sweep_tangents, rpi_directional
+       Algorithm 1, backward (Eq. 9)    rpi_sweep_back, RPI_BOUND       Pearlmutter's R         rpi_multiply
+       Equations 44 to 46, bounds       rpi_diagonal_times,             MINRES                  rpi_recurrences
+                                        rpi_softmax_jensen              direct solve            >>direct
+       Theorem 2's c                    rpi_scale                       cubic length            rp_cubic_length
+       poster, Equation 6               rpi_begin_jacobian              Levenberg-Marquardt     rpi_newton_step
+       sampled rule: draw, T_s          rpi_softmax_draw, rpi_reach     optimizers              RPI_FN(step) */
+
+/* How the curvature of residual partitioning is computed. All zero, the first of each, is the default.
    RP_SAMPLED: one extra backward sweep with a random vector whose covariance is the loss's Hessian (Huber: min(1,
    delta/|r|), which bounds it). In the mean over the draws its curvature bounds the Gauss-Newton matrix. `bound` is
    not looked at. Draws from the net's own random numbers, so that two calls differ.
@@ -395,7 +406,7 @@ typedef struct rp_rule {
    raise the loss. The rate is read by decoupled weight decay only. lambda, as sigma, stays within a million times of
    what it began with.
 
-   With cubic_sigma, and in the last two methods, gradient, curvature and step are left in the flat arrays. */
+   With cubic_sigma or clip, and in the last two methods, gradient, curvature and step are left in the flat arrays. */
 typedef enum rp_method {
     RP_PARTITIONING = 1,
     RP_SGD,
@@ -527,7 +538,8 @@ typedef struct rp_fit_report {
 /* Trains for some epochs. A last batch that is not full is trained as it is. `options` and `report` may be NULL.
    Stopping by patience or by the callback is success. Fails as rp_train does; what was learned until then is kept.
    Called again, it goes on: optimizer state stays, and samples are shuffled anew. Allocates nothing once the
-   optimizer's state is there, except a copy of the parameters for keep_best. */
+   optimizer's state is there, except a copy of the parameters for keep_best, which keeps parameters, not state. The report is
+   also filled where training fails. */
 RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options,
                         rp_fit_report *report);
 
@@ -541,11 +553,11 @@ typedef struct rp_idx {
     int shape[8];   /* of one sample: {28, 28} */
     char error[192];
 } rp_idx;
-/* Bytes 0..255 become low..high. RP_ERR_FILE: cannot be opened or read (or is larger than memory can hold).
+/* Bytes 0..255 become low..high. RP_ERR_FILE: cannot be opened or read.
    RP_ERR_MAGIC: not IDX. RP_ERR_UNSUPPORTED: IDX, but not of unsigned bytes. RP_ERR_SHAPE: no dimensions, too many,
    or one of size zero; labels with more than one. RP_ERR_OVERFLOW: the dimensions' product. RP_ERR_TRUNCATED,
    RP_ERR_TRAILING: fewer or more bytes than the dimensions say. RP_ERR_LABEL: a label is `classes` or more.
-   RP_ERR_MEMORY. */
+   RP_ERR_MEMORY. RP_ERR_NULL, RP_ERR_VALUE: an argument. */
 RP_API rp_status rp_images_memory(const void *bytes, size_t size, rp_real low, rp_real high, rp_idx *out);
 RP_API rp_status rp_labels_memory(const void *bytes, size_t size, int classes, rp_idx *out);
 #ifndef RP_NO_STDIO
@@ -577,7 +589,7 @@ RP_API int rp_outputs(const rp_net *net);
 typedef struct rp_layer {
     const char *kind; /* "dense", "relu", ...; static */
     rp_shape in, out;
-    size_t weights, weight_count, biases, bias_count; /* offsets into the flat arrays (0 before the build), and sizes */
+    size_t weights, weight_count, biases, bias_count; /* offsets into the flat arrays, once built, and sizes */
     int frozen;
     rp_activation_kind activation; /* of an activation, recurrent or recursive layer */
     rp_real slope;                 /* of a leaky ReLU or ELU */
@@ -609,17 +621,18 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha);
    net for inference only; it has rp_predict. RP_ERR_ORDER: no rp_forward went before, or another call (also an
    earlier rp_backward_from) has used the net since. RP_ERR_VALUE: a second derivative is below 0 or not finite. */
 RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count);
-RP_API const rp_real *rp_output(const rp_net *net); /* NULL if there was no rp_forward */
+RP_API const rp_real *rp_output(const rp_net *net); /* NULL unless rp_forward was the last call that used the net */
 RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature,
                                   const rp_rule *rule);
 
 /* A new net with the same layers, loss, parameters and frozen layers, for batches of up to `batch` samples (0: as
    many as the net's). `config` NULL: the net's own. Unless it is for inference only, optimizer state, too: training
    goes on from there. NULL if the net is not built or there is no memory (rp_error(net) says so); any other mistake
-   sticks to the new net, which is then not built. */
+   sticks to the new net, which is then not built. Its flat gradient, curvature and step are not copied. */
 RP_API rp_net *rp_clone(rp_net *net, const rp_config *config, int batch);
 
-/* As if built anew: draws the parameters, forgets optimizer state, epochs and steps. What is frozen stays so. */
+/* As if built anew: draws the parameters, forgets optimizer state, epochs, steps and what filled the flat arrays. What is frozen
+   stays so. */
 RP_API rp_status rp_reset(rp_net *net, uint64_t seed);
 
 /* A table of the net (layers, shapes, parameters, bytes) as text. Writes at most `size` bytes with the final 0 and
@@ -1640,12 +1653,14 @@ static int rpi_begin(int extent, int grain, int part, int parts) {
    Their formulas are in the template: sigma, sigma', sigma''. */
 typedef struct rpi_activation {
     const char *name;
-    int curved; /* sigma'' is not zero everywhere */
+    int curved;    /* sigma'' is not zero everywhere */
+    rp_real slope; /* of rp_negative_slope, to begin with; 0: it has none */
 } rpi_activation;
 static const rpi_activation rpi_activations[] = {
     /* in the order of rp_activation_kind */
-    {"identity", 0}, {"relu", 0}, {"leaky_relu", 0}, {"tanh", 1}, {"sigmoid", 1},
-    {"softplus", 1}, {"elu", 1},  {"gelu", 1},       {"silu", 1},
+    {"identity", 0, 0}, {"relu", 0, 0},    {"leaky_relu", 0, (rp_real)0.01},
+    {"tanh", 1, 0},     {"sigmoid", 1, 0}, {"softplus", 1, 0},
+    {"elu", 1, 1},      {"gelu", 1, 0},    {"silu", 1, 0},
 };
 #define RPI_ACTIVATIONS ((int)(sizeof rpi_activations / sizeof *rpi_activations))
 
@@ -1862,8 +1877,9 @@ static void rpi_fill_rows(int rows, int n, ptrdiff_t ld, const rp_real *row, rp_
 
    H_f, the Hessian of a sample's loss by its outputs, is diag(h), or, for softmax, diag(h) - h h' / sum(h). */
 typedef struct rpi_hessian {
-    /* v = B u, B a bound of H_f; u becomes v. By rp_bound_kind: Equations 44 to 46 */
+    /* v = B u, B a bound of H_f; u becomes v. By rp_bound_kind: Equations 44 to 46; whether B mixes outputs */
     void (*bound[2])(const rp_net *net, int count, rp_real *u);
+    int mixes[2];
     void (*draw)(rp_net *net, int count, rp_real *r);                /* r at random, with E[r r'] = H_f */
     void (*times)(const rp_net *net, int count, rp_real *x);         /* x becomes H_f x */
     void (*factor)(const rp_net *net, int count, int k, rp_real *c); /* column k of C, where C C' = H_f */
@@ -1877,12 +1893,13 @@ static rp_real rpi_total_of(const rp_net *net, ptrdiff_t s) {
     return total;
 }
 
-/* diag(h), which also is the tight bound of any loss, since diag(p) - p p' is at most diag(p) */
+/* diag(h): H_f of a separable loss, and RP_BOUND_TIGHT of any, since diag(p) - p p' is at most diag(p) */
 static void rpi_diagonal_times(const rp_net *net, int count, rp_real *x) {
     const rpi_buffers *b = &net->buffers;
     b->kernels->weigh(net->outputs, rpi_columns(b, count), x, b->ld, net->h, b->ld, 0);
 }
 
+/* r_i = +-sqrt(h_i), with independent signs */
 static void rpi_diagonal_draw(rp_net *net, int count, rp_real *r) {
     const rpi_buffers *b = &net->buffers;
     b->kernels->signs(net->outputs, rpi_columns(b, count), net->h, r, b->ld, &net->random);
@@ -1900,7 +1917,7 @@ static rp_real rpi_diagonal_entry(const rp_net *net, ptrdiff_t s, int i, int k, 
     return i == k ? net->h[i * net->buffers.ld + s] : 0;
 }
 
-/* Jensen's inequality over the outputs: v_i = h_i sum_k h_k u_k with h_i^2 = sum(t) p_i (1 - p_i) */
+/* Equation 46, Jensen's inequality over the outputs: v_i = h_i sum_k h_k u_k with h_i^2 = sum(t) p_i (1 - p_i) */
 static void rpi_softmax_jensen(const rp_net *net, int count, rp_real *u) {
     ptrdiff_t ld = net->buffers.ld, end = net->outputs * ld;
     for (int s = 0; s < count; s++) {
@@ -1964,11 +1981,13 @@ static rp_real rpi_softmax_entry(const rp_net *net, ptrdiff_t s, int i, int k, r
 }
 
 static const rpi_hessian rpi_diagonal_hessian = {{rpi_diagonal_times, rpi_diagonal_times},
+                                                 {0, 0},
                                                  rpi_diagonal_draw,
                                                  rpi_diagonal_times,
                                                  rpi_diagonal_factor,
                                                  rpi_diagonal_entry};
 static const rpi_hessian rpi_softmax_hessian = {{rpi_diagonal_times, rpi_softmax_jensen},
+                                                {0, 1},
                                                 rpi_softmax_draw,
                                                 rpi_softmax_times,
                                                 rpi_softmax_factor,
@@ -2035,14 +2054,17 @@ typedef struct rpi_loss {
     /* decisions of sample s that are right, and *all; NULL: it makes none */
     int (*right)(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all);
     void (*mean)(int outputs, rp_real *y); /* what a sample's outputs mean, in place; NULL: themselves */
+    int logits;                            /* outputs are unbounded, so that no ReLU or sigmoid belongs before it */
+    int has_delta;                         /* rp_huber_delta */
 } rpi_loss;
 static const rpi_loss rpi_losses[] = {
-    /* in the order of rp_loss_kind */
-    {"squared error", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL, NULL},
-    {"softmax cross-entropy", &rpi_softmax_hessian, 0, RPI_REAL_MAX, rpi_class_each, rpi_right_largest, rpi_softmax},
-    {"binary cross-entropy", &rpi_diagonal_hessian, 0, 1, rpi_two_classes, rpi_right_sides, rpi_logistic},
-    {"Huber loss", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL, NULL},
-    {"Poisson loss", &rpi_diagonal_hessian, 0, RPI_REAL_MAX, rpi_no_classes, NULL, rpi_rate_of_log},
+    /* in the order of rp_loss_kind; Huber's h is delta / |r| beyond delta, the least parabola above: RPI_FN(separable) */
+    {"squared error", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL, NULL, 0, 0},
+    {"softmax cross-entropy", &rpi_softmax_hessian, 0, RPI_REAL_MAX, rpi_class_each, rpi_right_largest, rpi_softmax, 1,
+     0},
+    {"binary cross-entropy", &rpi_diagonal_hessian, 0, 1, rpi_two_classes, rpi_right_sides, rpi_logistic, 1, 0},
+    {"Huber loss", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL, NULL, 0, 1},
+    {"Poisson loss", &rpi_diagonal_hessian, 0, RPI_REAL_MAX, rpi_no_classes, NULL, rpi_rate_of_log, 0, 0},
 };
 static const rpi_loss *rpi_loss_of(const rp_net *net) { return &rpi_losses[net->loss]; }
 
@@ -3278,7 +3300,7 @@ static rp_status rpi_check_activation(rp_net *net, const char *who, rp_activatio
 
 static void rpi_set_activation(rpi_layer *layer, rp_activation_kind activation) {
     layer->activation = activation;
-    layer->alpha = activation == RP_LEAKY_RELU ? (rp_real)0.01 : 1;
+    layer->alpha = rpi_activations[activation].slope;
 }
 
 static int rpi_recurrent(rp_net *net, const char *who, const rp_recurrent_desc *desc) {
@@ -3394,7 +3416,7 @@ RP_API rp_status rp_no_bias(rp_net *net, int layer) {
 RP_API rp_status rp_negative_slope(rp_net *net, int layer, rp_real slope) {
     rpi_layer *changed = rpi_appended_layer(net, "rp_negative_slope", layer);
     if (!changed) return rpi_may_describe(net, "rp_negative_slope");
-    if (changed->activation != RP_LEAKY_RELU && changed->activation != RP_ELU)
+    if (!(rpi_activations[changed->activation].slope > 0))
         return rpi_mistake(
             net, RP_ERR_VALUE,
             "rp_negative_slope: layer %d (%s) has no such slope, as its activation is no leaky_relu or elu", layer,
@@ -3882,7 +3904,7 @@ static void rpi_warn(rp_net *net) {
     size_t size = sizeof net->warning;
     int last = net->layer_count - 1;
     rp_activation_kind end = net->layers[last].activation;
-    int logits = net->loss == RP_SOFTMAX_CROSS_ENTROPY || net->loss == RP_BINARY_CROSS_ENTROPY;
+    int logits = rpi_loss_of(net)->logits;
     text[0] = 0;
     if (rpi_all_frozen(net)) rpi_format(text, size, "every layer is frozen: nothing is trained");
     else if (net->loss == RP_SOFTMAX_CROSS_ENTROPY && net->outputs == 1)
@@ -3898,7 +3920,7 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
     if (batch < 1 || batch > RPI_LARGEST)
         return rpi_fail(net, RP_ERR_VALUE, "rp_net_build: batch is %d; it may be 1 to %d", batch, RPI_LARGEST);
     if (!net->layer_count) return rpi_fail(net, RP_ERR_SHAPE, "rp_net_build: the net has no layer");
-    if (net->huber_delta > 0 && net->loss != RP_HUBER)
+    if (net->huber_delta > 0 && !rpi_loss_of(net)->has_delta)
         return rpi_fail(net, RP_ERR_VALUE, "rp_net_build: a Huber delta of %g was given, but the loss is the %s",
                         (double)net->huber_delta, rpi_losses[net->loss].name);
     net->batch = batch;
@@ -3995,7 +4017,7 @@ RP_API rp_status rp_layer_info(rp_net *net, int index, rp_layer *info) {
     info->bias_count = (size_t)layer->bias_count;
     info->frozen = layer->frozen;
     info->activation = layer->activation;
-    if (layer->activation == RP_LEAKY_RELU || layer->activation == RP_ELU) info->slope = layer->alpha;
+    info->slope = layer->alpha;
     info->window = rpi_window_of(layer);
     if (layer->kind != RPI_CONV2D) info->units = layer->units;
     info->steps = layer->steps;
@@ -4287,7 +4309,8 @@ static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rp
     return work;
 }
 
-/* y of every slot from slot 0 on; for a rule that carries it (pass; may be NULL) u too. */
+/* y of every slot from slot 0 on; for a rule that carries it (pass; may be NULL) u too: Algorithm 1, forward (Equation 11):
+   u_out = c (|x|_1 + 1) + |A| u, which the map does, and then |sigma'| u, by the activation. */
 static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep keep, const rpi_pass *pass) {
     int carries_u = pass && pass->how && pass->how->carries_u;
     memset(b->bad, 0, (size_t)net->step_count * (size_t)b->threads * sizeof *b->bad);
@@ -4335,7 +4358,7 @@ typedef struct rpi_back {
     const rp_real *along;
 } rpi_back;
 
-/* v_in += A(g)' d, the part of v that comes from the parameters' own change along g */
+/* v_in += A(g)' d, the part of v that comes from the parameters' own change along g (see rpi_multiply) */
 static void rpi_back_along(const rp_net *net, const rpi_step *step, int n, const rp_real *g) {
     const rpi_buffers *b = &net->buffers;
     rpi_transposed_call call = rpi_transposed_of(b, step, g, n);
@@ -4550,7 +4573,7 @@ static const rp_real *rpi_weigh_sampled(rpi_pass *pass, int k) {
 
 /* Jacobian (poster, Equation 6): e = dy_k/d(each unit), and after its sweep the bound's Hessian times u_k = T_k. A bound that mixes
    outputs needs all T first. Rows of flow, [outputs][ld]: these products. */
-static int rpi_mixes(const rpi_pass *pass) { return pass->hessian->bound[pass->rule->bound] != rpi_diagonal_times; }
+static int rpi_mixes(const rpi_pass *pass) { return pass->hessian->mixes[pass->rule->bound]; }
 
 static void rpi_begin_output(rpi_pass *pass, int k) {
     const rp_net *net = pass->net;
@@ -4903,7 +4926,7 @@ static rp_status rpi_expand_forward(rpi_pass *pass) {
     return rpi_value(pass);
 }
 
-/* g'grad f and g'Hg, with those and d in place: forward only. */
+/* g'grad f = sum_s d't / S and g'Hg = sum_s (2 d't2 + t'H_f t) / S, with those and d in place: forward only. */
 static rp_status rpi_directional(const rpi_pass *pass, const rp_real *g, double *first, double *second) {
     rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
@@ -4970,7 +4993,9 @@ static void rpi_collect_product(const rp_net *net, int count, int gauss_newton, 
     if (!gauss_newton) rpi_collect(net, count, &tangents, &more);
 }
 
-/* net->sums = H g or G g, after rpi_expand. */
+/* net->sums = H g or G g, after rpi_expand. Pearlmutter's R-forward pass, R y' = A(g) y + A(w) R y, then sigma' R z, gives r; then
+   H_f of it; then the R-backward pass, R d = A(w)' R d' + A(g)' d', then sigma' R d + sigma'' d R z, gives v. With G all terms of d
+   are left out. */
 static rp_status rpi_multiply(rp_net *net, const char *who, int count, int gauss_newton, const rp_real *g) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count), last = net->slot_count - 1;
@@ -7513,6 +7538,8 @@ typedef struct rpi_fit {
     rpi_block best;  /* the best parameters, for keep_best */
 } rpi_fit;
 
+static rp_real *rpi_best(const rpi_fit *fit) { return (rp_real *)(void *)fit->best.base; }
+
 /* The next batch of the epoch: 1, 0 at its end, or a negative status. Shuffled samples are gathered; others are used in place. */
 static int rpi_next_batch(rpi_fit *fit, rp_data *batch) {
     rp_net *net = fit->net;
@@ -7564,7 +7591,7 @@ static rp_status rpi_fit_validate(rpi_fit *fit) {
     if (fit->report.best_epoch < 0 || score->loss < fit->report.best_loss) {
         fit->report.best_loss = score->loss;
         fit->report.best_epoch = fit->progress.epoch;
-        if (fit->best.base) rpi_copy((rp_real *)fit->best.base, net->parameters, net->parameter_count);
+        if (fit->best.base) rpi_copy(rpi_best(fit), net->parameters, net->parameter_count);
     } else if (fit->options.patience && fit->progress.epoch - fit->report.best_epoch >= fit->options.patience)
         fit->report.stopped = 1;
     return RP_OK;
@@ -7646,8 +7673,7 @@ RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_dat
         fit.progress.epoch++;
         if (status || fit.report.stopped) break;
     }
-    if (fit.best.base && fit.report.best_epoch >= 0)
-        rpi_copy(net->parameters, (const rp_real *)fit.best.base, net->parameter_count);
+    if (fit.best.base && fit.report.best_epoch >= 0) rpi_copy(net->parameters, rpi_best(&fit), net->parameter_count);
     rpi_block_free(&net->memory, &fit.best);
     if (report) *report = fit.report;
     return status;

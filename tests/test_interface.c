@@ -706,18 +706,21 @@ static void test_first_mistake_stays(void) {
     rp_net_free(net);
 }
 
-/* A step that was undone is no failure, and says nothing. */
+/* A step that was undone, since exp overflowed, is no failure, and says nothing. */
 static void test_silence_of_undone_steps(void) {
-    const rp_real x = 1, target = (rp_real)1e15;
+    const rp_real x = 1, target = (rp_real)1e6;
     rp_data data = rp_targeted(&x, &target, 1);
     rp_optimizer optimizer = rp_sgd(1);
     rp_step step;
-    rp_net *net = overflowing_net();
+    rp_net *net = rp_net_new(rp_vector(1), NULL);
+    rp_dense(net, 1);
+    rp_loss(net, RP_POISSON);
+    WORKS(rp_net_build(net, 1, 1));
     optimizer.cubic_sigma = (rp_real)1e-30;
     optimizer.cubic_adaptive = 1;
-    for (int i = 0; i < 5; i++) WORKS(rp_train(net, &optimizer, &data, NULL));
+    WORKS(rp_train(net, &optimizer, &data, NULL));
     WORKS(rp_last_step(net, &step));
-    CHECK(!*rp_error(net), "'%s' after success", rp_error(net));
+    CHECK(!step.taken && !*rp_error(net), "taken %d, '%s' after success", step.taken, rp_error(net));
     rp_net_free(net);
 }
 
@@ -755,19 +758,17 @@ static int forward_within(void *user, int index, rp_data *batch) {
     static const rp_real x[INPUTS] = {1, 2, 3, 4, 5};
     static const int label = 1;
     rp_net *net = (rp_net *)user;
+    if (index > 0) return 0;
     WORKS(rp_forward(net, x, 1));
     *batch = rp_labelled(x, &label, 1);
-    return index < 1;
+    return 1;
 }
 static void test_forward_within_evaluate(void) {
     rp_real d[CLASSES] = {0};
     rp_score score;
     rp_net *net = small_net(CLASSES, RP_SOFTMAX_CROSS_ENTROPY, 2, NULL);
     rp_data stream = rp_streamed(forward_within, net);
-    rp_data data;
     WORKS(rp_evaluate(net, &stream, &score, NULL));
-    forward_within(net, 0, &data);
-    WORKS(rp_evaluate(net, &data, &score, NULL));
     FAILS(rp_backward_from(net, d, NULL, NULL), RP_ERR_ORDER, "rp_backward_from rp_forward");
     rp_net_free(net);
 }
