@@ -68,8 +68,8 @@
 /* >>configuration
    Define these before the include that has RP_IMPLEMENTATION (RP_DOUBLE and RP_STATIC before every include).
        RP_STATIC             every function is static: several copies may live in one program
-       RP_DOUBLE             rp_real is double (portable kernels), for those who check or study. A program links only if its
-                             files agree on it, and if one has RP_IMPLEMENTATION, even where only types are used
+       RP_DOUBLE             rp_real is double (portable kernels), for those who check or study. A program links only if
+                             its files agree on it and one has RP_IMPLEMENTATION, even where only types are used
        RP_MALLOC(size) and RP_FREE(pointer), both or neither: where memory comes from (default: malloc, free)
        RP_THREADS            config.threads may be more than 1: POSIX threads (link with -lpthread where libc lacks them) or Win32's
        RP_NO_SIMD            the portable kernels only, whatever the machine has
@@ -100,8 +100,8 @@ typedef float rp_real;
 #define RP_API RP_EXTERN
 #endif
 
-/* Files that disagree on rp_real would compute garbage with each other: each refers to the name that the implementation has
-   for its own. */
+/* Files that disagree on rp_real would compute garbage with each other: each refers to the name that the implementation
+   has for its own. */
 #if defined(RP_STATIC)
 #elif defined(_MSC_VER) && defined(RP_DOUBLE)
 #pragma detect_mismatch("rp_real", "double")
@@ -1285,9 +1285,9 @@ static const rpi_kernels *rpi_kernels_of(rp_isa_kind isa) {
 }
 
 /* >>team
-   A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are chosen
-   so that no sum is split between two of them, and are done in the caller's floating-point mode: the bits do not depend on
-   their number. */
+   A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are
+   chosen so that no sum is split between two of them, and are done in the caller's floating-point mode: the bits do not
+   depend on their number. */
 #ifndef RPI_GRAIN /* tests make it smaller */
 /* multiply-adds that are worth a part of their own: some 20 us on one AVX-512 core; waking takes 2 to 5 */
 #define RPI_GRAIN (1 << 20)
