@@ -334,13 +334,17 @@ RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *clas
    Structure of Deep Networks; "Conjugate" is Training Deep Nets Using Conjugate Deep Nets.
 
    Where the formulas are, in the implementation:
-       Algorithm 1, forward (Eq. 11)    rpi_forward, rpi_dense_apply    jets, g'Hg              rpi_sweep_tangents, rpi_directional
-       Algorithm 1, backward (Eq. 9)    rpi_sweep_back, RPI_BOUND       Pearlmutter's R         rpi_multiply
-       Equations 44 to 46, bounds       rpi_diagonal_times,             MINRES                  rpi_recurrences
-                                        rpi_softmax_jensen              direct solve            >>direct
-       Theorem 2's c                    rpi_scale                       cubic length            rp_cubic_length
-       poster, Equation 6               rpi_begin_jacobian              Levenberg-Marquardt     rpi_newton_step
-       sampled rule: draw, T_s          rpi_softmax_draw, rpi_reach     optimizers              RPI_FN(step) */
+       Algorithm 1, forward (Equation 11)    rpi_forward, rpi_dense_apply
+       Algorithm 1, backward (Equation 9)    rpi_sweep_back, RPI_BOUND
+       bounds at the output (44 to 46)       rpi_diagonal_times, rpi_softmax_jensen; Huber: RPI_FN(separable)
+       Theorem 2's c                         rpi_scale
+       poster, Equation 6                    rpi_begin_jacobian, rpi_weigh_jacobian
+       sampled rule: draw, T_s               rpi_softmax_draw, rpi_diagonal_draw; rpi_reach
+       jets, g'Hg                            rpi_sweep_tangents, rpi_directional
+       Pearlmutter's R passes                rpi_multiply
+       MINRES, direct solve                  rpi_recurrences, >>direct
+       cubic length, Levenberg-Marquardt     rp_cubic_length, rpi_newton_step
+       optimizers                            RPI_FN(step) */
 
 /* How the curvature of residual partitioning is computed. All zero, the first of each, is the default.
    RP_SAMPLED: one extra backward sweep with a random vector whose covariance is the loss's Hessian (Huber: min(1,
@@ -1394,9 +1398,9 @@ static const rpi_kernels *rpi_kernels_of(rp_isa_kind isa) {
 }
 
 /* >>team
-   A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are chosen
-   so that no sum is split between two of them, and are done in the caller's floating-point mode: the bits do not depend on
-   their number. */
+   A team of threads that belongs to a net: the caller and its helpers do the parts of one piece of work. Parts are
+   chosen so that no sum is split between two of them, and are done in the caller's floating-point mode: the bits do not
+   depend on their number. */
 #ifndef RPI_GRAIN /* tests make it smaller */
 /* multiply-adds that are worth a part of their own: some 20 us on one AVX-512 core; waking takes 2 to 5 */
 #define RPI_GRAIN (1 << 20)

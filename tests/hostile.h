@@ -1,5 +1,5 @@
-/* Macros that other headers define before rp.h may be included: <windows.h> and its relatives, <complex.h>, <termios.h>,
-   <sys/sysmacros.h>, <curses.h>, compilers in their own dialects. Most stand for something that no expression survives. */
+/* Macros that other headers define before rp.h may be included: <windows.h> and its relatives, <complex.h>,
+   <termios.h>, <sys/sysmacros.h>, <curses.h>, compilers in their own dialects. No expression survives one. */
 #ifndef HOSTILE_H
 #define HOSTILE_H
 #define HOSTILE 0 hostile

@@ -1,5 +1,5 @@
-/* The implementation, and in hostile_b.c the interface, behind macros that other headers define. What <unistd.h> and its like use
-   themselves is included first, as it would be by those headers. */
+/* The implementation, and in hostile_b.c the interface, behind macros that other headers define. The system's own
+   headers come first, as they would in those. */
 #include "test.h"
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>

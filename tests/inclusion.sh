@@ -13,7 +13,7 @@ check() { # check STATUS TEXT...: counts a check, which holds if the status is 0
 }
 compile() { ${CC:-cc} -I"$root" "$@"; }
 
-# Of the macros that the file defines for itself none is left, behind the implementation or the interface alone, but its guard.
+# Of the macros that the file defines for itself, none but its guard is left behind it.
 macros=$(sed -nE 's/^ *# *define +((RPI|rpi)_[A-Za-z0-9_]*).*/\1/p' "$root/rp.h" | sort -u | grep -vx RPI_IMPLEMENTED)
 { echo '#include "rp.h"'
   for macro in $macros; do printf '#ifdef %s\nleft "%s"\n#endif\n' "$macro" "$macro"; done; } >"$scratch/macros.c"
@@ -41,8 +41,10 @@ int other(void) { return rp_status_text(RP_OK) == NULL; }
 END
 printf '#define RP_STATIC\n#define RP_IMPLEMENTATION\n' | cat - "$scratch/other.c" >"$scratch/static.c"
 for file in main other static; do
-    compile -c "$scratch/$file.c" -o "$scratch/$file.float.o" && compile -DRP_DOUBLE -c "$scratch/$file.c" -o "$scratch/$file.double.o"
+    compile -c "$scratch/$file.c" -o "$scratch/$file.float.o"
     check $? "compiling $file.c"
+    compile -DRP_DOUBLE -c "$scratch/$file.c" -o "$scratch/$file.double.o"
+    check $? "compiling $file.c with RP_DOUBLE"
 done
 link() { ${CC:-cc} "$scratch/main.$1.o" "$scratch/$2.o" -o "$scratch/program" -lm 2>&1; }
 for real in float double; do

@@ -1,6 +1,6 @@
-/* On what results may not depend: the number of threads, the process after a fork, the floating-point mode in which helpers began,
-   whether operations trap. All functions run on random nets of all kinds of layers; what they compute is one checksum. With the
-   argument `quick` on fewer. */
+/* On what results may not depend: the number of threads, the process after a fork, the floating-point mode in which
+   helpers began, whether operations trap. All functions run on random nets of all kinds of layers; what they compute is
+   one checksum. With the argument `quick` on fewer. */
 #define _GNU_SOURCE    /* feenableexcept */
 #define RPI_GRAIN 4096 /* so that small nets are worth several threads */
 #define RP_IMPLEMENTATION
@@ -381,7 +381,7 @@ static void threads(void) {
     }
 }
 
-/* A child process has nets whose helpers stayed behind in its parent: it computes the same with them, and frees them. */
+/* A child process has nets whose helpers stayed behind in its parent: it computes the same, and frees them. */
 #ifdef HAVE_FORK
 static int in_child(problem *p, uint64_t expected) {
     problem own;
@@ -441,7 +441,7 @@ static int enter_mode(int mode) {
     return 0;
 }
 
-/* The sum of what a net of so many threads computes in this mode, from values so small that many results are denormal. */
+/* What a net of so many threads computes in this mode, from values so small that many results are denormal. */
 static uint64_t sum_in_mode(int mode, uint64_t seed, int count, int *entered) {
     fenv_t before;
     problem p;
