@@ -33,10 +33,10 @@
 
        cc -O2 app.c -lm                           (several threads: cc -O2 -DRP_THREADS app.c -lm -lpthread)
 
-   C99, C++11 and later. Get the best of it. Scale inputs and targets to a size of about 1: with targets 100 times as large the default
-   explains half of what it could. Print rp_warning(net) once. Keep a net by writing its rp_parameters to a file, and reading them
-   into one built alike. Keep the implementation in a file of its
-   own, since it takes seconds to compile.
+   C99, C++11 and later. Get the best of it. Scale inputs and targets to a size of about 1: with targets 100 times as
+   large the default explains half of what it could. Print rp_warning(net) once. Keep a net by writing its
+   rp_parameters to a file, and reading them into one built alike. Keep the implementation in a file of its own, since
+   it takes seconds to compile.
 
    Contents (search for the anchor)
        >>configuration   macros that you may define before the include
@@ -153,8 +153,8 @@ RP_API const char *rp_status_text(rp_status status); /* the text in the list abo
 /* "" if nothing failed yet. Belongs to the net, valid until its next call. */
 RP_API const char *rp_error(const rp_net *net);
 
-/* What is legal and surely a mistake: a sigmoid or ReLU as the last layer before a loss of logits, softmax over one output, every layer
-   frozen. "" if there is nothing of that kind, or before the build. Belongs to the net. */
+/* What is legal and surely a mistake: a sigmoid or ReLU as the last layer before a loss of logits, softmax over one
+   output, every layer frozen. "" if there is nothing of that kind, or before the build. Belongs to the net. */
 RP_API const char *rp_warning(const rp_net *net);
 
 /* >>first
@@ -309,12 +309,11 @@ RP_API rp_optimizer rp_adam(rp_real rate);
 RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss);
 
 /* For any number of samples, x [count][inputs]. Values that are not finite are passed on as they are (but for
-   programs compiled with -ffast-math, which assume that there are none).
-   rp_predict: the last layer's values (logits, log rates), out [count][outputs].
-   rp_probabilities: what the loss makes of them: softmax, 1 / (1 + exp(-y)), exp(y); the others leave them as they
-   are.
-   rp_classify: the place of the largest value, the first of equals (what is not a number is never larger). Of one output with binary cross-entropy: whether
-   it is above 0; with another loss: RP_ERR_UNSUPPORTED. */
+   programs compiled with -ffast-math, which assume that there are none). rp_predict: the last layer's values (logits,
+   log rates), out [count][outputs]. rp_probabilities: what the loss makes of them: softmax, 1 / (1 + exp(-y)),
+   exp(y); the others leave them as they are. rp_classify: the place of the largest value, the first of equals (what
+   is not a number is never larger). Of one output with binary cross-entropy: whether it is above 0; with another
+   loss: RP_ERR_UNSUPPORTED. */
 RP_API rp_status rp_predict(rp_net *net, const rp_real *x, int count, rp_real *out);
 RP_API rp_status rp_probabilities(rp_net *net, const rp_real *x, int count, rp_real *out);
 RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *classes);
@@ -542,8 +541,8 @@ typedef struct rp_fit_report {
 /* Trains for some epochs. A last batch that is not full is trained as it is. `options` and `report` may be NULL.
    Stopping by patience or by the callback is success. Fails as rp_train does; what was learned until then is kept.
    Called again, it goes on: optimizer state stays, and samples are shuffled anew. Allocates nothing once the
-   optimizer's state is there, except a copy of the parameters for keep_best, which keeps parameters, not state. The report is
-   also filled where training fails. */
+   optimizer's state is there, except a copy of the parameters for keep_best, which keeps parameters, not state. The
+   report is also filled where training fails. */
 RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options,
                         rp_fit_report *report);
 
@@ -635,8 +634,8 @@ RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, c
    sticks to the new net, which is then not built. Its flat gradient, curvature and step are not copied. */
 RP_API rp_net *rp_clone(rp_net *net, const rp_config *config, int batch);
 
-/* As if built anew: draws the parameters, forgets optimizer state, epochs, steps and what filled the flat arrays. What is frozen
-   stays so. */
+/* As if built anew: draws the parameters, forgets optimizer state, epochs, steps and what filled the flat arrays.
+   What is frozen stays so. */
 RP_API rp_status rp_reset(rp_net *net, uint64_t seed);
 
 /* A table of the net (layers, shapes, parameters, bytes) as text. Writes at most `size` bytes with the final 0 and
@@ -883,8 +882,8 @@ static void rpi_default_release(void *user, void *pointer) {
     RP_FREE(pointer);
 }
 
-/* One block holds many arrays. The function that lays it out runs twice: first with base NULL, to add up sizes, then to hand
-   out pointers. Under AddressSanitizer the gaps between the arrays are poisoned, so that an overrun shows. */
+/* One block holds many arrays. The function that lays it out runs twice: first with base NULL, to add up sizes, then
+   to hand out pointers. Under AddressSanitizer the gaps between the arrays are poisoned, so that an overrun shows. */
 typedef struct rpi_arena {
     char *base;
     size_t used;
@@ -947,8 +946,8 @@ static void rpi_block_free(const rpi_memory *memory, rpi_block *block) {
     memset(block, 0, sizeof *block);
 }
 
-/* A small printf, since there may be no <stdio.h>: %s, %d int, %z size_t, %l int64_t, %g double. Returns the length of the
-   whole text; writes at most `size` bytes, the last one 0. */
+/* A small printf, since there may be no <stdio.h>: %s, %d int, %z size_t, %l int64_t, %g double. Returns the length
+   of the whole text; writes at most `size` bytes, the last one 0. */
 typedef struct rpi_text {
     char *out;
     size_t size, length;
@@ -1077,8 +1076,8 @@ static double rpi_uniform(uint64_t *state) {
     return (double)(rpi_random(state) >> 11) * (1.0 / 9007199254740992.0);
 } /* [0, 1) */
 
-/* The i-th element of a random permutation of 0..count-1: a Feistel network of four rounds over the next even number of bits,
-   walked until it lands below count. No memory, any order of access. */
+/* The i-th element of a random permutation of 0..count-1: a Feistel network of four rounds over the next even number
+   of bits, walked until it lands below count. No memory, any order of access. */
 static int rpi_permute(uint64_t seed, int count, int i) {
     int half = 1;
     uint32_t x = (uint32_t)i, mask;
@@ -1097,10 +1096,11 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 }
 
 /* >>kernels
-   What is written once per instruction set; only pointers and sizes cross. A value of the net is a matrix [features][ld]: a row
-   per feature, the batch along it, so that weights are broadcast against vectors of samples and never packed. ld is an odd
-   number of cache lines, so that rows do not fall on each other in the cache. Kernels work on `n` columns, a multiple of the
-   vector length. Columns from the batch's size on repeat the last sample in values and are zero in derivatives. */
+   What is written once per instruction set; only pointers and sizes cross. A value of the net is a matrix
+   [features][ld]: a row per feature, the batch along it, so that weights are broadcast against vectors of samples and
+   never packed. ld is an odd number of cache lines, so that rows do not fall on each other in the cache. Kernels work
+   on `n` columns, a multiple of the vector length. Columns from the batch's size on repeat the last sample in values
+   and are zero in derivatives. */
 #define RPI_K_BLOCK 256  /* inner dimension of a product's block: so many rows of B, one panel wide, stay in L1 */
 #define RPI_M_BLOCK 96   /* rows of A in a block: its magnitudes are packed and stay in L2 */
 #define RPI_PANEL 64     /* columns of a gradient's panel: at least the widest tile's */
@@ -1122,8 +1122,8 @@ typedef struct rpi_product {
     rp_real *a_packed;            /* scratch: RPI_M_BLOCK * RPI_K_BLOCK, for |A| */
 } rpi_product;
 
-/* C = start + A B where the inner index wanders: A[i][p] = a[i * a_row + a_at[p]], row p of B is at b + b_at[p]. start: NULL for 0,
-   one value for each row, or rows start_row apart. */
+/* C = start + A B where the inner index wanders: A[i][p] = a[i * a_row + a_at[p]], row p of B is at b + b_at[p].
+   start: NULL for 0, one value for each row, or rows start_row apart. */
 typedef struct rpi_gathered {
     int m, n, k;
     const rp_real *a, *b, *start;
@@ -1133,9 +1133,9 @@ typedef struct rpi_gathered {
     int per_row; /* start: one value for each row */
 } rpi_gathered;
 
-/* Sums over positions t: out[i * out_row + j] += sum_s sum_t d_i,t[s] y_j,t[s]; with `samples`, each sample's own sum:
-   out[(i * out_row + j) * samples + s] += sum_t d_i,t[s] y_j,t[s]. Row i of d is at d + i * d_row + d_at[t], row j of y at
-   y[j * positions + t]; |y| with magnitudes. n: columns, of which d is 0 beyond the samples. */
+/* Sums over positions t: out[i * out_row + j] += sum_s sum_t d_i,t[s] y_j,t[s]; with `samples`, each sample's own
+   sum: out[(i * out_row + j) * samples + s] += sum_t d_i,t[s] y_j,t[s]. Row i of d is at d + i * d_row + d_at[t], row
+   j of y at y[j * positions + t]; |y| with magnitudes. n: columns, of which d is 0 beyond the samples. */
 typedef struct rpi_correlation {
     int m, taps, positions, n, magnitudes; /* at most RPI_TAPS_MOST taps, RPI_POSITIONS positions */
     const rp_real *d;
@@ -1147,16 +1147,16 @@ typedef struct rpi_correlation {
 #define RPI_TAPS_MOST 4
 #define RPI_FILTERS_MOST 4 /* of a tile */
 
-/* A max pool's window of k rows at x + at[j]: the largest's place decides, for each column, which row of `in` goes to `out`, or
-   to which row of d_in d is added (the first of equals). */
+/* A max pool's window of k rows at x + at[j]: the largest's place decides, for each column, which row of `in` goes to
+   `out`, or to which row of d_in d is added (the first of equals). */
 typedef struct rpi_window {
     int k, n;
     const ptrdiff_t *at;
     const rp_real *x;
 } rpi_window;
 
-/* A finished piece of gradient (times scale) and curvature (times scale2; each may be NULL): `rows` rows, ld apart, of n
-   parameters from `offset` on, stride apart. */
+/* A finished piece of gradient (times scale) and curvature (times scale2; each may be NULL): `rows` rows, ld apart,
+   of n parameters from `offset` on, stride apart. */
 typedef struct rpi_piece {
     ptrdiff_t offset, stride, ld;
     int rows, n;
@@ -1187,9 +1187,9 @@ typedef struct rpi_outer {
     const rpi_sink *sink;
 } rpi_outer;
 
-/* An activation over [rows][ld], in place: y holds z and becomes sigma(z); slope (unless NULL) receives sigma'(z), second (unless
-   NULL) sigma''(z). With u: second = sigma''(z) u, u = |sigma'(z)| u. *bad (unless NULL) becomes 1 if a z is not finite: seen
-   here, by its bits, since an activation may hide it. */
+/* An activation over [rows][ld], in place: y holds z and becomes sigma(z); slope (unless NULL) receives sigma'(z),
+   second (unless NULL) sigma''(z). With u: second = sigma''(z) u, u = |sigma'(z)| u. *bad (unless NULL) becomes 1 if
+   a z is not finite: seen here, by its bits, since an activation may hide it. */
 typedef struct rpi_activate {
     rp_activation_kind kind;
     rp_real alpha;
@@ -1207,9 +1207,9 @@ typedef enum rpi_flow {
     RPI_BENT    /* v = slope v + second, with second = sigma'' d Rz: a directional derivative of d */
 } rpi_flow;
 
-/* A loss over [outputs][ld]: d holds the targets t and becomes the derivative; h (unless NULL) receives the second derivative
-   (softmax: sum(t) p, whose sum over the outputs is sum(t); Huber: unless `exact`, that of the least parabola above it); loss[s]
-   receives the sample's loss. */
+/* A loss over [outputs][ld]: d holds the targets t and becomes the derivative; h (unless NULL) receives the second
+   derivative (softmax: sum(t) p, whose sum over the outputs is sum(t); Huber: unless `exact`, that of the least
+   parabola above it); loss[s] receives the sample's loss. */
 typedef struct rpi_loss_call {
     int outputs, count, exact;
     ptrdiff_t ld;
@@ -1340,7 +1340,8 @@ static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512"
                                             "neon"}; /* in the order of rp_isa_kind */
 
 /* >>isa
-   A set is taken only if the processor has every extension that its pass is compiled for, and the system saves its registers. */
+   A set is taken only if the processor has every extension that its pass is compiled for, and the system saves its
+   registers. */
 #ifdef RPI_X86
 #include <cpuid.h>
 static uint64_t rpi_saved_registers(void) { /* XCR0 */
@@ -1670,8 +1671,8 @@ static const rpi_activation rpi_activations[] = {
 
 /* >>net
    A layer is what the user appended. The build lowers layers to a tape of steps; each step is an affine map, then an
-   activation in place. A value on the tape is a slot; slot 0 is the input. Several steps may share parameters, and several
-   may write parts of one slot. */
+   activation in place. A value on the tape is a slot; slot 0 is the input. Several steps may share parameters, and
+   several may write parts of one slot. */
 typedef enum rpi_kind {
     RPI_ACTIVATION,
     RPI_DENSE,
@@ -1683,9 +1684,10 @@ typedef enum rpi_kind {
     RPI_ADD
 } rpi_kind;
 
-/* A map whose weights serve many positions: position (y, x) of the output reads the window at (y stride - padding,
-   x stride - padding) of the input. Rows of a slot: channel c of the input at (y, x) is row c in_channel + y in_y + x in_x.
-   A recurrent layer is one, too: its steps are positions, its kernel is 1, and h_(t-1) is read with a padding of 1. */
+/* A map whose weights serve many positions: position (y, x) of the output reads the window at (y stride - padding, x
+   stride - padding) of the input. Rows of a slot: channel c of the input at (y, x) is row c in_channel + y in_y + x
+   in_x. A recurrent layer is one, too: its steps are positions, its kernel is 1, and h_(t-1) is read with a padding
+   of 1. */
 typedef struct rpi_geometry {
     int filters, channels, groups; /* channels: of one group */
     int kernel_height, kernel_width, stride_height, stride_width, padding_height, padding_width;
@@ -1875,9 +1877,9 @@ static void rpi_fill_rows(int rows, int n, ptrdiff_t ld, const rp_real *row, rp_
 }
 
 /* >>losses
-   Value, gradient and second derivative h are kernels (see the template); what else is to know of a loss is its row here.
-   h[i][s] is the second derivative by output i, times the sample's weight. For softmax cross-entropy it is sum(t) p_i, whose sum
-   over the outputs is sum(t).
+   Value, gradient and second derivative h are kernels (see the template); what else is to know of a loss is its row
+   here. h[i][s] is the second derivative by output i, times the sample's weight. For softmax cross-entropy it is
+   sum(t) p_i, whose sum over the outputs is sum(t).
 
    H_f, the Hessian of a sample's loss by its outputs, is diag(h), or, for softmax, diag(h) - h h' / sum(h). */
 typedef struct rpi_hessian {
@@ -2073,8 +2075,8 @@ static const rpi_loss rpi_losses[] = {
 static const rpi_loss *rpi_loss_of(const rp_net *net) { return &rpi_losses[net->loss]; }
 
 /* >>maps
-   An affine map's primitives; what is true of a map by itself stands in its row, so that no sweep asks which it is. Pointers
-   to slots are to their first rows; p: flat parameters, or any other vector in their place. */
+   An affine map's primitives; what is true of a map by itself stands in its row, so that no sweep asks which it is.
+   Pointers to slots are to their first rows; p: flat parameters, or any other vector in their place. */
 
 /* y = A x + b and, if u_out: u_out = own (|x| summed as the weights are, 1 for the bias) + |A| u; u NULL is 0. */
 typedef struct rpi_apply_call {
@@ -2101,8 +2103,8 @@ typedef struct rpi_transposed_call {
     ptrdiff_t ld; /* as ldx and ldy */
 } rpi_transposed_call;
 
-/* scale sum_s d x' and scale2 sum_s v |x|' into the sink; d or v may be NULL. With weight[s] the second is scale2 sum_s weight[s]
-   |v x'|, or of the squares, of each sample's own sum over positions; v may be overwritten. */
+/* scale sum_s d x' and scale2 sum_s v |x|' into the sink; d or v may be NULL. With weight[s] the second is scale2
+   sum_s weight[s] |v x'|, or of the squares, of each sample's own sum over positions; v may be overwritten. */
 typedef struct rpi_outer_call {
     const rpi_buffers *b;
     const rpi_step *step;
@@ -2389,8 +2391,8 @@ static rpi_taps rpi_taps_of(const rpi_buffers *b, int part) {
     return taps;
 }
 
-/* The window at an output position: offsets into A (weights of one filter) and B (rows of the group's channels) of those of its
-   taps that lie inside the input. */
+/* The window at an output position: offsets into A (weights of one filter) and B (rows of the group's channels) of
+   those of its taps that lie inside the input. */
 static void rpi_window_taps(const rpi_geometry *g, int position, ptrdiff_t ld, rpi_taps *taps) {
     int y = position / g->out_width * g->stride_height - g->padding_height;
     int x = position % g->out_width * g->stride_width - g->padding_width;
@@ -2567,8 +2569,8 @@ static void rpi_shared_transposed(const rpi_transposed_call *call) {
     rpi_share(call->b->team, rpi_parts(call->b->team, worth, extent, 1), rpi_shared_transposed_part, call);
 }
 
-/* Sums over positions of d and v with the windows of x. Taps are numbered as the weights of one filter; the one behind the last
-   is the bias, whose input is 1. Either for an outer product or for a reach: */
+/* Sums over positions of d and v with the windows of x. Taps are numbered as the weights of one filter; the one
+   behind the last is the bias, whose input is 1. Either for an outer product or for a reach: */
 typedef struct rpi_sums_work {
     const rpi_buffers *b;
     const rpi_step *step;
@@ -2578,7 +2580,8 @@ typedef struct rpi_sums_work {
     int n, taps; /* taps: with the bias's */
 } rpi_sums_work;
 
-/* Pointers to the rows that taps j..j + count - 1 of a group read at `positions` positions from t on: [count][positions]. */
+/* Pointers to the rows that taps j..j + count - 1 of a group read at `positions` positions from t on:
+   [count][positions]. */
 static void rpi_tap_rows(const rpi_sums_work *w, int group, int j, int count, int t, int positions,
                          const rp_real **rows) {
     const rpi_geometry *g = &w->step->geometry;
@@ -2844,8 +2847,8 @@ static void rpi_copy_transposed(const rpi_transposed_call *call) {
     if (call->v) rpi_copy_rows(kernels, step->outputs, call->n, call->v + out, ld, call->v_in + in, ld, call->add);
 }
 
-/* Pools: the window of channel c begins at channel c's rows. The routes of a max pool follow the values in its input slot,
-   whatever is sent along them. */
+/* Pools: the window of channel c begins at channel c's rows. The routes of a max pool follow the values in its input
+   slot, whatever is sent along them. */
 typedef void (*rpi_pool_window)(const rpi_kernels *kernels, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
                                 const rp_real *in, rp_real *out);
 
@@ -3143,7 +3146,8 @@ static void rpi_complete_geometry(rpi_geometry *g) {
     g->positions = g->out_height * g->out_width;
 }
 
-/* Sizes and strides of images [channels][height][width] for a window that fits. 0: the output, or a window, is too large. */
+/* Sizes and strides of images [channels][height][width] for a window that fits. 0: the output, or a window, is too
+   large. */
 static int rpi_image_geometry(rpi_geometry *g, rp_shape in) {
     int64_t height = ((int64_t)in.height + 2 * (int64_t)g->padding_height - g->kernel_height) / g->stride_height + 1;
     int64_t width = ((int64_t)in.width + 2 * (int64_t)g->padding_width - g->kernel_width) / g->stride_width + 1;
@@ -3398,7 +3402,8 @@ RP_API int rp_activation(rp_net *net, rp_activation_kind activation) {
     return rpi_appended(net, layer);
 }
 
-/* A layer that has been appended already; NULL after a failure. A negative index is that of a layer that could not be. */
+/* A layer that has been appended already; NULL after a failure. A negative index is that of a layer that could not
+   be. */
 static rpi_layer *rpi_appended_layer(rp_net *net, const char *who, int layer) {
     if (rpi_may_describe(net, who)) return NULL;
     if (layer >= 0 && layer < net->layer_count) return &net->layers[layer];
@@ -3525,8 +3530,8 @@ static rpi_geometry rpi_sequence_geometry(int steps, int features, int units, in
     return g;
 }
 
-/* h_t = activation(W h_(t-1) + what is there, or b), one step of the tape for each t from `first` on, in place in one slot of
-   `states` states. */
+/* h_t = activation(W h_(t-1) + what is there, or b), one step of the tape for each t from `first` on, in place in one
+   slot of `states` states. */
 static void rpi_lower_states(rpi_lowering *lowering, int index, int slot, int states, int first) {
     const rpi_layer *layer = &lowering->net->layers[index];
     int inputs = layer->fan_in - layer->units; /* of the product that stands in the slot; 0: there is none */
@@ -3636,8 +3641,8 @@ static int rpi_trains(const rp_net *net, const rpi_step *step) {
     return step->map->outer && !net->layers[step->layer].frozen;
 }
 
-/* The step behind `step` (NULL: the first) whose parameters are trained; of steps that share them, the one that collects. NULL
-   behind the last. */
+/* The step behind `step` (NULL: the first) whose parameters are trained; of steps that share them, the one that
+   collects. NULL behind the last. */
 static const rpi_step *rpi_next_trained(const rp_net *net, const rpi_step *step) {
     const rpi_step *end = net->steps + net->step_count;
     for (step = step ? step + 1 : net->steps; step < end; step++)
@@ -3653,7 +3658,8 @@ static void rpi_mark_live(rp_net *net) {
     }
 }
 
-/* Slots to which several steps, or steps that read only a part, send derivatives: these begin at zero and are added to. */
+/* Slots to which several steps, or steps that read only a part, send derivatives: these begin at zero and are added
+   to. */
 static void rpi_mark_summed(rp_net *net) {
     for (int slot = 0; slot < net->slot_count; slot++) net->summed[slot] = 0;
     for (int i = 0; i < net->step_count; i++) {
@@ -3663,8 +3669,8 @@ static void rpi_mark_summed(rp_net *net) {
     for (int slot = 0; slot < net->slot_count; slot++) net->summed[slot] = net->summed[slot] > 1;
 }
 
-/* Slots that are never needed at the same time share a buffer when nothing is kept for a backward pass. first, last: scratch
-   for the steps that first and last touch a slot. */
+/* Slots that are never needed at the same time share a buffer when nothing is kept for a backward pass. first, last:
+   scratch for the steps that first and last touch a slot. */
 static void rpi_share_slots(rp_net *net, int *first, int *last) {
     for (int slot = 0; slot < net->slot_count; slot++) {
         first[slot] = -1;
@@ -3700,8 +3706,8 @@ static rp_real *rpi_claim_rows(rpi_arena *arena, ptrdiff_t rows, ptrdiff_t ld) {
 
 typedef void (*rpi_layout)(rpi_arena *arena, void *context);
 
-/* Runs a layout for its size, and then on a new block of that size. RP_ERR_OVERFLOW, RP_ERR_MEMORY; *size (NULL: not wanted): the
-   bytes that it needs. */
+/* Runs a layout for its size, and then on a new block of that size. RP_ERR_OVERFLOW, RP_ERR_MEMORY; *size (NULL: not
+   wanted): the bytes that it needs. */
 static rp_status rpi_lay_out(const rpi_memory *memory, rpi_block *block, rpi_layout layout, void *context,
                              size_t *size) {
     rpi_arena arena = {NULL, 0, 0};
@@ -4192,8 +4198,8 @@ static void rpi_load_targets(const rp_net *net, const rpi_buffers *b, const rp_d
         for (int s = 0; s < data->count; s++) t[i * b->ld + s] = rpi_target(data, net->outputs, classes, s, i);
 }
 
-/* Sum over samples of weight times loss; d of the last slot becomes the derivative, h (may be NULL) the second derivative (see
-   rpi_loss_call for `exact`), both unweighted. */
+/* Sum over samples of weight times loss; d of the last slot becomes the derivative, h (may be NULL) the second
+   derivative (see rpi_loss_call for `exact`), both unweighted. */
 static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const rp_data *data, rp_real *h, int exact) {
     rpi_loss_call call;
     double sum = 0;
@@ -4313,8 +4319,8 @@ static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rp
     return work;
 }
 
-/* y of every slot from slot 0 on; for a rule that carries it (pass; may be NULL) u too: Algorithm 1, forward (Equation 11):
-   u_out = c (|x|_1 + 1) + |A| u, which the map does, and then |sigma'| u, by the activation. */
+/* y of every slot from slot 0 on; for a rule that carries it (pass; may be NULL) u too: Algorithm 1, forward
+   (Equation 11): u_out = c (|x|_1 + 1) + |A| u, which the map does, and then |sigma'| u, by the activation. */
 static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep keep, const rpi_pass *pass) {
     int carries_u = pass && pass->how && pass->how->carries_u;
     memset(b->bad, 0, (size_t)net->step_count * (size_t)b->threads * sizeof *b->bad);
@@ -4354,8 +4360,8 @@ static void rpi_forward_one(const rp_net *net, const rpi_buffers *b) {
     }
 }
 
-/* What flows back: d with d, and v by its flow. along (RPI_BENT; may be NULL): v is the derivative of d along this direction, and
-   d, which is in place, does not flow. */
+/* What flows back: d with d, and v by its flow. along (RPI_BENT; may be NULL): v is the derivative of d along this
+   direction, and d, which is in place, does not flow. */
 typedef struct rpi_back {
     int d, v;
     rpi_flow flow;
@@ -4430,7 +4436,8 @@ static void rpi_reach(const rp_net *net, int n, rp_real *const *e, const rp_rule
     }
 }
 
-/* What rpi_collect sums up over the samples, for every trained step: gradient = mean of d x', curvature = mean of v |x|'. */
+/* What rpi_collect sums up over the samples, for every trained step: gradient = mean of d x', curvature = mean of v
+   |x|'. */
 typedef struct rpi_terms {
     rp_real *const *x, *const *d, *const *v; /* of each slot; d or v may be NULL */
     const rp_real *weight;                   /* curvature: weight[s] |v x'| of each sample's own sum over positions */
@@ -4519,9 +4526,9 @@ static rp_status rpi_check_forward(const rpi_pass *pass) {
 
 static rp_real rpi_at_least_one(rp_real x) { return x > 1 ? x : 1; }
 
-/* Before anything is changed: values are finite, and S max|d| max|x|, times the positions that share a weight, which bounds
-   every sum of a gradient, is too; the same for v, whose sums may be divided by c and multiplied by weight[s]. d, v: of each slot,
-   NULL where they are not used. */
+/* Before anything is changed: values are finite, and S max|d| max|x|, times the positions that share a weight, which
+   bounds every sum of a gradient, is too; the same for v, whose sums may be divided by c and multiplied by weight[s].
+   d, v: of each slot, NULL where they are not used. */
 static rp_status rpi_check_sums(const rpi_pass *pass, rp_real *const *d, rp_real *const *v, const rp_real *weight) {
     rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
@@ -4562,7 +4569,8 @@ static void rpi_begin_paths(rpi_pass *pass, int k) {
     pass->hessian->bound[pass->rule->bound](net, pass->count, net->buffers.v[net->slot_count - 1]);
 }
 
-/* Sampled: a random vector r with the covariance H_f, and after its sweep T_s, since sum_l c_l |e_l| is how far r'y can move. */
+/* Sampled: a random vector r with the covariance H_f, and after its sweep T_s, since sum_l c_l |e_l| is how far r'y
+   can move. */
 static void rpi_begin_sampled(rpi_pass *pass, int k) {
     rp_net *net = pass->net;
     (void)k;
@@ -4575,8 +4583,8 @@ static const rp_real *rpi_weigh_sampled(rpi_pass *pass, int k) {
     return b->total;
 }
 
-/* Jacobian (poster, Equation 6): e = dy_k/d(each unit), and after its sweep the bound's Hessian times u_k = T_k. A bound that mixes
-   outputs needs all T first. Rows of flow, [outputs][ld]: these products. */
+/* Jacobian (poster, Equation 6): e = dy_k/d(each unit), and after its sweep the bound's Hessian times u_k = T_k. A
+   bound that mixes outputs needs all T first. Rows of flow, [outputs][ld]: these products. */
 static int rpi_mixes(const rpi_pass *pass) { return pass->hessian->mixes[pass->rule->bound]; }
 
 static void rpi_begin_output(rpi_pass *pass, int k) {
@@ -4673,8 +4681,8 @@ static rp_status rpi_sweep_outputs(rpi_pass *pass) {
                     pass->who);
 }
 
-/* With d and h of the output in place: everything from there to finite gradient and curvature, which then wait in d and v of
-   every slot, or are added up. Changes nothing but scratch. */
+/* With d and h of the output in place: everything from there to finite gradient and curvature, which then wait in d
+   and v of every slot, or are added up. Changes nothing but scratch. */
 static rp_status rpi_backward_pass(rpi_pass *pass) {
     rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
@@ -4827,8 +4835,8 @@ RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, c
 }
 
 /* >>tangents
-   Derivatives along a direction g, exact. t: of a value, Ry (Pearlmutter's R operator); where a second is carried, t2 is half of it:
-   jets f(w + a g) = y + a t + a^2 t2 + ... */
+   Derivatives along a direction g, exact. t: of a value, Ry (Pearlmutter's R operator); where a second is carried, t2
+   is half of it: jets f(w + a g) = y + a t + a^2 t2 + ... */
 
 /* What the products keep: each slot's Ry, each step's bend, a vector of parameters. */
 static void rpi_lay_out_tangents(rpi_arena *arena, void *context) {
@@ -4849,8 +4857,8 @@ static rp_status rpi_prepare_tangents(rp_net *net, const char *who) {
     return net->tangents.base ? RP_OK : rpi_build_block(net, who, &net->tangents, rpi_lay_out_tangents);
 }
 
-/* A step's part of t = A(g) x + A(w) t, where x is the value (with g's bias) or, for t2, itself a derivative (without). Only what
-   can be other than zero. */
+/* A step's part of t = A(g) x + A(w) t, where x is the value (with g's bias) or, for t2, itself a derivative
+   (without). Only what can be other than zero. */
 static void rpi_apply_along(const rp_net *net, const rpi_step *step, int n, const rp_real *g, rp_real *const *x,
                             int value, rp_real *const *t) {
     const rpi_buffers *b = &net->buffers;
@@ -4872,8 +4880,8 @@ static void rpi_apply_along(const rp_net *net, const rpi_step *step, int n, cons
     if (!call.add) rpi_fill_rows(step->outputs, n, b->ld, NULL, call.y + step->out_row * b->ld);
 }
 
-/* t, and t2 or bend (each may be NULL), of every slot above trained parameters. sigma' and sigma'' (bend: sigma'' d) are in
-   place. */
+/* t, and t2 or bend (each may be NULL), of every slot above trained parameters. sigma' and sigma'' (bend: sigma'' d)
+   are in place. */
 static void rpi_sweep_tangents(const rp_net *net, int n, const rp_real *g, rp_real *const *t, rp_real *const *t2,
                                rp_real *const *bend) {
     const rpi_buffers *b = &net->buffers;
@@ -4972,7 +4980,8 @@ RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real
     return RP_OK;
 }
 
-/* Everything at the present point that products need: y, sigma', H_f in net->h; for those with H also d and sigma'' d. */
+/* Everything at the present point that products need: y, sigma', H_f in net->h; for those with H also d and sigma''
+   d. */
 static rp_status rpi_expand(rpi_pass *pass, int gauss_newton) {
     rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
@@ -4997,9 +5006,9 @@ static void rpi_collect_product(const rp_net *net, int count, int gauss_newton, 
     if (!gauss_newton) rpi_collect(net, count, &tangents, &more);
 }
 
-/* net->sums = H g or G g, after rpi_expand. Pearlmutter's R-forward pass, R y' = A(g) y + A(w) R y, then sigma' R z, gives r; then
-   H_f of it; then the R-backward pass, R d = A(w)' R d' + A(g)' d', then sigma' R d + sigma'' d R z, gives v. With G all terms of d
-   are left out. */
+/* net->sums = H g or G g, after rpi_expand. Pearlmutter's R-forward pass, R y' = A(g) y + A(w) R y, then sigma' R z,
+   gives r; then H_f of it; then the R-backward pass, R d = A(w)' R d' + A(g)' d', then sigma' R d + sigma'' d R z,
+   gives v. With G all terms of d are left out. */
 static rp_status rpi_multiply(rp_net *net, const char *who, int count, int gauss_newton, const rp_real *g) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count), last = net->slot_count - 1;
@@ -5141,8 +5150,8 @@ static void rpi_recur_activation(const rpi_buffers *b, int i, int n, ptrdiff_t s
     }
 }
 
-/* S, the Hessian of sample s by the values before a step's activation: from the step above S = diag(sigma') W' S W diag(sigma') +
-   diag(sigma'' d). The second derivative by W_ij is S_ii y_j^2: v = the diagonal of S. */
+/* S, the Hessian of sample s by the values before a step's activation: from the step above S = diag(sigma') W' S W
+   diag(sigma') + diag(sigma'' d). The second derivative by W_ij is S_ii y_j^2: v = the diagonal of S. */
 static void rpi_recur(const rp_net *net, ptrdiff_t s, const rpi_recursion *r) {
     const rpi_buffers *b = &net->buffers;
     rpi_sample_hessian(net, s, r->s, r->ld);
@@ -5275,7 +5284,8 @@ RP_API rp_status rp_sample_gradient_norms(rp_net *net, const rp_data *batch, rp_
     return RP_OK;
 }
 
-/* variance = sum_s (g_s - g)^2 / (S - 1) = (sum_s g_s^2 - S g^2) / (S - 1), where sums holds g and then the mean of the squares */
+/* variance = sum_s (g_s - g)^2 / (S - 1) = (sum_s g_s^2 - S g^2) / (S - 1), where sums holds g and then the mean of
+   the squares */
 static rp_status rpi_sample_variance(rp_net *net, const char *who, int count) {
     ptrdiff_t n = net->parameter_count;
     rp_real scale = (rp_real)count / (rp_real)(count - 1);
@@ -5344,15 +5354,16 @@ static void rpi_gather_sample(const rpi_buffers *b, const rp_real *slot, int fro
     for (int i = 0; i < rows; i++) out[i] = slot[(from + i) * b->ld + s];
 }
 
-/* What the steps of a layer that read their own slot's states read: all but the last, behind zeros where the first has none before
-   it. `first`: the first state that is computed. */
+/* What the steps of a layer that read their own slot's states read: all but the last, behind zeros where the first
+   has none before it. `first`: the first state that is computed. */
 static void rpi_gather_states(const rp_net *net, const rpi_step *step, int first, int s, rp_real *out) {
     int units = step->outputs, rows = net->slot_rows[step->out] - units;
     rpi_zero(out, units);
     rpi_gather_sample(&net->buffers, net->buffers.y[step->out], 0, rows, s, first ? out : out + units);
 }
 
-/* The factors of one layer, from its steps: the one that reads its input, and the last of those that read their own states. */
+/* The factors of one layer, from its steps: the one that reads its input, and the last of those that read their own
+   states. */
 static void rpi_gather_factors(const rpi_factors *rows, int layer, int s, rp_sample_factors *factors) {
     const rp_net *net = rows->net;
     const rpi_buffers *b = &net->buffers;
@@ -6573,13 +6584,13 @@ static rp_optimizer rpi_optimizer(rp_method method, rp_real rate) {
     return o;
 }
 
-/* Measured over eight tasks (bench/tune.c: autoencoders and classifiers of three sets of images, spirals, waves), four epochs:
-   validation losses as multiples of those of Adam at the best of three rates,
+/* Measured over eight tasks (bench/tune.c: autoencoders and classifiers of three sets of images, spirals, waves),
+   four epochs: validation losses as multiples of those of Adam at the best of three rates,
        sampled, rate 8, average 0.999, damping 1     0.96 to 1.30, mean 1.12
        sampled, rate 4, average 0.999, damping 0.1   1.02 to 2.07, mean 1.29
        paths,   rate 50, average 0.99, damping 1     1.01 to 6.16, mean 1.99
-   5 leaves room: at 8 a small convolutional net lost its ReLUs in the first steps for 1 seed of 12, from 12 on some nets
-   diverge. No setting wins everywhere: on autoencoders the paths rule at a rate of 100 is better. */
+   5 leaves room: at 8 a small convolutional net lost its ReLUs in the first steps for 1 seed of 12, from 12 on some
+   nets diverge. No setting wins everywhere: on autoencoders the paths rule at a rate of 100 is better. */
 RP_API rp_optimizer rp_partitioning(void) {
     rp_optimizer o = rpi_optimizer(RP_PARTITIONING, 5);
     o.momentum = (rp_real)0.9;
@@ -6826,7 +6837,8 @@ static double rpi_rate(const rp_net *net, const rp_optimizer *o) {
     return (double)o->rate * decay;
 }
 
-/* The constants of step net->time + 1, which is then taken. Where its length is computed, decoupled weights shrink afterwards. */
+/* The constants of step net->time + 1, which is then taken. Where its length is computed, decoupled weights shrink
+   afterwards. */
 static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
     rpi_update u;
     int betas = o->method == RP_ADAM;
@@ -6854,8 +6866,9 @@ static rpi_update rpi_next_update(rp_net *net, const rp_optimizer *o) {
 
 /* >>steps */
 
-/* One formula in two forms, of which one does not cancel (Low-Rank Structure, Equation 37): with q^2 = -2 a k, k = sigma norm^3,
-   alpha = -2 a / (b + sqrt(b^2 + q^2)) = (sqrt(b^2 + q^2) - b) / k. k itself, which may overflow, is never formed. */
+/* One formula in two forms, of which one does not cancel (Low-Rank Structure, Equation 37): with q^2 = -2 a k, k =
+   sigma norm^3, alpha = -2 a / (b + sqrt(b^2 + q^2)) = (sqrt(b^2 + q^2) - b) / k. k itself, which may overflow, is
+   never formed. */
 RP_API double rp_cubic_length(double first, double second, double norm, double sigma) {
     double q, root, alpha;
     if (!rpi_finite_double(first) || !rpi_finite_double(second) || !rpi_finite_double(norm) ||
@@ -6880,7 +6893,8 @@ static rp_real rpi_clip(const rp_net *net, const rp_optimizer *o) {
     return norm > (double)o->clip ? (rp_real)((double)o->clip / norm) : 1;
 }
 
-/* The arrays' part of a step: from gradient and curvature into the direction array, for all parameters that are trained. */
+/* The arrays' part of a step: from gradient and curvature into the direction array, for all parameters that are
+   trained. */
 static void rpi_direction(rp_net *net, const rp_optimizer *o) {
     rp_real scale = rpi_clip(net, o);
     rp_real *curvature = rpi_method_of(o)->curvature ? net->curvature : NULL;
@@ -7028,8 +7042,8 @@ static double rpi_foretold(const rpi_trial *trial, double alpha) {
     return -alpha * (trial->slope + alpha / 2 * trial->second);
 }
 
-/* Moves by alpha, and back again if that raises F; `model` is the decrease foretold. Parameters are kept in net->sums. Decreases
-   that are lost in the rounding of F count as foretold well. */
+/* Moves by alpha, and back again if that raises F; `model` is the decrease foretold. Parameters are kept in
+   net->sums. Decreases that are lost in the rounding of F count as foretold well. */
 static rp_status rpi_trial_move(rpi_trial *trial, double alpha, double model) {
     rp_net *net = trial->net;
     double epsilon = sizeof(rp_real) == 8 ? DBL_EPSILON : FLT_EPSILON;
@@ -7544,7 +7558,8 @@ typedef struct rpi_fit {
 
 static rp_real *rpi_best(const rpi_fit *fit) { return (rp_real *)(void *)fit->best.base; }
 
-/* The next batch of the epoch: 1, 0 at its end, or a negative status. Shuffled samples are gathered; others are used in place. */
+/* The next batch of the epoch: 1, 0 at its end, or a negative status. Shuffled samples are gathered; others are used
+   in place. */
 static int rpi_next_batch(rpi_fit *fit, rp_data *batch) {
     rp_net *net = fit->net;
     int64_t at = (int64_t)fit->progress.step * fit->options.batch;
@@ -7758,8 +7773,8 @@ RP_API rp_status rp_reset(rp_net *net, uint64_t seed) {
 }
 
 /* >>idx
-   Two zero bytes, the type of the elements (8: unsigned byte), the number of dimensions; each dimension as four bytes, largest
-   first; the elements. */
+   Two zero bytes, the type of the elements (8: unsigned byte), the number of dimensions; each dimension as four
+   bytes, largest first; the elements. */
 static rp_status rpi_idx_fail(rp_idx *idx, rp_status status, const char *format, ...) {
     va_list list;
     va_start(list, format);
@@ -8021,8 +8036,8 @@ RP_API void rp_idx_free(rp_idx *idx) {
 
 #else /* RPI_PASS */
 /* >>template
-   The kernels, compiled once for each instruction set. rpi_v is a vector of RPI_LANES reals (one real without the GNU vector
-   extensions), rpi_i the integers of the same width; a mask is an rpi_i of zeros and minus ones. */
+   The kernels, compiled once for each instruction set. rpi_v is a vector of RPI_LANES reals (one real without the GNU
+   vector extensions), rpi_i the integers of the same width; a mask is an rpi_i of zeros and minus ones. */
 #ifdef RPI_VECTORS
 #define RPI_LANES ((int)(RPI_VECTOR_BYTES / sizeof(rp_real)))
 typedef rp_real RPI_FN(vector) __attribute__((vector_size(RPI_VECTOR_BYTES)));
@@ -8195,8 +8210,8 @@ RPI_LANEWISE(tanh)
 #define RPI_TANH RPI_FN(tanh)
 #define RPI_POWER2(n) RPI_REALS(((n) + RPI_ALL_INT(127)) << 23)
 
-/* x = n log 2 + r; exp(r) - 1 = *remainder + *tail, r and the rest, by the polynomial of Cephes; *low, *high: 2^n in two factors, as one
-   may over- or underflow. */
+/* x = n log 2 + r; exp(r) - 1 = *remainder + *tail, r and the rest, by the polynomial of Cephes; *low, *high: 2^n in
+   two factors, as one may over- or underflow. */
 RPI_INLINE void RPI_FN(exp_parts)(rpi_v x, rpi_v *remainder, rpi_v *tail, rpi_v *low, rpi_v *high) {
     const rpi_v magic = RPI_ALL(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
     rpi_v r, p;
@@ -8253,8 +8268,8 @@ RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
 }
 #endif
 
-/* The one microkernel: C = start + A B for a tile of `rows` rows by `v` vectors held in registers. start: a column of one
-   value per row if `per_row`, otherwise rows start_row apart. */
+/* The one microkernel: C = start + A B for a tile of `rows` rows by `v` vectors held in registers. start: a column of
+   one value per row if `per_row`, otherwise rows start_row apart. */
 #define RPI_ROWS_1(X, v) X(0, v)
 #define RPI_ROWS_2(X, v) RPI_ROWS_1(X, v) X(1, v)
 #define RPI_ROWS_3(X, v) RPI_ROWS_2(X, v) X(2, v)
@@ -8502,8 +8517,8 @@ static void RPI_FN(add_rows)(int rows, int n, rp_real scale, const rp_real *in, 
             RPI_STORE(out + s, RPI_FMA(RPI_ALL(scale), RPI_LOAD(in + s), RPI_LOAD(out + s)));
 }
 
-/* One block of A against all columns of B. start: NULL for 0; per_row: one value for each row; start_row 0: one for each column;
-   C itself to add to it. Rows of B stay in L1 over a panel as wide as a tile. */
+/* One block of A against all columns of B. start: NULL for 0; per_row: one value for each row; start_row 0: one for
+   each column; C itself to add to it. Rows of B stay in L1 over a panel as wide as a tile. */
 static void RPI_FN(block)(int m, int n, int k, const rp_real *a, ptrdiff_t a_row, ptrdiff_t a_column, const rp_real *b,
                           ptrdiff_t ldb, rp_real *c, ptrdiff_t ldc, const rp_real *start, ptrdiff_t start_row,
                           int per_row) {
@@ -8532,7 +8547,8 @@ RPI_INLINE void RPI_FN(pack)(const rp_real *a, ptrdiff_t stride, int rows, int n
         }
 }
 
-/* c = bias + A b, where b, c and the rows of A are contiguous: limited by the reading of A, so four rows share each read of b. */
+/* c = bias + A b, where b, c and the rows of A are contiguous: limited by the reading of A, so four rows share each
+   read of b. */
 static void RPI_FN(matrix_vector)(const rpi_product *q) {
     for (int i = 0; i < q->m; i += 4) {
         const rp_real *row[4];
@@ -8752,8 +8768,8 @@ static rpi_int RPI_FN(peak)(int rows, int n, const rp_real *in, ptrdiff_t ld) {
     return peak;
 }
 
-/* Activations: z in; out: the value, *first = sigma'(z), *second = sigma''(z). Comparisons are turned so that what is not a
-   number stays so. */
+/* Activations: z in; out: the value, *first = sigma'(z), *second = sigma''(z). Comparisons are turned so that what is
+   not a number stays so. */
 RPI_INLINE rpi_v RPI_FN(relu)(rpi_v z, rp_real alpha, rpi_v *first) { /* and leaky ReLU */
     rpi_v low = alpha > 0 ? RPI_ALL(alpha) * z : RPI_ALL(0);
     *first = RPI_SELECT(RPI_GREATER(z, RPI_ALL(0)), RPI_ALL(1), RPI_ALL(alpha));
