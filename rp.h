@@ -68,7 +68,7 @@
        RP_DOUBLE             rp_real is double (portable kernels), for those who check or study. A program links only if
                              its files agree on it, and if one has RP_IMPLEMENTATION, even where only types are used
        RP_MALLOC(size) and RP_FREE(pointer), both or neither: where memory comes from (default: malloc, free)
-       RP_THREADS            config.threads may be more than 1: POSIX threads (-lpthread where libc lacks them) or Win32's
+       RP_THREADS            config.threads may be more than 1: POSIX threads (-lpthread if libc lacks them) or Win32's
        RP_NO_SIMD            the portable kernels only, whatever the machine has
        RP_NO_ENVIRONMENT     getenv is not called: the variable RP_ISA (portable, avx2, avx512, neon) is not looked at
        RP_NO_STDIO           no <stdio.h>: no function takes a path; those that read from memory remain
@@ -2064,7 +2064,7 @@ typedef struct rpi_loss {
     int has_delta;                         /* rp_huber_delta */
 } rpi_loss;
 static const rpi_loss rpi_losses[] = {
-    /* in the order of rp_loss_kind; Huber's h is delta / |r| beyond delta, the least parabola above: RPI_FN(separable) */
+    /* in the order of rp_loss_kind; Huber's h beyond delta is that of the least parabola above: RPI_FN(separable) */
     {"squared error", &rpi_diagonal_hessian, -1, 0, rpi_no_classes, NULL, NULL, 0, 0},
     {"softmax cross-entropy", &rpi_softmax_hessian, 0, RPI_REAL_MAX, rpi_class_each, rpi_right_largest, rpi_softmax, 1,
      0},
@@ -4276,7 +4276,7 @@ typedef struct rpi_pass {
     const rp_real *summed; /* left: the curvature, added up; NULL: it waits in v of every slot */
 } rpi_pass;
 
-/* A rule of residual partitioning: curvature = (1/S) sum_s sum_k weight_k,s |v_k,s x_s'| / c, k over backward sweeps. */
+/* A rule of residual partitioning: curvature = (1/S) sum_s sum_k weight_k,s |v_k,s x_s'| / c, k over its sweeps. */
 struct rpi_rule {
     int carries_u;    /* forward: u beside y (Equation 11), and sigma'' u in the place of sigma'' */
     int every_output; /* a sweep of its own for each output; otherwise one, together with the gradient's */
