@@ -1114,6 +1114,11 @@ typedef struct rpi_kernels {
 #define RPI_JOIN2(a, b) a##_##b
 #define RPI_JOIN(a, b) RPI_JOIN2(a, b)
 #define RPI_FN(name) RPI_JOIN(RPI_JOIN(rpi, RPI_PASS), name)
+#ifdef RPI_VECTORS
+#define RPI_NOINLINE static __attribute__((noinline, unused))
+#else
+#define RPI_NOINLINE static
+#endif
 
 #define RPI_PASS portable
 #define RPI_ISA_NAME "portable"
@@ -6461,6 +6466,15 @@ typedef rpi_int RPI_FN(integer) __attribute__((vector_size(RPI_VECTOR_BYTES)));
 #define RPI_EQUAL(a, b) ((rpi_i)((a) == (b)))
 RPI_INLINE rpi_v RPI_FN(load)(const rp_real *p) { return *(const RPI_FN(unaligned) *)p; }
 RPI_INLINE void RPI_FN(store)(rp_real *p, rpi_v x) { *(RPI_FN(unaligned) *)p = x; }
+/* x in all lanes: an operator widens a number beside a vector, and x - 0 is x, also for -0. */
+RPI_INLINE rpi_v RPI_FN(all)(rp_real x) {
+    const rpi_v zero = {0};
+    return x - zero;
+}
+RPI_INLINE rpi_i RPI_FN(all_int)(rpi_int x) {
+    const rpi_i zero = {0};
+    return x - zero;
+}
 #else
 #define RPI_LANES 1
 #define rpi_v rp_real
@@ -6476,23 +6490,36 @@ RPI_INLINE rp_real RPI_FN(reals)(rpi_int bits) {
 }
 RPI_INLINE rpi_v RPI_FN(load)(const rp_real *p) { return *p; }
 RPI_INLINE void RPI_FN(store)(rp_real *p, rpi_v x) { *p = x; }
+RPI_INLINE rpi_v RPI_FN(all)(rp_real x) { return x; }
+RPI_INLINE rpi_i RPI_FN(all_int)(rpi_int x) { return x; }
 #endif
 #define RPI_LOAD RPI_FN(load)
 #define RPI_STORE RPI_FN(store)
 #define RPI_ALL RPI_FN(all)
 #define RPI_ALL_INT RPI_FN(all_int)
-#define RPI_FMA RPI_FN(fma) /* a b + c */
-#define RPI_ROOT RPI_FN(root)
+#define RPI_FMA RPI_FN(fma)             /* a b + c */
 #define RPI_LOAD_SOME RPI_FN(load_some) /* the first n lanes; the others are 0 and stay unwritten */
 #define RPI_STORE_SOME RPI_FN(store_some)
+
+/* A function of the C library, lane by lane. */
+#define RPI_LANES_OF(name) RPI_JOIN(RPI_FN(lanes), name)
+#define RPI_LANEWISE(name) \
+    RPI_NOINLINE void RPI_JOIN(RPI_FN(each), name)(rp_real * lanes) { \
+        for (int i = 0; i < RPI_LANES; i++) lanes[i] = RPI_MATH(name)(lanes[i]); \
+    } \
+    RPI_INLINE rpi_v RPI_LANES_OF(name)(rpi_v x) { \
+        rp_real lanes[RPI_LANES]; \
+        RPI_STORE(lanes, x); \
+        RPI_JOIN(RPI_FN(each), name)(lanes); \
+        return RPI_LOAD(lanes); \
+    }
 
 #if RPI_VECTOR_BYTES == 64
 #define RPI_TILE_ROWS 6
 #define RPI_TILE_VECTORS 4
-RPI_INLINE rpi_v RPI_ALL(rp_real x) { return _mm512_set1_ps(x); }
-RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) { return (rpi_i)_mm512_set1_epi32(x); }
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return _mm512_fmadd_ps(a, b, c); }
 /* the plain forms of these two make GCC 12 warn of its own header */
+#define RPI_ROOT RPI_FN(root)
 RPI_INLINE rpi_v RPI_ROOT(rpi_v x) { return _mm512_maskz_sqrt_ps(0xFFFF, x); }
 RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) { return _mm512_maskz_cvtepi32_ps(0xFFFF, (__m512i)x); }
 RPI_INLINE __mmask16 RPI_FN(some)(int n) { return (__mmask16)(n >= 16 ? 0xFFFF : (1u << n) - 1); }
@@ -6501,9 +6528,8 @@ RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) { _mm512_mask_storeu_
 #elif RPI_VECTOR_BYTES == 32
 #define RPI_TILE_ROWS 6
 #define RPI_TILE_VECTORS 2
-RPI_INLINE rpi_v RPI_ALL(rp_real x) { return _mm256_set1_ps(x); }
-RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) { return (rpi_i)_mm256_set1_epi32(x); }
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return _mm256_fmadd_ps(a, b, c); }
+#define RPI_ROOT RPI_FN(root)
 RPI_INLINE rpi_v RPI_ROOT(rpi_v x) { return _mm256_sqrt_ps(x); }
 RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) { return _mm256_cvtepi32_ps((__m256i)x); }
 RPI_INLINE __m256i RPI_FN(some)(int n) {
@@ -6519,28 +6545,6 @@ RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) { _mm256_maskstore_ps
 #define RPI_TILE_ROWS 4
 #define RPI_TILE_VECTORS 2
 #endif
-RPI_INLINE rpi_v RPI_ALL(rp_real x) {
-#if !defined(RPI_VECTORS)
-    return x;
-#elif defined(RP_DOUBLE)
-    rpi_v v = {x, x};
-    return v;
-#else
-    rpi_v v = {x, x, x, x};
-    return v;
-#endif
-}
-RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) {
-#if !defined(RPI_VECTORS)
-    return x;
-#elif defined(RP_DOUBLE)
-    rpi_i v = {x, x};
-    return v;
-#else
-    rpi_i v = {x, x, x, x};
-    return v;
-#endif
-}
 #ifdef RPI_NEON_PASS
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) {
     return (rpi_v)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
@@ -6548,10 +6552,13 @@ RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) {
 #else
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return a * b + c; }
 #endif
+RPI_NOINLINE void RPI_FN(copy_some)(rp_real *to, const rp_real *from, int n) {
+    for (int i = 0; i < n; i++) to[i] = from[i];
+}
 RPI_INLINE rpi_v RPI_LOAD_SOME(const rp_real *p, int n) {
     rp_real some[RPI_LANES] = {0};
     if (n >= RPI_LANES) return RPI_LOAD(p);
-    for (int i = 0; i < n; i++) some[i] = p[i];
+    RPI_FN(copy_some)(some, p, n);
     return RPI_LOAD(some);
 }
 RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) {
@@ -6561,14 +6568,10 @@ RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) {
         return;
     }
     RPI_STORE(some, x);
-    for (int i = 0; i < n; i++) p[i] = some[i];
+    RPI_FN(copy_some)(p, some, n);
 }
-RPI_INLINE rpi_v RPI_ROOT(rpi_v x) {
-    rp_real lanes[RPI_LANES];
-    RPI_STORE(lanes, x);
-    for (int i = 0; i < RPI_LANES; i++) lanes[i] = RPI_MATH(sqrt)(lanes[i]);
-    return RPI_LOAD(lanes);
-}
+#define RPI_ROOT RPI_LANES_OF(sqrt)
+RPI_LANEWISE(sqrt)
 #ifndef RP_DOUBLE
 RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) {
     rpi_int from[RPI_LANES];
@@ -6587,20 +6590,21 @@ RPI_INLINE rpi_v RPI_FN(select)(rpi_i mask, rpi_v yes, rpi_v no) {
 }
 #define RPI_SELECT RPI_FN(select)
 
+RPI_INLINE rpi_i RPI_FN(not_finite)(rpi_v x) {
+    rpi_i exponent = RPI_ALL_INT(RPI_EXPONENT);
+    return RPI_EQUAL(RPI_BITS(x) & exponent, exponent);
+}
 /* `wanted` where it is finite, elsewhere `otherwise` */
 RPI_INLINE rpi_v RPI_FN(finite_or)(rpi_v wanted, rpi_v otherwise) {
-    rpi_i exponent = RPI_ALL_INT(RPI_EXPONENT);
-    return RPI_SELECT(RPI_EQUAL(RPI_BITS(wanted) & exponent, exponent), otherwise, wanted);
+    return RPI_SELECT(RPI_FN(not_finite)(wanted), otherwise, wanted);
+}
+RPI_INLINE int RPI_FN(any_lane)(rpi_i mask) {
+    rpi_int lanes[RPI_LANES], any = 0;
+    memcpy(lanes, &mask, sizeof lanes);
+    for (int i = 0; i < RPI_LANES; i++) any |= lanes[i];
+    return any != 0;
 }
 
-/* A function of the C library, lane by lane. */
-#define RPI_LANEWISE(name) \
-    RPI_INLINE rpi_v RPI_JOIN(RPI_FN(lanes), name)(rpi_v x) { \
-        rp_real lanes[RPI_LANES]; \
-        RPI_STORE(lanes, x); \
-        for (int i = 0; i < RPI_LANES; i++) lanes[i] = RPI_MATH(name)(lanes[i]); \
-        return RPI_LOAD(lanes); \
-    }
 RPI_LANEWISE(erfc)
 RPI_LANEWISE(log)
 
@@ -6609,10 +6613,10 @@ RPI_LANEWISE(exp)
 RPI_LANEWISE(expm1)
 RPI_LANEWISE(log1p)
 RPI_LANEWISE(tanh)
-#define RPI_EXP RPI_JOIN(RPI_FN(lanes), exp)
-#define RPI_EXPM1 RPI_JOIN(RPI_FN(lanes), expm1)
-#define RPI_LOG1P RPI_JOIN(RPI_FN(lanes), log1p)
-#define RPI_TANH RPI_JOIN(RPI_FN(lanes), tanh)
+#define RPI_EXP RPI_LANES_OF(exp)
+#define RPI_EXPM1 RPI_LANES_OF(expm1)
+#define RPI_LOG1P RPI_LANES_OF(log1p)
+#define RPI_TANH RPI_LANES_OF(tanh)
 #else
 #define RPI_EXP RPI_FN(exp)
 #define RPI_EXPM1 RPI_FN(expm1)
@@ -7362,7 +7366,7 @@ static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
             sum += RPI_EXP(RPI_LOAD(y + i) - most);
             total += RPI_LOAD(d + i);
         }
-        log_sum = most + RPI_JOIN(RPI_FN(lanes), log)(sum);
+        log_sum = most + RPI_LANES_OF(log)(sum);
         for (ptrdiff_t i = 0; i < end; i += ld) {
             rpi_v t = RPI_LOAD(d + i), z = RPI_LOAD(y + i), p = total * (RPI_EXP(z - most) / sum);
             loss += t * (log_sum - z);
@@ -7528,40 +7532,104 @@ static double RPI_FN(dot)(ptrdiff_t n, const rp_real *a, const rp_real *b) {
     return total;
 }
 
+/* clang-format off */
 static const rpi_kernels RPI_FN(kernels) = {
-    RPI_ISA_NAME,          RPI_LANES,
-    RPI_FN(product),       RPI_FN(gathered),
-    RPI_FN(correlate),     RPI_FN(window_magnitudes),
-    RPI_FN(select_rows),   RPI_FN(select_back),
-    RPI_FN(add_rows),      RPI_FN(matrix_vector),
-    RPI_TILE_ROWS,         RPI_FN(outer),
-    RPI_FN(transpose),     RPI_FN(column_sums),
-    RPI_FN(weigh),         RPI_FN(signs),
-    RPI_FN(peak),          RPI_FN(activate),
-    RPI_FN(activate_back), RPI_FN(activate_tangent),
-    RPI_FN(loss),          RPI_FN(update),
-    RPI_FN(move),          RPI_FN(dot),
-    RPI_FN(blend),         RPI_FN(take_step),
-    RPI_FN(take_arrays),   RPI_FN(take_sum),
+    RPI_ISA_NAME,
+    RPI_LANES,
+    RPI_FN(product),
+    RPI_FN(gathered),
+    RPI_FN(correlate),
+    RPI_FN(window_magnitudes),
+    RPI_FN(select_rows),
+    RPI_FN(select_back),
+    RPI_FN(add_rows),
+    RPI_FN(matrix_vector),
+    RPI_TILE_ROWS,
+    RPI_FN(outer),
+    RPI_FN(transpose),
+    RPI_FN(column_sums),
+    RPI_FN(weigh),
+    RPI_FN(signs),
+    RPI_FN(peak),
+    RPI_FN(activate),
+    RPI_FN(activate_back),
+    RPI_FN(activate_tangent),
+    RPI_FN(loss),
+    RPI_FN(update),
+    RPI_FN(move),
+    RPI_FN(dot),
+    RPI_FN(blend),
+    RPI_FN(take_step),
+    RPI_FN(take_arrays),
+    RPI_FN(take_sum),
 };
+/* clang-format on */
 
+#undef RPI_LANES
 #undef rpi_v
 #undef rpi_i
-#undef RPI_LANES
 #undef RPI_BITS
 #undef RPI_REALS
 #undef RPI_GREATER
 #undef RPI_EQUAL
+#undef RPI_LOAD
+#undef RPI_STORE
+#undef RPI_ALL
+#undef RPI_ALL_INT
+#undef RPI_FMA
+#undef RPI_LOAD_SOME
+#undef RPI_STORE_SOME
+#undef RPI_LANES_OF
+#undef RPI_LANEWISE
 #undef RPI_TILE_ROWS
 #undef RPI_TILE_VECTORS
-#undef RPI_SQUARE
+#undef RPI_ROOT
+#undef RPI_ABS
+#undef RPI_SELECT
+#undef RPI_EXP
+#undef RPI_EXPM1
+#undef RPI_LOG1P
+#undef RPI_TANH
+#undef RPI_POWER2
+#undef RPI_ROWS_1
+#undef RPI_ROWS_2
+#undef RPI_ROWS_3
+#undef RPI_ROWS_4
+#undef RPI_ROWS_5
+#undef RPI_ROWS_6
+#undef RPI_VECTORS_1
+#undef RPI_VECTORS_2
+#undef RPI_VECTORS_3
+#undef RPI_VECTORS_4
+#undef RPI_BEGIN
+#undef RPI_TERM
+#undef RPI_END
+#undef RPI_READ_B
+#undef RPI_BEGIN_ROW
+#undef RPI_TERM_ROW
+#undef RPI_END_ROW
+#undef RPI_MICROKERNEL
+#undef RPI_TILE
+#undef RPI_MICROKERNELS
+#undef RPI_TILES
+#undef RPI_GATHERED_ROW
+#undef RPI_GATHERED_TILE
+#undef RPI_GATHERED
+#undef RPI_GATHERED_TILES
+#undef RPI_GATHERED_ALL
 #undef RPI_TAPS
 #undef RPI_TAP_VECTORS
 #undef RPI_ROWS_OF_TAPS
-#undef RPI_GATHERED_TILES
-#undef RPI_GATHERED_ALL
-#undef RPI_MICROKERNELS
-#undef RPI_TILES
+#undef RPI_CLEAR
+#undef RPI_CLEAR_ROW
+#undef RPI_READ_TAP
+#undef RPI_CORRELATE_ROW
+#undef RPI_KEEP
+#undef RPI_KEEP_ROW
+#undef RPI_AT_POSITION
+#undef RPI_MULTIPLY
+#undef RPI_SQUARE
+#undef RPI_CASE
 #endif /* RPI_PASS */
 
 /* >>licence
