@@ -187,7 +187,7 @@ static void check_product(test_random *random, int m, int n, int k) {
     ptrdiff_t stride = (ptrdiff_t)(chance(random, 0.3) ? padded(length, 256) : length + test_int(random, 0, 2));
     memset(&q, 0, sizeof q);
     regions_used = 0;
-    q.m = m, q.n = n, q.k = k, q.plain = chance(random, 0.3), q.add = chance(random, 0.2);
+    q.m = m, q.n = n, q.k = k, q.add = chance(random, 0.2);
     q.a = matrix(random, lines, length, stride), q.a_row = by_row ? stride : 1, q.a_column = by_row ? 1 : stride;
     q.ldb = wider(random, n), q.ldc = wider(random, n);
     if (which != 1) q.b = matrix(random, k, n, q.ldb);
@@ -196,7 +196,7 @@ static void check_product(test_random *random, int m, int n, int k) {
     if (chance(random, 0.5)) q.column = matrix(random, 1, n, 0);
     const rp_real *start = q.add ? matrix(random, m, n, q.ldc) : NULL;
     if (q.b) naive_product(&q, q.b, 0, q.bias, NULL, start, &exact1);
-    if (q.b2) naive_product(&q, q.b2, !q.plain, NULL, q.column, start, &exact2);
+    if (q.b2) naive_product(&q, q.b2, 1, NULL, q.column, start, &exact2);
     EACH_SET {
         ptrdiff_t size = extent(m, n, q.ldc);
         if (n % sets[set]->lanes) continue;
@@ -208,9 +208,9 @@ static void check_product(test_random *random, int m, int n, int k) {
         double error2 = q.b2 ? excess(q.c2, m, n, q.ldc, &exact2, k + 2) : 0;
         int inside = intact() && (!q.b || gaps_intact(q.c, m, n, q.ldc)) && (!q.b2 || gaps_intact(q.c2, m, n, q.ldc));
         CHECK(error <= 1 && error2 <= 1 && inside,
-              "%s: product %d x %d x %d, A by %s with stride %d, B%s%s%s%s%s%s: errors %g, %g%s", sets[set]->name,
+              "%s: product %d x %d x %d, A by %s with stride %d, B%s%s%s%s%s: errors %g, %g%s", sets[set]->name,
               m, n, k, by_row ? "rows" : "columns", (int)stride, q.b ? " first" : "", q.b2 ? " second" : "",
-              q.plain ? " plain" : "", q.bias ? " bias" : "", q.column ? " column" : "", q.add ? " add" : "", error,
+              q.bias ? " bias" : "", q.column ? " column" : "", q.add ? " add" : "", error,
               error2, inside ? "" : ", overrun");
     }
 }
@@ -343,18 +343,22 @@ enum gathered_start {
     ROW,
     ITSELF
 };
-static void check_gathered(test_random *random, int m, int n, int k) {
+static void check_gemm(test_random *random, int m, int n, int k) {
     enum { ENTRIES = 50,
            ROWS = 30 };
-    rpi_gathered q;
+    rpi_gemm q;
     ptrdiff_t a_at[SMALL], b_at[SMALL], ldb = (ptrdiff_t)(n + test_int(random, 0, 9));
-    int from = test_int(random, NOTHING, ITSELF);
+    int from = test_int(random, NOTHING, ITSELF), tables = chance(random, 0.5);
     regions_used = 0;
-    q.m = m, q.n = n, q.k = k, q.a_at = a_at, q.b_at = b_at;
+    memset(&q, 0, sizeof q);
+    q.m = m, q.n = n, q.k = k;
     q.a_row = (ptrdiff_t)test_int(random, 1, ENTRIES), q.ldc = (ptrdiff_t)(n + test_int(random, 0, 9));
     q.a = matrix(random, 1, (m - 1) * (int)q.a_row + ENTRIES, 0), q.b = matrix(random, ROWS, n, ldb);
     q.per_row = from == COLUMN, q.start_row = from == ITSELF ? q.ldc : 0;
     random_offsets(random, a_at, k, ENTRIES, 1), random_offsets(random, b_at, k, ROWS, ldb);
+    if (tables) q.a_at = a_at, q.b_at = b_at;
+    else q.a_column = (ptrdiff_t)test_int(random, 0, (ENTRIES - 1) / (k + 1)), q.ldb = k <= ROWS ? ldb : 0;
+    for (int p = 0; p < k && !tables; p++) a_at[p] = p * q.a_column, b_at[p] = p * q.ldb;
     const rp_real *start = matrix(random, m, n, q.ldc), *line = matrix(random, 1, m + n, 0);
     for (int i = 0; i < m * n; i++) {
         double first[] = {0, (double)line[i / n], (double)line[i % n], (double)start[entry(i / n, i % n, q.ldc)]};
@@ -368,10 +372,10 @@ static void check_gathered(test_random *random, int m, int n, int k) {
         if (n % sets[set]->lanes) continue;
         q.c = copy(random, start, extent(m, n, q.ldc)), q.start = from == ITSELF ? q.c : line;
         if (from == NOTHING) q.start = NULL;
-        sets[set]->gathered(&q);
+        sets[set]->gemm(&q);
         double error = excess(q.c, m, n, q.ldc, &exact1, k + 2);
-        CHECK(error <= 1 && gaps_intact(q.c, m, n, q.ldc) && intact(), "%s: gathered %d x %d x %d, start %d: error %g",
-              sets[set]->name, m, n, k, from, error);
+        CHECK(error <= 1 && gaps_intact(q.c, m, n, q.ldc) && intact(), "%s: gemm %d x %d x %d%s, start %d: error %g",
+              sets[set]->name, m, n, k, tables ? " by tables" : "", from, error);
     }
 }
 
@@ -458,7 +462,7 @@ static void test_offsets(void) {
     test_random random = {9};
     for (int trial = repeats(300); trial > 0; trial--) {
         int n = some_columns(&random);
-        check_gathered(&random, test_int(&random, 1, 20), n, test_int(&random, 0, SMALL));
+        check_gemm(&random, test_int(&random, 1, 20), n, test_int(&random, 0, SMALL));
         check_correlation(&random, test_int(&random, 1, 9), n, test_int(&random, 1, trial % 4 ? 9 : RPI_POSITIONS));
         check_window(&random, test_int(&random, 1, 25), n);
     }
