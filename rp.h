@@ -1066,6 +1066,16 @@ typedef struct rpi_update {
     int nesterov;
 } rpi_update;
 
+/* That step of n parameters w, from gradient scale g and curvature scale2 h (NULL if the method needs none), with the method's
+   memory (each NULL where it has none): into `to` (0 where it is not finite), or, if that is NULL, taken where the result is
+   finite. */
+typedef struct rpi_update_call {
+    int n;
+    rp_real scale, scale2;
+    const rp_real *g, *h;
+    rp_real *w, *first, *second, *to;
+} rpi_update_call;
+
 typedef struct rpi_kernels {
     const char *name;
     int lanes;
@@ -1095,11 +1105,8 @@ typedef struct rpi_kernels {
     /* a derivative t of z along a direction becomes that of sigma(z): t = slope t; before: half the second derivative t2 =
        slope t2 + second t^2 / 2, or bend = second t. t2 and bend may be NULL, and second where it is always 0 */
     void (*activate_tangent)(const rpi_activate *activate, rp_real *t, rp_real *t2, rp_real *bend);
-    void (*loss)(rp_loss_kind kind, const rpi_loss_call *call);
-    /* one step of n parameters from gradient scale g and curvature scale2 h (NULL if the method needs none): into `to` (0 where
-       it is not finite), or, if that is NULL, taken where the result is finite */
-    void (*update)(const rpi_update *update, int n, const rp_real *g, rp_real scale, const rp_real *h, rp_real scale2,
-                   rp_real *w, rp_real *first, rp_real *second, rp_real *to);
+    void (*loss[RP_POISSON + 1])(const rpi_loss_call *call); /* one for each rp_loss_kind */
+    void (*update)(const rpi_update *update, const rpi_update_call *call);
     void (*move)(int n, rp_real alpha, const rp_real *step,
                  rp_real *w); /* w += alpha step, where the result is finite */
     double (*dot)(ptrdiff_t n, const rp_real *a, const rp_real *b);
@@ -3702,7 +3709,7 @@ static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const r
     call.d = b->d[net->slot_count - 1];
     call.h = h;
     call.loss = net->sample_loss;
-    b->kernels->loss(net->loss, &call);
+    b->kernels->loss[net->loss](&call);
     for (int s = 0; s < data->count; s++) sum += (data->weights ? (double)data->weights[s] : 1) * net->sample_loss[s];
     return sum;
 }
@@ -5572,9 +5579,16 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o, const rp_real *cur
         if (layer->frozen) rpi_zero(net->direction + at, (end - at));
         for (; !layer->frozen && at < end; at += RPI_LARGEST) {
             int n = end - at < RPI_LARGEST ? (int)(end - at) : RPI_LARGEST;
-            net->buffers.kernels->update(&update, n, net->gradient + at, 1, curvature ? curvature + at : NULL, 1,
-                                         net->parameters + at, net->first ? net->first + at : NULL,
-                                         net->second ? net->second + at : NULL, net->direction + at);
+            rpi_update_call call;
+            call.n = n;
+            call.scale = call.scale2 = 1;
+            call.g = net->gradient + at;
+            call.h = curvature ? curvature + at : NULL;
+            call.w = net->parameters + at;
+            call.first = net->first ? net->first + at : NULL;
+            call.second = net->second ? net->second + at : NULL;
+            call.to = net->direction + at;
+            net->buffers.kernels->update(&update, &call);
         }
     }
     net->has_direction = 3;
@@ -7184,16 +7198,29 @@ static rpi_int RPI_FN(peak)(int rows, int n, const rp_real *in, ptrdiff_t ld) {
 
 /* Activations: z in; out: the value, *first = sigma'(z), *second = sigma''(z). Comparisons are turned so that what is not a
    number stays so. */
-RPI_INLINE rpi_v RPI_FN(relu)(rpi_v z, rp_real alpha, rpi_v *first) { /* and leaky ReLU */
+RPI_INLINE rpi_v RPI_FN(leaky_relu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
     rpi_v low = alpha > 0 ? RPI_ALL(alpha) * z : RPI_ALL(0);
     *first = RPI_SELECT(RPI_GREATER(z, RPI_ALL(0)), RPI_ALL(1), RPI_ALL(alpha));
+    *second = RPI_ALL(0);
     return RPI_SELECT(RPI_GREATER(RPI_ALL(0), z), low, z);
+}
+RPI_INLINE rpi_v RPI_FN(relu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    (void)alpha;
+    return RPI_FN(leaky_relu)(0, z, first, second);
 }
 /* *share = e / (1 + e) for 0 <= e <= 1, *p the same with the quotient but as a correction to e, *q = p (1 - p) */
 RPI_INLINE void RPI_FN(odds)(rpi_v e, rpi_v *share, rpi_v *p, rpi_v *q) {
     *share = e / (RPI_ALL(1) + e);
     *p = RPI_FMA(-e, *share, e);
     *q = RPI_FMA(-*p, *p, *p);
+}
+RPI_INLINE rpi_v RPI_FN(hyperbolic_tangent)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    rpi_v y = RPI_TANH(z), e = RPI_EXP(RPI_ALL(-2) * RPI_ABS(z)), share, p;
+    (void)alpha;
+    RPI_FN(odds)(e, &share, &p, first);
+    *first *= RPI_ALL(4); /* 1 - y^2 without cancellation */
+    *second = RPI_ALL(-2) * y * *first;
+    return y;
 }
 /* *e = exp(-|z|), *p = 1 / (1 + exp(-z)), *q = p (1 - p), *odd = 1 - 2 p, without overflow or cancellation */
 RPI_INLINE void RPI_FN(logistic)(rpi_v z, rpi_v *e, rpi_v *p, rpi_v *q, rpi_v *odd) {
@@ -7204,87 +7231,84 @@ RPI_INLINE void RPI_FN(logistic)(rpi_v z, rpi_v *e, rpi_v *p, rpi_v *q, rpi_v *o
     *p = RPI_SELECT(below, small, RPI_ALL(1) - share);
     *odd = RPI_SELECT(below, -less, less) / (RPI_ALL(1) + x);
 }
-RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
-    rpi_v y = z, e, p, q, odd, one = RPI_ALL(1), zero = RPI_ALL(0);
-    *first = one;
-    *second = zero;
-    switch (kind) {
-    case RP_RELU: return RPI_FN(relu)(z, 0, first);
-    case RP_LEAKY_RELU: return RPI_FN(relu)(z, alpha, first);
-    case RP_TANH:
-        y = RPI_TANH(z);
-        e = RPI_EXP(RPI_ALL(-2) * RPI_ABS(z));
-        RPI_FN(odds)(e, &p, &q, first);
-        *first *= RPI_ALL(4); /* 1 - y^2 without cancellation */
-        *second = RPI_ALL(-2) * y * *first;
-        return y;
-    case RP_SIGMOID:
-        RPI_FN(logistic)(z, &e, &p, first, &odd);
-        *second = *first * odd;
-        return p;
-    case RP_SOFTPLUS:
-        RPI_FN(logistic)(z, &e, first, second, &odd);
-        return RPI_SELECT(RPI_GREATER(zero, z), zero, z) + RPI_LOG1P(e);
-    case RP_ELU:
-        p = RPI_SELECT(RPI_GREATER(z, zero), zero, z);
-        q = RPI_ALL(alpha) * RPI_EXP(p);
-        *first = RPI_SELECT(RPI_GREATER(z, zero), one, q);
-        *second = RPI_SELECT(RPI_GREATER(z, zero), zero, q);
-        return RPI_SELECT(RPI_GREATER(z, zero), z, RPI_ALL(alpha) * RPI_EXPM1(p));
-    case RP_GELU: /* p = Phi(z), q = Phi'(z) */
-        p = RPI_ALL((rp_real)0.5) * RPI_JOIN(RPI_FN(lanes), erfc)(z * RPI_ALL((rp_real)-0.70710678118654752));
-        e = RPI_SELECT(RPI_GREATER(RPI_ABS(z), RPI_ALL(100)), RPI_ALL(100),
-                       z); /* q is 0 from there on, and the square finite */
-        q = RPI_ALL((rp_real)0.39894228040143268) * RPI_EXP(RPI_ALL((rp_real)-0.5) * e * e);
-        *first = p + e * q;
-        *second = q * (RPI_ALL(2) - e * e);
-        return z * p;
-    case RP_SILU:
-        RPI_FN(logistic)(z, &e, &p, &q, &odd);
-        *first = p + z * q;
-        *second = q * (RPI_ALL(2) + z * odd);
-        return z * p;
-    default: return y;
-    }
+RPI_INLINE rpi_v RPI_FN(sigmoid)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    rpi_v e, p, odd;
+    (void)alpha;
+    RPI_FN(logistic)(z, &e, &p, first, &odd);
+    *second = *first * odd;
+    return p;
 }
-RPI_INLINE void RPI_FN(activate_row)(rp_activation_kind kind, int n, rp_real alpha, rp_real *y, rp_real *slope,
-                                     rp_real *second, rp_real *u, rpi_i *bad) {
-    const rpi_i exponent = RPI_ALL_INT(RPI_EXPONENT);
-    for (int i = 0; i < n; i += RPI_LANES) {
-        rpi_v z = RPI_LOAD(y + i), first, curve;
-        *bad |= RPI_EQUAL(RPI_BITS(z) & exponent, exponent);
-        RPI_STORE(y + i, RPI_FN(activate_one)(kind, alpha, z, &first, &curve));
-        if (slope) RPI_STORE(slope + i, first);
-        if (second) RPI_STORE(second + i, u ? curve * RPI_LOAD(u + i) : curve);
-        if (u) RPI_STORE(u + i, RPI_ABS(first) * RPI_LOAD(u + i));
-    }
+RPI_INLINE rpi_v RPI_FN(softplus)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    rpi_v e, odd;
+    (void)alpha;
+    RPI_FN(logistic)(z, &e, first, second, &odd);
+    return RPI_SELECT(RPI_GREATER(RPI_ALL(0), z), RPI_ALL(0), z) + RPI_LOG1P(e);
 }
+RPI_INLINE rpi_v RPI_FN(elu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    rpi_i above = RPI_GREATER(z, RPI_ALL(0));
+    rpi_v low = RPI_SELECT(above, RPI_ALL(0), z), slope = RPI_ALL(alpha) * RPI_EXP(low);
+    *first = RPI_SELECT(above, RPI_ALL(1), slope);
+    *second = RPI_SELECT(above, RPI_ALL(0), slope);
+    return RPI_SELECT(above, z, RPI_ALL(alpha) * RPI_EXPM1(low));
+}
+RPI_INLINE rpi_v RPI_FN(gelu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    /* Phi(z), and phi = Phi'(z), which is 0 from 100 on, where the square is still finite */
+    rpi_v p = RPI_ALL((rp_real)0.5) * RPI_LANES_OF(erfc)(z * RPI_ALL((rp_real)-0.70710678118654752));
+    rpi_v x = RPI_SELECT(RPI_GREATER(RPI_ABS(z), RPI_ALL(100)), RPI_ALL(100), z);
+    rpi_v phi = RPI_ALL((rp_real)0.39894228040143268) * RPI_EXP(RPI_ALL((rp_real)-0.5) * x * x);
+    (void)alpha;
+    *first = p + x * phi;
+    *second = phi * (RPI_ALL(2) - x * x);
+    return z * p;
+}
+RPI_INLINE rpi_v RPI_FN(silu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    rpi_v e, p, q, odd;
+    (void)alpha;
+    RPI_FN(logistic)(z, &e, &p, &q, &odd);
+    *first = p + z * q;
+    *second = q * (RPI_ALL(2) + z * odd);
+    return z * p;
+}
+
+/* Each kind has a loop of its own, which works on a copy of the call that its stores cannot change. */
+#define RPI_ACTIVATION(name) RPI_JOIN(RPI_FN(activate), name)
+#define RPI_DEFINE_ACTIVATION(name) \
+    static void RPI_ACTIVATION(name)(const rpi_activate *call) { \
+        const rpi_activate a = *call; \
+        rpi_i bad = RPI_ALL_INT(0); \
+        for (int row = 0; row < a.rows; row++) \
+            for (ptrdiff_t i = row * a.ld, end = i + a.n; i < end; i += RPI_LANES) { \
+                rpi_v z = RPI_LOAD(a.y + i), first, second; \
+                bad |= RPI_FN(not_finite)(z); \
+                RPI_STORE(a.y + i, RPI_FN(name)(a.alpha, z, &first, &second)); \
+                if (a.slope) RPI_STORE(a.slope + i, first); \
+                if (a.second) RPI_STORE(a.second + i, a.u ? second * RPI_LOAD(a.u + i) : second); \
+                if (a.u) RPI_STORE(a.u + i, RPI_ABS(first) * RPI_LOAD(a.u + i)); \
+            } \
+        if (a.bad && RPI_FN(any_lane)(bad)) *a.bad = 1; \
+    }
+RPI_DEFINE_ACTIVATION(relu)
+RPI_DEFINE_ACTIVATION(leaky_relu)
+RPI_DEFINE_ACTIVATION(hyperbolic_tangent)
+RPI_DEFINE_ACTIVATION(sigmoid)
+RPI_DEFINE_ACTIVATION(softplus)
+RPI_DEFINE_ACTIVATION(elu)
+RPI_DEFINE_ACTIVATION(gelu)
+RPI_DEFINE_ACTIVATION(silu)
 static void RPI_FN(activate)(const rpi_activate *a) {
-    rpi_i bad = RPI_ALL_INT(0);
-    rpi_int lanes[RPI_LANES];
-    for (int i = 0; i < a->rows; i++) {
-        ptrdiff_t at = i * a->ld;
-        rp_real *y = a->y + at, *slope = a->slope ? a->slope + at : NULL, *second = a->second ? a->second + at : NULL,
-                *u = a->u ? a->u + at : NULL;
-        switch (a->kind) { /* so that each kind has a loop of its own */
-#define RPI_CASE(kind) \
-    case kind: \
-        RPI_FN(activate_row)(kind, a->n, a->alpha, y, slope, second, u, &bad); \
-        break;
-            RPI_CASE(RP_RELU)
-            RPI_CASE(RP_LEAKY_RELU)
-            RPI_CASE(RP_TANH)
-            RPI_CASE(RP_SIGMOID)
-            RPI_CASE(RP_SOFTPLUS)
-            RPI_CASE(RP_ELU)
-            RPI_CASE(RP_GELU)
-            RPI_CASE(RP_SILU)
-        default: break;
-#undef RPI_CASE
-        }
-    }
-    memcpy(lanes, &bad, sizeof lanes);
-    for (int i = 0; i < RPI_LANES && a->bad; i++) *a->bad |= lanes[i] != 0;
+    static void (*const kinds[])(const rpi_activate *) = {
+        /* in the order of rp_activation_kind */
+        NULL,
+        RPI_ACTIVATION(relu),
+        RPI_ACTIVATION(leaky_relu),
+        RPI_ACTIVATION(hyperbolic_tangent),
+        RPI_ACTIVATION(sigmoid),
+        RPI_ACTIVATION(softplus),
+        RPI_ACTIVATION(elu),
+        RPI_ACTIVATION(gelu),
+        RPI_ACTIVATION(silu),
+    };
+    if (kinds[a->kind]) kinds[a->kind](a);
 }
 
 static void RPI_FN(activate_back)(const rpi_activate *a, rp_real *d, rp_real *v, rpi_flow flow) {
@@ -7337,13 +7361,14 @@ RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, 
 }
 RPI_INLINE void RPI_FN(separable_loss)(rp_loss_kind kind, const rpi_loss_call *call) {
     for (int s = 0; s < call->count; s += RPI_LANES) {
-        rp_real lanes[RPI_LANES];
         double *loss = call->loss + s;
         int some = call->count - s < RPI_LANES ? call->count - s : RPI_LANES;
         for (int lane = 0; lane < some; lane++) loss[lane] = 0;
-        for (int i = 0; i < call->outputs;) {
+        for (int from = 0; from < call->outputs; from += 32) { /* few in rp_real, then on in double */
+            const int end = call->outputs - from < 32 ? call->outputs : from + 32;
+            rp_real lanes[RPI_LANES];
             rpi_v sum = RPI_ALL(0);
-            for (int end = call->outputs - i < 32 ? call->outputs : i + 32; i < end; i++) { /* few, then on in double */
+            for (int i = from; i < end; i++) {
                 ptrdiff_t at = i * call->ld + s;
                 rpi_v d, h;
                 sum += RPI_FN(separable)(kind, call->delta, call->exact, RPI_LOAD(call->y + at), RPI_LOAD(call->d + at),
@@ -7356,6 +7381,12 @@ RPI_INLINE void RPI_FN(separable_loss)(rp_loss_kind kind, const rpi_loss_call *c
         }
     }
 }
+static void RPI_FN(squared_error)(const rpi_loss_call *call) { RPI_FN(separable_loss)(RP_SQUARED_ERROR, call); }
+static void RPI_FN(binary_cross_entropy)(const rpi_loss_call *call) {
+    RPI_FN(separable_loss)(RP_BINARY_CROSS_ENTROPY, call);
+}
+static void RPI_FN(huber)(const rpi_loss_call *call) { RPI_FN(separable_loss)(RP_HUBER, call); }
+static void RPI_FN(poisson)(const rpi_loss_call *call) { RPI_FN(separable_loss)(RP_POISSON, call); }
 static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
     const ptrdiff_t ld = call->ld, end = call->outputs * ld;
     for (int s = 0; s < call->count; s += RPI_LANES) {
@@ -7378,15 +7409,6 @@ static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
         RPI_STORE(lanes, loss);
         for (int lane = 0; lane < RPI_LANES && s + lane < call->count; lane++)
             call->loss[s + lane] = (double)lanes[lane];
-    }
-}
-static void RPI_FN(loss)(rp_loss_kind kind, const rpi_loss_call *call) {
-    switch (kind) {
-    case RP_SOFTMAX_CROSS_ENTROPY: RPI_FN(softmax_cross_entropy)(call); break;
-    case RP_BINARY_CROSS_ENTROPY: RPI_FN(separable_loss)(RP_BINARY_CROSS_ENTROPY, call); break;
-    case RP_HUBER: RPI_FN(separable_loss)(RP_HUBER, call); break;
-    case RP_POISSON: RPI_FN(separable_loss)(RP_POISSON, call); break;
-    default: RPI_FN(separable_loss)(RP_SQUARED_ERROR, call); break;
     }
 }
 
@@ -7432,67 +7454,45 @@ RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, rp_method method, rpi_v g, rp
     }
     return RPI_ALL(-u->rate) * x - RPI_ALL(u->shrink) * w;
 }
-/* To `to` if it is given, otherwise taken: w += step, where the result is finite. */
-RPI_INLINE void RPI_FN(update_row)(const rpi_update *u, rp_method method, int n, const rp_real *g, rp_real scale,
-                                   const rp_real *h, rp_real scale2, rp_real *w, rp_real *first, rp_real *second,
-                                   rp_real *to) {
-    for (int i = 0; i < n; i += RPI_LANES) {
-        int some = n - i;
-        rpi_v x = RPI_LOAD_SOME(w + i, some), step, state1 = RPI_ALL(0), state2 = state1;
+/* n parameters by one method, which this is inlined for. */
+RPI_INLINE void RPI_FN(update_by)(const rpi_update *u, rp_method method, const rpi_update_call *call) {
+    const rpi_update_call c = *call;
+    rp_real *first = method == RP_PER_VARIABLE ? NULL : c.first;
+    rp_real *second = method == RP_PARTITIONING || method == RP_ADAM || method == RP_ADADELTA ? c.second : NULL;
+    for (int i = 0; i < c.n; i += RPI_LANES) {
+        int some = c.n - i;
+        rpi_v w = RPI_LOAD_SOME(c.w + i, some), state1 = RPI_ALL(0), state2 = state1, step;
         if (first) state1 = RPI_LOAD_SOME(first + i, some);
         if (second) state2 = RPI_LOAD_SOME(second + i, some);
-        step = RPI_FN(step)(u, method, RPI_ALL(scale) * RPI_LOAD_SOME(g + i, some),
-                            h ? RPI_ALL(scale2) * RPI_LOAD_SOME(h + i, some) : x, x, first ? &state1 : NULL,
+        step = RPI_FN(step)(u, method, RPI_ALL(c.scale) * RPI_LOAD_SOME(c.g + i, some),
+                            c.h ? RPI_ALL(c.scale2) * RPI_LOAD_SOME(c.h + i, some) : w, w, first ? &state1 : NULL,
                             second ? &state2 : NULL);
         if (first) RPI_STORE_SOME(first + i, state1, some);
         if (second) RPI_STORE_SOME(second + i, state2, some);
-        if (to) RPI_STORE_SOME(to + i, RPI_FN(finite_or)(step, RPI_ALL(0)), some);
-        else RPI_STORE_SOME(w + i, RPI_FN(finite_or)(x + step, x), some);
+        if (c.to) RPI_STORE_SOME(c.to + i, RPI_FN(finite_or)(step, RPI_ALL(0)), some);
+        else RPI_STORE_SOME(c.w + i, RPI_FN(finite_or)(w + step, w), some);
     }
 }
-static void RPI_FN(update)(const rpi_update *u, int n, const rp_real *g, rp_real scale, const rp_real *h,
-                           rp_real scale2, rp_real *w, rp_real *first, rp_real *second, rp_real *to) {
-    switch (u->method) { /* so that each method has a loop of its own */
-#define RPI_CASE(method) \
-    case method: \
-        RPI_FN(update_row)(u, method, n, g, scale, h, scale2, w, first, second, to); \
-        break;
-        RPI_CASE(RP_PARTITIONING)
-        RPI_CASE(RP_SGD)
-        RPI_CASE(RP_ADAM)
-        RPI_CASE(RP_ADAGRAD)
-        RPI_CASE(RP_ADADELTA)
-        RPI_CASE(RP_PER_VARIABLE)
-#undef RPI_CASE
-    default: break;
+#define RPI_UPDATE(method) RPI_JOIN(RPI_FN(update), method)
+#define RPI_DEFINE_UPDATE(method) \
+    static void RPI_UPDATE(method)(const rpi_update *u, const rpi_update_call *call) { \
+        RPI_FN(update_by)(u, method, call); \
     }
+RPI_DEFINE_UPDATE(RP_PARTITIONING)
+RPI_DEFINE_UPDATE(RP_SGD)
+RPI_DEFINE_UPDATE(RP_ADAM)
+RPI_DEFINE_UPDATE(RP_ADAGRAD)
+RPI_DEFINE_UPDATE(RP_ADADELTA)
+RPI_DEFINE_UPDATE(RP_PER_VARIABLE)
+static void RPI_FN(update)(const rpi_update *u, const rpi_update_call *call) {
+    static void (*const methods[])(const rpi_update *, const rpi_update_call *) = {
+        /* in the order of rp_method; RP_NEWTON finds its steps elsewhere */
+        RPI_UPDATE(RP_PARTITIONING), RPI_UPDATE(RP_SGD),      RPI_UPDATE(RP_ADAM),
+        RPI_UPDATE(RP_ADAGRAD),      RPI_UPDATE(RP_ADADELTA), RPI_UPDATE(RP_PER_VARIABLE),
+    };
+    if (u->method < RP_NEWTON) methods[u->method](u, call);
 }
-static void RPI_FN(take_step)(const rpi_sink *sink, const rpi_piece *piece) {
-    for (int r = 0; r < piece->rows; r++) {
-        ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
-        RPI_FN(update)
-        (sink->update, piece->n, piece->gradient + from, piece->scale,
-         sink->curvature    ? sink->curvature + at
-         : piece->curvature ? piece->curvature + from
-                            : NULL,
-         sink->curvature ? 1 : piece->scale2, sink->parameters + at, sink->first ? sink->first + at : NULL,
-         sink->second ? sink->second + at : NULL, NULL);
-    }
-}
-static void RPI_FN(take_arrays)(const rpi_sink *sink, const rpi_piece *piece) {
-    for (int r = 0; r < piece->rows; r++) {
-        ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
-        for (int i = 0, some = piece->n; some > 0; i += RPI_LANES, some -= RPI_LANES) {
-            ptrdiff_t to = at + i, it = from + i;
-            if (piece->gradient)
-                RPI_STORE_SOME(sink->gradient + to, RPI_ALL(piece->scale) * RPI_LOAD_SOME(piece->gradient + it, some),
-                               some);
-            if (piece->curvature)
-                RPI_STORE_SOME(sink->curvature + to,
-                               RPI_ALL(piece->scale2) * RPI_LOAD_SOME(piece->curvature + it, some), some);
-        }
-    }
-}
+
 /* b = 0: y is not read. */
 static void RPI_FN(blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y) {
     for (ptrdiff_t i = 0; i < n; i += RPI_LANES) {
@@ -7503,15 +7503,36 @@ static void RPI_FN(blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_rea
         RPI_STORE_SOME(y + i, term, some);
     }
 }
-static void RPI_FN(take_sum)(const rpi_sink *sink, const rpi_piece *piece) {
+
+static void RPI_FN(take_step)(const rpi_sink *sink, const rpi_piece *piece) {
+    rpi_update_call call;
+    call.n = piece->n;
+    call.scale = piece->scale;
+    call.scale2 = sink->curvature ? 1 : piece->scale2;
+    call.to = NULL;
+    for (int r = 0; r < piece->rows; r++) {
+        ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
+        call.g = piece->gradient + from;
+        call.h = piece->curvature ? piece->curvature + from : NULL;
+        if (sink->curvature) call.h = sink->curvature + at;
+        call.w = sink->parameters + at;
+        call.first = sink->first ? sink->first + at : NULL;
+        call.second = sink->second ? sink->second + at : NULL;
+        RPI_FN(update)(sink->update, &call);
+    }
+}
+/* The piece becomes b times what the arrays hold, plus itself. */
+static void RPI_FN(take)(const rpi_sink *sink, const rpi_piece *piece, rp_real b) {
     for (int r = 0; r < piece->rows; r++) {
         ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
         if (piece->gradient)
-            RPI_FN(blend)(piece->n, piece->scale, piece->gradient + from, NULL, 1, sink->gradient + at);
+            RPI_FN(blend)(piece->n, piece->scale, piece->gradient + from, NULL, b, sink->gradient + at);
         if (piece->curvature)
-            RPI_FN(blend)(piece->n, piece->scale2, piece->curvature + from, NULL, 1, sink->curvature + at);
+            RPI_FN(blend)(piece->n, piece->scale2, piece->curvature + from, NULL, b, sink->curvature + at);
     }
 }
+static void RPI_FN(take_arrays)(const rpi_sink *sink, const rpi_piece *piece) { RPI_FN(take)(sink, piece, 0); }
+static void RPI_FN(take_sum)(const rpi_sink *sink, const rpi_piece *piece) { RPI_FN(take)(sink, piece, 1); }
 
 static void RPI_FN(move)(int n, rp_real alpha, const rp_real *step, rp_real *w) {
     for (int i = 0; i < n; i += RPI_LANES) {
@@ -7556,7 +7577,14 @@ static const rpi_kernels RPI_FN(kernels) = {
     RPI_FN(activate),
     RPI_FN(activate_back),
     RPI_FN(activate_tangent),
-    RPI_FN(loss),
+    {
+        /* in the order of rp_loss_kind */
+        RPI_FN(squared_error),
+        RPI_FN(softmax_cross_entropy),
+        RPI_FN(binary_cross_entropy),
+        RPI_FN(huber),
+        RPI_FN(poisson),
+    },
     RPI_FN(update),
     RPI_FN(move),
     RPI_FN(dot),
@@ -7627,7 +7655,10 @@ static const rpi_kernels RPI_FN(kernels) = {
 #undef RPI_KEEP
 #undef RPI_KEEP_ROW
 #undef RPI_SQUARE
-#undef RPI_CASE
+#undef RPI_ACTIVATION
+#undef RPI_DEFINE_ACTIVATION
+#undef RPI_UPDATE
+#undef RPI_DEFINE_UPDATE
 #endif /* RPI_PASS */
 
 /* >>licence

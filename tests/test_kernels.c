@@ -560,7 +560,8 @@ static void check_update(test_random *random, rp_method method, int n) {
     EACH_SET {
         parameters p = copy_parameters(random, &start);
         rp_real *step = to ? blank(random, (ptrdiff_t)n) : NULL;
-        sets[set]->update(&u, n, p.g, p.scale, p.h, p.scale2, p.w, p.first, p.second, step);
+        rpi_update_call call = {n, p.scale, p.scale2, p.g, p.h, p.w, p.first, p.second, step};
+        sets[set]->update(&u, &call);
         double error = taken_excess(to ? step : p.w, to ? NULL : start.w, n, exact1.value, exact1.size);
         if (p.first) error = larger(taken_excess(p.first, NULL, n, exact2.value, exact2.size), error);
         if (p.second) error = larger(taken_excess(p.second, NULL, n, exact2.value + n, exact2.size + n), error);
@@ -671,8 +672,9 @@ static void check_take_step(test_random *random, rp_method method) {
             ptrdiff_t at = piece.offset + (ptrdiff_t)r * piece.stride, from = (ptrdiff_t)r * piece.ld;
             const rp_real *h = own ? start.h + at : piece.curvature + from;
             if (!start.h) h = NULL;
-            sets[set]->update(&u, piece.n, piece.gradient + from, piece.scale, h, own ? 1 : piece.scale2, p.w + at,
-                              offset(p.first, at), offset(p.second, at), NULL);
+            rpi_update_call call = {piece.n, piece.scale, own ? 1 : piece.scale2, piece.gradient + from, h, p.w + at,
+                                    offset(p.first, at), offset(p.second, at), NULL};
+            sets[set]->update(&u, &call);
         }
         ptrdiff_t bytes = total * sizeof *p.w;
         int same = !memcmp(taken.w, p.w, bytes) && (!p.first || !memcmp(taken.first, p.first, bytes)) &&
@@ -1001,7 +1003,7 @@ static void check_loss(test_random *random, rp_loss_kind kind, int outputs, int 
         double error = 0;
         call.loss = (double *)place((ptrdiff_t)count * sizeof *call.loss, 0);
         call.d = copy(random, t, size), call.h = with_h ? blank(random, size) : NULL;
-        sets[set]->loss(kind, &call);
+        sets[set]->loss[kind](&call);
         for (int s = 0; s < count; s++) error = larger(sample_excess(&net, &call, t, s), error);
         CHECK(error <= 1 && intact() && (!call.h || gaps_intact(call.h, outputs, n, call.ld)),
               "%s: %s %d x %d%s: error %g", sets[set]->name, rpi_losses[kind].name, outputs, count, with_h ? " h" : "",
@@ -1070,7 +1072,7 @@ static int evaluate(const rpi_kernels *k, int kind, int n, const rp_real *z, rp_
     rpi_activate a = {(rp_activation_kind)kind, 1, 1, n, CHUNK, y, slope, second, u, &bad};
     rpi_loss_call call = {1, n, 0, CHUNK, 1, z, second, y, loss}; /* whose second derivative is exp(z) */
     for (int i = 0; i < n; i++) y[i] = z[i], u[i] = 1, second[i] = 0;
-    if (kind == EXP) k->loss(RP_POISSON, &call);
+    if (kind == EXP) k->loss[RP_POISSON](&call);
     else k->activate(&a);
     return bad;
 }
