@@ -1118,20 +1118,20 @@ typedef struct rpi_product {
     ptrdiff_t ldb, ldc;
     const rp_real *bias, *column; /* NULL: 0 */
     int add;                      /* C += A B, C2 += |A| B2 instead; bias and column are not looked at */
-    int plain;                    /* C2 = column + A B2 instead */
     rp_real *a_packed;            /* scratch: RPI_M_BLOCK * RPI_K_BLOCK, for |A| */
 } rpi_product;
 
-/* C = start + A B where the inner index wanders: A[i][p] = a[i * a_row + a_at[p]], row p of B is at b + b_at[p].
-   start: NULL for 0, one value for each row, or rows start_row apart. */
-typedef struct rpi_gathered {
+/* C = start + A B: A[i][p] = a[i * a_row + p * a_column], row p of B is at b + p * ldb; where the inner index
+   wanders, they are at a[i * a_row + a_at[p]] and b + b_at[p]. start: NULL for 0, one value for each row, or rows
+   start_row apart; C itself is added to. */
+typedef struct rpi_gemm {
     int m, n, k;
-    const rp_real *a, *b, *start;
-    const ptrdiff_t *a_at, *b_at;
-    ptrdiff_t a_row, ldc, start_row;
+    const rp_real *a, *b, *start; /* b may be NULL if k is 0 */
     rp_real *c;
+    const ptrdiff_t *a_at, *b_at; /* both NULL: a_column and ldb count */
+    ptrdiff_t a_row, a_column, ldb, ldc, start_row;
     int per_row; /* start: one value for each row */
-} rpi_gathered;
+} rpi_gemm;
 
 /* Sums over positions t: out[i * out_row + j] += sum_s sum_t d_i,t[s] y_j,t[s]; with `samples`, each sample's own
    sum: out[(i * out_row + j) * samples + s] += sum_t d_i,t[s] y_j,t[s]. Row i of d is at d + i * d_row + d_at[t], row
@@ -1227,45 +1227,52 @@ typedef struct rpi_update {
     int nesterov;
 } rpi_update;
 
+/* That step of n parameters w, from gradient scale g and curvature scale2 h (NULL if the method needs none), with the
+   method's memory (each NULL where it has none): into `to` (0 where it is not finite), or, if that is NULL, taken
+   where the result is finite. */
+typedef struct rpi_update_call {
+    int n;
+    rp_real scale, scale2;
+    const rp_real *g, *h;
+    rp_real *w, *first, *second, *to;
+} rpi_update_call;
+
 typedef struct rpi_kernels {
     const char *name;
     int lanes;
+    int rows; /* of a tile: the grain in which rows are split */
+    void (*gemm)(const rpi_gemm *gemm);
     void (*product)(const rpi_product *product);
-    void (*gathered)(const rpi_gathered *gathered);
+    void (*matrix_vector)(const rpi_product *product); /* of one column, and its first product only */
+    void (*outer)(const rpi_outer *outer);
     void (*correlate)(const rpi_correlation *correlation);
     void (*window_magnitudes)(const rpi_window *window, rp_real *out); /* out[s] = sum of the window's |x| */
     void (*select)(const rpi_window *window, const rp_real *in, rp_real *out);
     void (*select_back)(const rpi_window *window, const rp_real *d, rp_real *d_in);
     /* out += scale in; ldi may be 0 */
     void (*add_rows)(int rows, int n, rp_real scale, const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo);
-    void (*matrix_vector)(const rpi_product *product); /* of one column, and its first product only */
-    int rows;                                          /* of a tile: the grain in which rows are split */
-    void (*outer)(const rpi_outer *outer);
     /* out[columns][ldo] = in[rows][ldi] transposed; columns of out from `rows` to `n` repeat the last */
     void (*transpose)(const rp_real *in, ptrdiff_t ldi, int rows, int columns, rp_real *out, ptrdiff_t ldo, int n);
     /* out[s] = sum_i |in[i][s]|, or of the squares */
     void (*column_sums)(int rows, int n, const rp_real *in, ptrdiff_t ld, rp_real *out, int squares);
     /* x[i][s] = factor[i * stride + s] x[i][s], or |x[i][s]| if magnitudes */
     void (*weigh)(int rows, int n, rp_real *x, ptrdiff_t ld, const rp_real *factor, ptrdiff_t stride, int magnitudes);
-    void (*signs)(int rows, int n, const rp_real *h, rp_real *e, ptrdiff_t ld,
-                  uint64_t *random); /* e = sqrt(h) or -sqrt(h), at random */
-    rpi_int (*peak)(int rows, int n, const rp_real *in,
-                    ptrdiff_t ld); /* largest |x| as bits: RPI_EXPONENT or more if not finite */
+    /* e = sqrt(h) or -sqrt(h), at random */
+    void (*signs)(int rows, int n, const rp_real *h, rp_real *e, ptrdiff_t ld, uint64_t *random);
+    /* largest |x| as bits: RPI_EXPONENT or more if not finite */
+    rpi_int (*peak)(int rows, int n, const rp_real *in, ptrdiff_t ld);
     void (*activate)(const rpi_activate *activate);
     void (*activate_back)(const rpi_activate *activate, rp_real *d, rp_real *v, rpi_flow flow);
-    /* a derivative t of z along a direction becomes that of sigma(z): t = slope t; before: half the second derivative t2 =
-       slope t2 + second t^2 / 2, or bend = second t. t2 and bend may be NULL, and second where it is always 0 */
+    /* a derivative t of z along a direction becomes that of sigma(z): t = slope t; before: half the second derivative
+       t2 = slope t2 + second t^2 / 2, or bend = second t. t2 and bend may be NULL, and second where it is always 0 */
     void (*activate_tangent)(const rpi_activate *activate, rp_real *t, rp_real *t2, rp_real *bend);
-    void (*loss)(rp_loss_kind kind, const rpi_loss_call *call);
-    /* one step of n parameters from gradient scale g and curvature scale2 h (NULL if the method needs none): into `to` (0 where
-       it is not finite), or, if that is NULL, taken where the result is finite */
-    void (*update)(const rpi_update *update, int n, const rp_real *g, rp_real scale, const rp_real *h, rp_real scale2,
-                   rp_real *w, rp_real *first, rp_real *second, rp_real *to);
-    void (*move)(int n, rp_real alpha, const rp_real *step,
-                 rp_real *w); /* w += alpha step, where the result is finite */
+    void (*loss[RP_POISSON + 1])(const rpi_loss_call *call); /* one for each rp_loss_kind */
+    void (*update)(const rpi_update *update, const rpi_update_call *call);
+    /* w += alpha step, where the result is finite */
+    void (*move)(int n, rp_real alpha, const rp_real *step, rp_real *w);
     double (*dot)(ptrdiff_t n, const rp_real *a, const rp_real *b);
-    void (*blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b,
-                  rp_real *y); /* y = a f x + b y; f NULL: 1 */
+    /* y = a f x + b y; f NULL: 1 */
+    void (*blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y);
     /* for rpi_sink: train on the piece (with the sink's curvature, if it has one), keep it, or add it up */
     void (*take_step)(const rpi_sink *sink, const rpi_piece *piece);
     void (*take_arrays)(const rpi_sink *sink, const rpi_piece *piece);
@@ -1275,6 +1282,11 @@ typedef struct rpi_kernels {
 #define RPI_JOIN2(a, b) a##_##b
 #define RPI_JOIN(a, b) RPI_JOIN2(a, b)
 #define RPI_FN(name) RPI_JOIN(RPI_JOIN(rpi, RPI_PASS), name)
+#ifdef RPI_VECTORS
+#define RPI_NOINLINE static __attribute__((noinline, unused))
+#else
+#define RPI_NOINLINE static
+#endif
 
 #define RPI_PASS portable
 #define RPI_ISA_NAME "portable"
@@ -2446,12 +2458,13 @@ static void rpi_apply_window(const rpi_apply_call *call, const rpi_taps *taps, i
     const rpi_geometry *g = &call->step->geometry;
     ptrdiff_t ld = call->b->ld, filter = (ptrdiff_t)group * g->group_filters;
     const rp_real *bias = call->bias ? call->p + call->step->biases + filter : NULL;
-    rpi_gathered q;
+    rpi_gemm q;
     q.m = g->group_filters;
     q.n = call->n;
     q.k = taps->count;
     q.a = call->p + call->step->weights + filter * g->taps;
     q.a_row = g->taps;
+    q.a_column = q.ldb = 0;
     q.a_at = taps->a_at;
     q.b = call->x + (ptrdiff_t)group * g->channels * g->in_channel * ld;
     q.b_at = taps->b_at;
@@ -2459,7 +2472,7 @@ static void rpi_apply_window(const rpi_apply_call *call, const rpi_taps *taps, i
     q.ldc = q.start_row = g->out_filter * ld;
     q.start = call->add ? q.c : bias;
     q.per_row = !call->add && bias;
-    call->b->kernels->gathered(&q);
+    call->b->kernels->gemm(&q);
 }
 
 /* u_out of a group at one position; column: a row of scratch */
@@ -2469,7 +2482,7 @@ static void rpi_u_window(const rpi_apply_call *call, const rpi_taps *taps, int p
     ptrdiff_t ld = b->ld, filter = (ptrdiff_t)group * g->group_filters;
     ptrdiff_t from = (ptrdiff_t)group * g->channels * g->in_channel * ld;
     rpi_window window;
-    rpi_gathered q;
+    rpi_gemm q;
     window.k = taps->count;
     window.n = call->n;
     window.at = taps->b_at;
@@ -2481,6 +2494,7 @@ static void rpi_u_window(const rpi_apply_call *call, const rpi_taps *taps, int p
     q.k = call->u ? taps->count : 0;
     q.a = b->shared + filter * g->taps;
     q.a_row = g->taps;
+    q.a_column = q.ldb = 0;
     q.a_at = taps->a_at;
     q.b = call->u ? call->u + from : NULL;
     q.b_at = taps->b_at;
@@ -2494,7 +2508,7 @@ static void rpi_u_window(const rpi_apply_call *call, const rpi_taps *taps, int p
         q.start = q.c;
         q.start_row = q.ldc;
     }
-    b->kernels->gathered(&q);
+    b->kernels->gemm(&q);
 }
 
 static void rpi_shared_apply_part(const void *context, int part, int parts) {
@@ -2528,12 +2542,13 @@ static void rpi_cover_window(const rpi_transposed_call *call, const rpi_taps *ta
                              const rp_real *weights, const rp_real *out, rp_real *in) {
     const rpi_geometry *g = &call->step->geometry;
     ptrdiff_t ld = call->b->ld, filter = (ptrdiff_t)group * g->group_filters;
-    rpi_gathered q;
+    rpi_gemm q;
     q.m = g->channels;
     q.n = call->n;
     q.k = taps->count;
     q.a = weights + filter * g->taps;
     q.a_row = g->window;
+    q.a_column = q.ldb = 0;
     q.a_at = taps->a_at;
     q.b = out + filter * g->out_filter * ld;
     q.b_at = taps->b_at;
@@ -2541,7 +2556,7 @@ static void rpi_cover_window(const rpi_transposed_call *call, const rpi_taps *ta
     q.ldc = q.start_row = g->in_channel * ld;
     q.start = call->add ? q.c : NULL;
     q.per_row = 0;
-    call->b->kernels->gathered(&q);
+    call->b->kernels->gemm(&q);
 }
 
 static void rpi_shared_transposed_part(const void *context, int part, int parts) {
@@ -4213,7 +4228,7 @@ static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const r
     call.d = b->d[net->slot_count - 1];
     call.h = h;
     call.loss = net->sample_loss;
-    b->kernels->loss(net->loss, &call);
+    b->kernels->loss[net->loss](&call);
     for (int s = 0; s < data->count; s++) sum += (data->weights ? (double)data->weights[s] : 1) * net->sample_loss[s];
     return sum;
 }
@@ -6904,10 +6919,19 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o) {
         const rpi_layer *layer = &net->layers[i];
         ptrdiff_t end = layer->biases + layer->bias_count;
         if (layer->frozen) continue;
-        for (ptrdiff_t at = layer->weights; at < end; at += RPI_LARGEST)
-            net->buffers.kernels->update(&update, rpi_some(end - at), net->gradient + at, scale,
-                                         rpi_offset(curvature, at), 1, net->parameters + at, rpi_offset(net->first, at),
-                                         rpi_offset(net->second, at), net->direction + at);
+        for (ptrdiff_t at = layer->weights; at < end; at += RPI_LARGEST) {
+            rpi_update_call call;
+            call.n = rpi_some(end - at);
+            call.scale = scale;
+            call.scale2 = 1;
+            call.g = net->gradient + at;
+            call.h = rpi_offset(curvature, at);
+            call.w = net->parameters + at;
+            call.first = rpi_offset(net->first, at);
+            call.second = rpi_offset(net->second, at);
+            call.to = net->direction + at;
+            net->buffers.kernels->update(&update, &call);
+        }
     }
     net->has_direction = 1;
 }
@@ -7954,6 +7978,7 @@ RP_API void rp_idx_free(rp_idx *idx) {
 #undef RPI_ASAN
 #undef RPI_VECTORS
 #undef RPI_INLINE
+#undef RPI_NOINLINE
 #undef RPI_X86
 #undef RPI_NEON
 #undef RPI_EXPONENT
@@ -8001,10 +8026,7 @@ RP_API void rp_idx_free(rp_idx *idx) {
 #undef RPI_TANH
 #undef RPI_POWER2
 #undef RPI_ROWS_1
-#undef RPI_ROWS_2
-#undef RPI_ROWS_3
 #undef RPI_ROWS_4
-#undef RPI_ROWS_5
 #undef RPI_ROWS_6
 #undef RPI_VECTORS_1
 #undef RPI_VECTORS_2
@@ -8013,23 +8035,16 @@ RP_API void rp_idx_free(rp_idx *idx) {
 #undef RPI_BEGIN
 #undef RPI_TERM
 #undef RPI_END
-#undef RPI_READ_B
 #undef RPI_BEGIN_ROW
 #undef RPI_TERM_ROW
 #undef RPI_END_ROW
-#undef RPI_MICROKERNEL
 #undef RPI_TILE
-#undef RPI_GATHERED_ROW
-#undef RPI_GATHERED_TILE
-#undef RPI_GATHERED
 #undef RPI_CLEAR
 #undef RPI_CLEAR_ROW
 #undef RPI_READ_TAP
 #undef RPI_CORRELATE_ROW
 #undef RPI_KEEP
 #undef RPI_KEEP_ROW
-#undef RPI_AT_POSITION
-#undef RPI_MULTIPLY
 #endif
 
 #endif /* RP_IMPLEMENTATION */
@@ -8051,6 +8066,15 @@ typedef rpi_int RPI_FN(integer) __attribute__((vector_size(RPI_VECTOR_BYTES)));
 #define RPI_EQUAL(a, b) ((rpi_i)((a) == (b)))
 RPI_INLINE rpi_v RPI_FN(load)(const rp_real *p) { return *(const RPI_FN(unaligned) *)p; }
 RPI_INLINE void RPI_FN(store)(rp_real *p, rpi_v x) { *(RPI_FN(unaligned) *)p = x; }
+/* x in all lanes: an operator widens a number beside a vector, and x - 0 is x, also for -0. */
+RPI_INLINE rpi_v RPI_FN(all)(rp_real x) {
+    const rpi_v zero = {0};
+    return x - zero;
+}
+RPI_INLINE rpi_i RPI_FN(all_int)(rpi_int x) {
+    const rpi_i zero = {0};
+    return x - zero;
+}
 #else
 #define RPI_LANES 1
 #define rpi_v rp_real
@@ -8066,23 +8090,36 @@ RPI_INLINE rp_real RPI_FN(reals)(rpi_int bits) {
 }
 RPI_INLINE rpi_v RPI_FN(load)(const rp_real *p) { return *p; }
 RPI_INLINE void RPI_FN(store)(rp_real *p, rpi_v x) { *p = x; }
+RPI_INLINE rpi_v RPI_FN(all)(rp_real x) { return x; }
+RPI_INLINE rpi_i RPI_FN(all_int)(rpi_int x) { return x; }
 #endif
 #define RPI_LOAD RPI_FN(load)
 #define RPI_STORE RPI_FN(store)
 #define RPI_ALL RPI_FN(all)
 #define RPI_ALL_INT RPI_FN(all_int)
-#define RPI_FMA RPI_FN(fma) /* a b + c */
-#define RPI_ROOT RPI_FN(root)
+#define RPI_FMA RPI_FN(fma)             /* a b + c */
 #define RPI_LOAD_SOME RPI_FN(load_some) /* the first n lanes; the others are 0 and stay unwritten */
 #define RPI_STORE_SOME RPI_FN(store_some)
+
+/* A function of the C library, lane by lane. */
+#define RPI_LANES_OF(name) RPI_JOIN(RPI_FN(lanes), name)
+#define RPI_LANEWISE(name) \
+    RPI_NOINLINE void RPI_JOIN(RPI_FN(each), name)(rp_real * lanes) { \
+        for (int i = 0; i < RPI_LANES; i++) lanes[i] = RPI_MATH(name)(lanes[i]); \
+    } \
+    RPI_INLINE rpi_v RPI_LANES_OF(name)(rpi_v x) { \
+        rp_real lanes[RPI_LANES]; \
+        RPI_STORE(lanes, x); \
+        RPI_JOIN(RPI_FN(each), name)(lanes); \
+        return RPI_LOAD(lanes); \
+    }
 
 #if RPI_VECTOR_BYTES == 64
 #define RPI_TILE_ROWS 6
 #define RPI_TILE_VECTORS 4
-RPI_INLINE rpi_v RPI_ALL(rp_real x) { return _mm512_set1_ps(x); }
-RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) { return (rpi_i)_mm512_set1_epi32(x); }
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return _mm512_fmadd_ps(a, b, c); }
 /* the plain forms of these two make GCC 12 warn of its own header */
+#define RPI_ROOT RPI_FN(root)
 RPI_INLINE rpi_v RPI_ROOT(rpi_v x) { return _mm512_maskz_sqrt_ps(0xFFFF, x); }
 RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) { return _mm512_maskz_cvtepi32_ps(0xFFFF, (__m512i)x); }
 RPI_INLINE __mmask16 RPI_FN(some)(int n) { return (__mmask16)(n >= 16 ? 0xFFFF : (1u << n) - 1); }
@@ -8091,9 +8128,8 @@ RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) { _mm512_mask_storeu_
 #elif RPI_VECTOR_BYTES == 32
 #define RPI_TILE_ROWS 6
 #define RPI_TILE_VECTORS 2
-RPI_INLINE rpi_v RPI_ALL(rp_real x) { return _mm256_set1_ps(x); }
-RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) { return (rpi_i)_mm256_set1_epi32(x); }
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return _mm256_fmadd_ps(a, b, c); }
+#define RPI_ROOT RPI_FN(root)
 RPI_INLINE rpi_v RPI_ROOT(rpi_v x) { return _mm256_sqrt_ps(x); }
 RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) { return _mm256_cvtepi32_ps((__m256i)x); }
 RPI_INLINE __m256i RPI_FN(some)(int n) {
@@ -8109,28 +8145,6 @@ RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) { _mm256_maskstore_ps
 #define RPI_TILE_ROWS 4
 #define RPI_TILE_VECTORS 2
 #endif
-RPI_INLINE rpi_v RPI_ALL(rp_real x) {
-#if !defined(RPI_VECTORS)
-    return x;
-#elif defined(RP_DOUBLE)
-    rpi_v v = {x, x};
-    return v;
-#else
-    rpi_v v = {x, x, x, x};
-    return v;
-#endif
-}
-RPI_INLINE rpi_i RPI_ALL_INT(rpi_int x) {
-#if !defined(RPI_VECTORS)
-    return x;
-#elif defined(RP_DOUBLE)
-    rpi_i v = {x, x};
-    return v;
-#else
-    rpi_i v = {x, x, x, x};
-    return v;
-#endif
-}
 #ifdef RPI_NEON_PASS
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) {
     return (rpi_v)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
@@ -8138,10 +8152,13 @@ RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) {
 #else
 RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return a * b + c; }
 #endif
+RPI_NOINLINE void RPI_FN(copy_some)(rp_real *to, const rp_real *from, int n) {
+    for (int i = 0; i < n; i++) to[i] = from[i];
+}
 RPI_INLINE rpi_v RPI_LOAD_SOME(const rp_real *p, int n) {
     rp_real some[RPI_LANES] = {0};
     if (n >= RPI_LANES) return RPI_LOAD(p);
-    for (int i = 0; i < n; i++) some[i] = p[i];
+    RPI_FN(copy_some)(some, p, n);
     return RPI_LOAD(some);
 }
 RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) {
@@ -8151,14 +8168,10 @@ RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) {
         return;
     }
     RPI_STORE(some, x);
-    for (int i = 0; i < n; i++) p[i] = some[i];
+    RPI_FN(copy_some)(p, some, n);
 }
-RPI_INLINE rpi_v RPI_ROOT(rpi_v x) {
-    rp_real lanes[RPI_LANES];
-    RPI_STORE(lanes, x);
-    for (int i = 0; i < RPI_LANES; i++) lanes[i] = RPI_MATH(sqrt)(lanes[i]);
-    return RPI_LOAD(lanes);
-}
+#define RPI_ROOT RPI_LANES_OF(sqrt)
+RPI_LANEWISE(sqrt)
 #ifndef RP_DOUBLE
 RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) {
     rpi_int from[RPI_LANES];
@@ -8177,20 +8190,21 @@ RPI_INLINE rpi_v RPI_FN(select)(rpi_i mask, rpi_v yes, rpi_v no) {
 }
 #define RPI_SELECT RPI_FN(select)
 
+RPI_INLINE rpi_i RPI_FN(not_finite)(rpi_v x) {
+    rpi_i exponent = RPI_ALL_INT(RPI_EXPONENT);
+    return RPI_EQUAL(RPI_BITS(x) & exponent, exponent);
+}
 /* `wanted` where it is finite, elsewhere `otherwise` */
 RPI_INLINE rpi_v RPI_FN(finite_or)(rpi_v wanted, rpi_v otherwise) {
-    rpi_i exponent = RPI_ALL_INT(RPI_EXPONENT);
-    return RPI_SELECT(RPI_EQUAL(RPI_BITS(wanted) & exponent, exponent), otherwise, wanted);
+    return RPI_SELECT(RPI_FN(not_finite)(wanted), otherwise, wanted);
+}
+RPI_INLINE int RPI_FN(any_lane)(rpi_i mask) {
+    rpi_int lanes[RPI_LANES], any = 0;
+    memcpy(lanes, &mask, sizeof lanes);
+    for (int i = 0; i < RPI_LANES; i++) any |= lanes[i];
+    return any != 0;
 }
 
-/* A function of the C library, lane by lane. */
-#define RPI_LANEWISE(name) \
-    RPI_INLINE rpi_v RPI_JOIN(RPI_FN(lanes), name)(rpi_v x) { \
-        rp_real lanes[RPI_LANES]; \
-        RPI_STORE(lanes, x); \
-        for (int i = 0; i < RPI_LANES; i++) lanes[i] = RPI_MATH(name)(lanes[i]); \
-        return RPI_LOAD(lanes); \
-    }
 RPI_LANEWISE(erfc)
 RPI_LANEWISE(log)
 
@@ -8199,10 +8213,10 @@ RPI_LANEWISE(exp)
 RPI_LANEWISE(expm1)
 RPI_LANEWISE(log1p)
 RPI_LANEWISE(tanh)
-#define RPI_EXP RPI_JOIN(RPI_FN(lanes), exp)
-#define RPI_EXPM1 RPI_JOIN(RPI_FN(lanes), expm1)
-#define RPI_LOG1P RPI_JOIN(RPI_FN(lanes), log1p)
-#define RPI_TANH RPI_JOIN(RPI_FN(lanes), tanh)
+#define RPI_EXP RPI_LANES_OF(exp)
+#define RPI_EXPM1 RPI_LANES_OF(expm1)
+#define RPI_LOG1P RPI_LANES_OF(log1p)
+#define RPI_TANH RPI_LANES_OF(tanh)
 #else
 #define RPI_EXP RPI_FN(exp)
 #define RPI_EXPM1 RPI_FN(expm1)
@@ -8268,206 +8282,190 @@ RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
 }
 #endif
 
-/* The one microkernel: C = start + A B for a tile of `rows` rows by `v` vectors held in registers. start: a column of
-   one value per row if `per_row`, otherwise rows start_row apart. */
+/* The one microkernel: a tile of C, `rows` rows by v vectors, stays in registers while the inner index advances.
+   c<i><j> is a sum, a<i> an entry of A in all lanes, b<j> a vector of B. */
+/* clang-format off */
 #define RPI_ROWS_1(X, v) X(0, v)
-#define RPI_ROWS_2(X, v) RPI_ROWS_1(X, v) X(1, v)
-#define RPI_ROWS_3(X, v) RPI_ROWS_2(X, v) X(2, v)
-#define RPI_ROWS_4(X, v) RPI_ROWS_3(X, v) X(3, v)
-#define RPI_ROWS_5(X, v) RPI_ROWS_4(X, v) X(4, v)
-#define RPI_ROWS_6(X, v) RPI_ROWS_5(X, v) X(5, v)
+#define RPI_ROWS_4(X, v) RPI_ROWS_1(X, v) X(1, v) X(2, v) X(3, v)
+#define RPI_ROWS_6(X, v) RPI_ROWS_4(X, v) X(4, v) X(5, v)
 #define RPI_VECTORS_1(X, i) X(i, 0)
 #define RPI_VECTORS_2(X, i) RPI_VECTORS_1(X, i) X(i, 1)
 #define RPI_VECTORS_3(X, i) RPI_VECTORS_2(X, i) X(i, 2)
 #define RPI_VECTORS_4(X, i) RPI_VECTORS_3(X, i) X(i, 3)
-#define RPI_BEGIN(i, j) rpi_v c##i##j = per_row ? RPI_ALL(start[i]) : RPI_LOAD(start + i * start_row + j * RPI_LANES);
-#define RPI_TERM(i, j) c##i##j = RPI_FMA(a##i, b##j, c##i##j);
-#define RPI_END(i, j) RPI_STORE(c + i * ldc + j * RPI_LANES, c##i##j);
-#define RPI_READ_B(i, j) const rpi_v b##j = RPI_LOAD(b + j * RPI_LANES);
+#define RPI_SUM(i, j) rpi_v c##i##j;
+#define RPI_SUM_ROW(i, v) RPI_VECTORS_##v(RPI_SUM, i)
+#define RPI_SPREAD(i, j) c##i##j = RPI_ALL(start[i]);
+#define RPI_SPREAD_ROW(i, v) RPI_VECTORS_##v(RPI_SPREAD, i)
+#define RPI_BEGIN(i, j) c##i##j = RPI_LOAD(start + i * start_row + j * RPI_LANES);
 #define RPI_BEGIN_ROW(i, v) RPI_VECTORS_##v(RPI_BEGIN, i)
+#define RPI_READ(i, j) const rpi_v b##j = RPI_LOAD(b_row + j * RPI_LANES);
+#define RPI_TERM(i, j) c##i##j = RPI_FMA(a##i, b##j, c##i##j);
 #define RPI_TERM_ROW(i, v) \
-    const rpi_v a##i = RPI_ALL(a[i * a_row]); \
+    const rpi_v a##i = RPI_ALL(a_column[i * a_row]); \
     RPI_VECTORS_##v(RPI_TERM, i)
+#define RPI_END(i, j) RPI_STORE(c + i * ldc + j * RPI_LANES, c##i##j);
 #define RPI_END_ROW(i, v) RPI_VECTORS_##v(RPI_END, i)
-#define RPI_MICROKERNEL(rows, v) \
-    static void RPI_JOIN(RPI_FN(tile), rows##x##v)(int k, const rp_real *a, ptrdiff_t a_row, ptrdiff_t a_column, \
-                                                   const rp_real *b, ptrdiff_t ldb, rp_real *c, ptrdiff_t ldc, \
-                                                   const rp_real *start, ptrdiff_t start_row, int per_row) { \
-        RPI_ROWS_##rows(RPI_BEGIN_ROW, v) for (; k > 0; k--, a += a_column, b += ldb){ \
-            RPI_VECTORS_##v(RPI_READ_B, 0) RPI_ROWS_##rows(RPI_TERM_ROW, v)} RPI_ROWS_##rows(RPI_END_ROW, v) \
-    }
-typedef void (*RPI_FN(tile))(int, const rp_real *, ptrdiff_t, ptrdiff_t, const rp_real *, ptrdiff_t, rp_real *,
-                             ptrdiff_t, const rp_real *, ptrdiff_t, int);
-#define RPI_TILE(rows, v) RPI_JOIN(RPI_FN(tile), rows##x##v)
-#if RPI_TILE_ROWS == 6
-#define RPI_MICROKERNELS(v) \
-    RPI_MICROKERNEL(1, v) \
-    RPI_MICROKERNEL(2, v) RPI_MICROKERNEL(3, v) RPI_MICROKERNEL(4, v) RPI_MICROKERNEL(5, v) RPI_MICROKERNEL(6, v)
-#define RPI_TILES(v) \
-    { RPI_TILE(1, v), RPI_TILE(2, v), RPI_TILE(3, v), RPI_TILE(4, v), RPI_TILE(5, v), RPI_TILE(6, v) }
-#else
-#define RPI_MICROKERNELS(v) RPI_MICROKERNEL(1, v) RPI_MICROKERNEL(2, v) RPI_MICROKERNEL(3, v) RPI_MICROKERNEL(4, v)
-#define RPI_TILES(v) \
-    { RPI_TILE(1, v), RPI_TILE(2, v), RPI_TILE(3, v), RPI_TILE(4, v) }
-#endif
-RPI_MICROKERNELS(1)
-RPI_MICROKERNELS(2)
-#if RPI_TILE_VECTORS == 4
-RPI_MICROKERNELS(3)
-RPI_MICROKERNELS(4)
-static const RPI_FN(tile)
-    RPI_FN(tiles)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_TILES(1), RPI_TILES(2), RPI_TILES(3), RPI_TILES(4)};
-#else
-static const RPI_FN(tile) RPI_FN(tiles)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_TILES(1), RPI_TILES(2)};
-#endif
-
-/* The same for an inner index that wanders. */
-#define RPI_GATHERED_ROW(i, v) \
-    const rpi_v a##i = RPI_ALL(a[i * a_row]); \
-    RPI_VECTORS_##v(RPI_TERM, i)
-#define RPI_GATHERED_TILE(rows, v) \
-    static void RPI_JOIN(RPI_FN(gathered), rows##x##v)(const rpi_gathered *q, const rp_real *a_from, \
-                                                       const rp_real *b_from, rp_real *c, const rp_real *start, \
-                                                       ptrdiff_t start_row) { \
-        const ptrdiff_t a_row = q->a_row, ldc = q->ldc; \
-        const int per_row = q->start && q->per_row; \
-        RPI_ROWS_##rows(RPI_BEGIN_ROW, v) for (int p = 0; p < q->k; p++) { \
-            const rp_real *a = a_from + q->a_at[p], *b = b_from + q->b_at[p]; \
-            RPI_VECTORS_##v(RPI_READ_B, 0) RPI_ROWS_##rows(RPI_TERM_ROW, v) \
+#define RPI_TILE(advance, rows, v) \
+    { \
+        RPI_ROWS_##rows(RPI_SUM_ROW, v) \
+        if (per_row) { \
+            RPI_ROWS_##rows(RPI_SPREAD_ROW, v) \
+        } else { \
+            RPI_ROWS_##rows(RPI_BEGIN_ROW, v) \
+        } \
+        for (ptrdiff_t p = 0; p < q->k; p++) { \
+            const rp_real *a_column = advance(a, q->a_column, q->a_at, p); \
+            const rp_real *b_row = advance(b, q->ldb, q->b_at, p); \
+            RPI_VECTORS_##v(RPI_READ, 0) \
+            RPI_ROWS_##rows(RPI_TERM_ROW, v) \
         } \
         RPI_ROWS_##rows(RPI_END_ROW, v) \
     }
-typedef void (*RPI_FN(gathered_tile))(const rpi_gathered *, const rp_real *, const rp_real *, rp_real *,
-                                      const rp_real *, ptrdiff_t);
-#define RPI_GATHERED(rows, v) RPI_JOIN(RPI_FN(gathered), rows##x##v)
-#if RPI_TILE_ROWS == 6
-#define RPI_GATHERED_TILES(v) \
-    RPI_GATHERED_TILE(1, v) \
-    RPI_GATHERED_TILE(2, v) \
-    RPI_GATHERED_TILE(3, v) RPI_GATHERED_TILE(4, v) RPI_GATHERED_TILE(5, v) RPI_GATHERED_TILE(6, v)
-#define RPI_GATHERED_ALL(v) \
-    { \
-        RPI_GATHERED(1, v), RPI_GATHERED(2, v), RPI_GATHERED(3, v), RPI_GATHERED(4, v), RPI_GATHERED(5, v), \
-            RPI_GATHERED(6, v) \
-    }
-#else
-#define RPI_GATHERED_TILES(v) \
-    RPI_GATHERED_TILE(1, v) RPI_GATHERED_TILE(2, v) RPI_GATHERED_TILE(3, v) RPI_GATHERED_TILE(4, v)
-#define RPI_GATHERED_ALL(v) \
-    { RPI_GATHERED(1, v), RPI_GATHERED(2, v), RPI_GATHERED(3, v), RPI_GATHERED(4, v) }
-#endif
-RPI_GATHERED_TILES(1)
-RPI_GATHERED_TILES(2)
-#if RPI_TILE_VECTORS == 4
-RPI_GATHERED_TILES(3)
-RPI_GATHERED_TILES(4)
-static const RPI_FN(gathered_tile) RPI_FN(gathered_all)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {
-    RPI_GATHERED_ALL(1), RPI_GATHERED_ALL(2), RPI_GATHERED_ALL(3), RPI_GATHERED_ALL(4)};
-#else
-static const RPI_FN(gathered_tile)
-    RPI_FN(gathered_all)[RPI_TILE_VECTORS][RPI_TILE_ROWS] = {RPI_GATHERED_ALL(1), RPI_GATHERED_ALL(2)};
-#endif
 
-static void RPI_FN(gathered)(const rpi_gathered *q) {
+/* How A and B advance to entry p of the inner index: by strides, or by tables. */
+#define RPI_BY_STRIDE(from, stride, at, p) ((from) + (p) * (stride))
+#define RPI_BY_TABLE(from, stride, at, p) ((from) + (at)[p])
+
+#if RPI_TILE_ROWS == 6
+#define RPI_IF_TALL(advance, v) \
+    if (rows == 6) \
+        RPI_TILE(advance, 6, v) \
+    else
+#else
+#define RPI_IF_TALL(advance, v)
+#endif
+#define RPI_STRIP(name, v) RPI_JOIN(RPI_FN(name), v)
+#define RPI_DEFINE_STRIP(name, advance, v) \
+    static void RPI_STRIP(name, v)(const rpi_gemm *q, const rp_real *b, rp_real *c, const rp_real *start, \
+                                   ptrdiff_t start_row) { \
+        const ptrdiff_t a_row = q->a_row, ldc = q->ldc; \
+        const int per_row = q->start && q->per_row; \
+        const rp_real *a = q->a; \
+        int rows; \
+        for (int left = q->m; left; left -= rows) { \
+            rows = RPI_FN(tile_rows)(left); \
+            RPI_IF_TALL(advance, v) \
+            if (rows == 4) \
+                RPI_TILE(advance, 4, v) \
+            else \
+                RPI_TILE(advance, 1, v) \
+            a += rows * a_row; \
+            c += rows * ldc; \
+            start += per_row ? rows : rows * start_row; \
+        } \
+    }
+
+/* Rows of the next tile when so many are left. Few sums do not hide their latency, so eight rows are 4 + 4. */
+RPI_INLINE int RPI_FN(tile_rows)(int left) {
+    if (left >= RPI_TILE_ROWS && left != 8) return RPI_TILE_ROWS;
+    return left >= 4 ? 4 : 1;
+}
+
+/* All rows of C in a strip of v vectors of columns. */
+typedef void (*RPI_FN(strip))(const rpi_gemm *q, const rp_real *b, rp_real *c, const rp_real *start,
+                              ptrdiff_t start_row);
+RPI_DEFINE_STRIP(strided, RPI_BY_STRIDE, 1)
+RPI_DEFINE_STRIP(strided, RPI_BY_STRIDE, 2)
+RPI_DEFINE_STRIP(gathered, RPI_BY_TABLE, 1)
+RPI_DEFINE_STRIP(gathered, RPI_BY_TABLE, 2)
+#if RPI_TILE_VECTORS == 4
+RPI_DEFINE_STRIP(strided, RPI_BY_STRIDE, 3)
+RPI_DEFINE_STRIP(strided, RPI_BY_STRIDE, 4)
+RPI_DEFINE_STRIP(gathered, RPI_BY_TABLE, 3)
+RPI_DEFINE_STRIP(gathered, RPI_BY_TABLE, 4)
+#define RPI_STRIPS(name) {RPI_STRIP(name, 1), RPI_STRIP(name, 2), RPI_STRIP(name, 3), RPI_STRIP(name, 4)}
+#else
+#define RPI_STRIPS(name) {RPI_STRIP(name, 1), RPI_STRIP(name, 2)}
+#endif
+static const RPI_FN(strip) RPI_FN(strips)[2][RPI_TILE_VECTORS] = {RPI_STRIPS(strided), RPI_STRIPS(gathered)};
+/* clang-format on */
+
+/* Strips are as wide as a tile, and as even as can be: their rows of B stay in L1 for all rows of A. */
+static void RPI_FN(gemm)(const rpi_gemm *q) {
     static const rp_real zeros[RPI_TILE_VECTORS * RPI_LANES] = {0};
-    int left = q->n / RPI_LANES, panels = (left + RPI_TILE_VECTORS - 1) / RPI_TILE_VECTORS;
-    for (int j = 0; left; panels--) {
-        int vectors = (left + panels - 1) / panels, tiles = (q->m + RPI_TILE_ROWS - 1) / RPI_TILE_ROWS;
-        for (int i = 0, rows; i < q->m; i += rows, tiles--) {
-            rows = (q->m - i + tiles - 1) / tiles;
-            RPI_FN(gathered_all)
-            [vectors - 1][rows - 1](q, q->a + i * q->a_row, q->b ? q->b + j : NULL, q->c + i * q->ldc + j,
-                                    !q->start    ? zeros
-                                    : q->per_row ? q->start + i
-                                                 : q->start + i * q->start_row + j,
-                                    q->start ? q->start_row : 0);
-        }
+    int left = q->n / RPI_LANES, strips = (left + RPI_TILE_VECTORS - 1) / RPI_TILE_VECTORS;
+    for (int j = 0; left; strips--) {
+        int vectors = (left + strips - 1) / strips;
+        const rp_real *start = zeros;
+        RPI_FN(strip) strip = RPI_FN(strips)[q->a_at != NULL][vectors - 1];
+        if (q->start) start = q->per_row ? q->start : q->start + j;
+        strip(q, q->b ? q->b + j : NULL, q->c + j, start, q->start ? q->start_row : 0);
         left -= vectors;
         j += vectors * RPI_LANES;
     }
 }
 
-RPI_INLINE rp_real RPI_FN(sum_lanes)(rpi_v x) {
-    rp_real lanes[RPI_LANES], sum = 0;
+/* The lanes added up in their order, to `sum`. */
+RPI_INLINE rp_real RPI_FN(sum_lanes)(rp_real sum, rpi_v x) {
+    rp_real lanes[RPI_LANES];
     RPI_STORE(lanes, x);
     for (int i = 0; i < RPI_LANES; i++) sum += lanes[i];
     return sum;
 }
 
-/* A tile of 4 rows of d by RPI_TAPS rows of y; rows beyond the last repeat it and are not kept. */
+/* A tile of 4 rows of d by RPI_TAPS rows of y. */
 #if RPI_TILE_VECTORS == 4
 #define RPI_TAPS 4
-#define RPI_TAP_VECTORS(X, i) RPI_VECTORS_4(X, i)
-#define RPI_ROWS_OF_TAPS(X) X(0, 4) X(1, 4) X(2, 4) X(3, 4)
+#define RPI_EACH_TAP(X, i) RPI_VECTORS_4(X, i)
 #else
 #define RPI_TAPS 2
-#define RPI_TAP_VECTORS(X, i) RPI_VECTORS_2(X, i)
-#define RPI_ROWS_OF_TAPS(X) X(0, 2) X(1, 2) X(2, 2) X(3, 2)
+#define RPI_EACH_TAP(X, i) RPI_VECTORS_2(X, i)
 #endif
+/* clang-format off */
 #define RPI_CLEAR(i, j) rpi_v c##i##j = RPI_ALL(0);
-#define RPI_CLEAR_ROW(i, v) RPI_VECTORS_##v(RPI_CLEAR, i)
-#define RPI_READ_TAP(i, j) const rpi_v b##j = RPI_REALS(RPI_BITS(RPI_LOAD(y[j * q->positions] + s)) & mask);
+#define RPI_CLEAR_ROW(i, v) RPI_EACH_TAP(RPI_CLEAR, i)
+#define RPI_READ_TAP(i, j) const rpi_v b##j = RPI_REALS(RPI_BITS(RPI_LOAD(y[j * q->positions + t] + s)) & mask);
 #define RPI_CORRELATE_ROW(i, v) \
     const rpi_v a##i = RPI_LOAD(d + row[i] + s); \
-    RPI_VECTORS_##v(RPI_TERM, i)
+    RPI_EACH_TAP(RPI_TERM, i)
 #define RPI_KEEP(i, j) kept[i][j] = c##i##j;
-#define RPI_KEEP_ROW(i, v) RPI_VECTORS_##v(RPI_KEEP, i)
-#define RPI_AT_POSITION \
-    const rp_real *d = from + q->d_at[t]; \
-    const rp_real *const *y = taps + t;
-#define RPI_MULTIPLY \
-    RPI_TAP_VECTORS(RPI_READ_TAP, 0) \
-    RPI_ROWS_OF_TAPS(RPI_CORRELATE_ROW)
+#define RPI_KEEP_ROW(i, v) RPI_EACH_TAP(RPI_KEEP, i)
 
-static void RPI_FN(correlate_sums)(const rpi_correlation *q, const rp_real *from, const ptrdiff_t *row,
-                                   const rp_real *const *taps, rpi_v kept[4][RPI_TAPS]) {
+/* Over columns from..end - 1, lane by lane. row: where the four rows of d are; y: [RPI_TAPS][positions]. */
+static void RPI_FN(correlate_columns)(const rpi_correlation *q, const ptrdiff_t *row, const rp_real *const *y, int from,
+                                      int end, rpi_v kept[4][RPI_TAPS]) {
     const rpi_i mask = RPI_ALL_INT(q->magnitudes ? RPI_MAGNITUDE : -1);
-    RPI_ROWS_OF_TAPS(RPI_CLEAR_ROW)
+    RPI_ROWS_4(RPI_CLEAR_ROW, RPI_TAPS)
     for (int t = 0; t < q->positions; t++) {
-        RPI_AT_POSITION
-        for (int s = 0; s < q->n; s += RPI_LANES) { RPI_MULTIPLY }
+        const rp_real *d = q->d + q->d_at[t];
+        for (int s = from; s < end; s += RPI_LANES) {
+            RPI_EACH_TAP(RPI_READ_TAP, 0)
+            RPI_ROWS_4(RPI_CORRELATE_ROW, RPI_TAPS)
+        }
     }
-    RPI_ROWS_OF_TAPS(RPI_KEEP_ROW)
+    RPI_ROWS_4(RPI_KEEP_ROW, RPI_TAPS)
 }
+/* clang-format on */
 
-/* Each sample's own sum for one vector of samples. */
-static void RPI_FN(correlate_samples)(const rpi_correlation *q, const rp_real *from, const ptrdiff_t *row,
-                                      const rp_real *const *taps, int s, rpi_v kept[4][RPI_TAPS]) {
-    const rpi_i mask = RPI_ALL_INT(q->magnitudes ? RPI_MAGNITUDE : -1);
-    RPI_ROWS_OF_TAPS(RPI_CLEAR_ROW)
-    for (int t = 0; t < q->positions; t++) {
-        RPI_AT_POSITION
-        RPI_MULTIPLY
-    }
-    RPI_ROWS_OF_TAPS(RPI_KEEP_ROW)
-}
-
+/* Rows i..i + m - 1 and taps j..j + taps - 1; those beyond the last repeat it and are not kept. */
 static void RPI_FN(correlate_tile)(const rpi_correlation *q, int i, int m, int j, int taps) {
-    rpi_v kept[4][RPI_TAPS];
-    const rp_real *from = q->d + i * q->d_row, *y[RPI_TAPS * RPI_POSITIONS];
-    rp_real *out = q->out + (i * q->out_row + j) * (q->samples ? q->samples : 1);
+    const ptrdiff_t wide = q->samples ? q->samples : 1;
+    const int step = q->samples ? RPI_LANES : q->n;
+    const rp_real *y[RPI_TAPS * RPI_POSITIONS];
+    rp_real *out = q->out + (i * q->out_row + j) * wide;
     ptrdiff_t row[4];
-    for (int r = 0; r < 4; r++) row[r] = (r < m ? r : m - 1) * q->d_row;
+    for (int r = 0; r < 4; r++) row[r] = (i + (r < m ? r : m - 1)) * q->d_row;
     for (int k = 0; k < RPI_TAPS; k++)
         memcpy(y + k * q->positions, q->y + (j + (k < taps ? k : taps - 1)) * q->positions,
                (size_t)q->positions * sizeof *y);
-    if (!q->samples) RPI_FN(correlate_sums)(q, from, row, y, kept);
-    for (int r = 0; r < m && !q->samples; r++)
-        for (int k = 0; k < taps; k++) out[r * q->out_row + k] += RPI_FN(sum_lanes)(kept[r][k]);
-    for (int s = 0; s < q->n && q->samples; s += RPI_LANES) {
-        RPI_FN(correlate_samples)(q, from, row, y, s, kept);
+    for (int s = 0; s < q->n; s += step) {
+        rpi_v kept[4][RPI_TAPS];
+        RPI_FN(correlate_columns)(q, row, y, s, s + step, kept);
         for (int r = 0; r < m; r++)
             for (int k = 0; k < taps; k++) {
-                rp_real *to = out + (r * q->out_row + k) * q->samples + s;
-                RPI_STORE(to, RPI_LOAD(to) + kept[r][k]);
+                rp_real *to = out + (r * q->out_row + k) * wide;
+                if (q->samples) RPI_STORE(to + s, RPI_LOAD(to + s) + kept[r][k]);
+                else *to += RPI_FN(sum_lanes)(0, kept[r][k]);
             }
     }
 }
 
 static void RPI_FN(correlate)(const rpi_correlation *q) {
     for (int i = 0; i < q->m; i += 4)
-        for (int j = 0; j < q->taps; j += RPI_TAPS) RPI_FN(correlate_tile)
-    (q, i, q->m - i < 4 ? q->m - i : 4, j, q->taps - j < RPI_TAPS ? q->taps - j : RPI_TAPS);
+        for (int j = 0; j < q->taps; j += RPI_TAPS) {
+            int m = q->m - i < 4 ? q->m - i : 4, taps = q->taps - j < RPI_TAPS ? q->taps - j : RPI_TAPS;
+            RPI_FN(correlate_tile)(q, i, m, j, taps);
+        }
 }
 
 static void RPI_FN(window_magnitudes)(const rpi_window *w, rp_real *out) {
@@ -8517,43 +8515,11 @@ static void RPI_FN(add_rows)(int rows, int n, rp_real scale, const rp_real *in, 
             RPI_STORE(out + s, RPI_FMA(RPI_ALL(scale), RPI_LOAD(in + s), RPI_LOAD(out + s)));
 }
 
-/* One block of A against all columns of B. start: NULL for 0; per_row: one value for each row; start_row 0: one for
-   each column; C itself to add to it. Rows of B stay in L1 over a panel as wide as a tile. */
-static void RPI_FN(block)(int m, int n, int k, const rp_real *a, ptrdiff_t a_row, ptrdiff_t a_column, const rp_real *b,
-                          ptrdiff_t ldb, rp_real *c, ptrdiff_t ldc, const rp_real *start, ptrdiff_t start_row,
-                          int per_row) {
-    static const rp_real zeros[RPI_TILE_VECTORS * RPI_LANES] = {0};
-    int left = n / RPI_LANES, panels = (left + RPI_TILE_VECTORS - 1) / RPI_TILE_VECTORS;
-    for (int j = 0; left; panels--) {
-        int vectors = (left + panels - 1) / panels; /* panels as even as can be */
-        for (int i = 0; i < m; i += RPI_TILE_ROWS) {
-            int rows = m - i < RPI_TILE_ROWS ? m - i : RPI_TILE_ROWS;
-            const rp_real *from = !start ? zeros : per_row ? start + i : start + i * start_row + j;
-            RPI_FN(tiles)
-            [vectors - 1][rows - 1](k, a + i * a_row, a_row, a_column, b + j, ldb, c + i * ldc + j, ldc, from,
-                                    start ? start_row : 0, start && per_row);
-        }
-        left -= vectors;
-        j += vectors * RPI_LANES;
-    }
-}
-
-/* A block of A, or its magnitudes, into contiguous memory; its contiguous direction is kept. */
-RPI_INLINE void RPI_FN(pack)(const rp_real *a, ptrdiff_t stride, int rows, int n, int magnitudes, rp_real *out) {
-    for (int i = 0; i < rows; i++, a += stride, out += n)
-        for (int p = 0; p < n; p += RPI_LANES) {
-            rpi_v x = RPI_LOAD_SOME(a + p, n - p);
-            RPI_STORE_SOME(out + p, magnitudes ? RPI_ABS(x) : x, n - p);
-        }
-}
-
-/* c = bias + A b, where b, c and the rows of A are contiguous: limited by the reading of A, so four rows share each
-   read of b. */
+/* Limited by the reading of A, so four rows share each read of b. */
 static void RPI_FN(matrix_vector)(const rpi_product *q) {
     for (int i = 0; i < q->m; i += 4) {
         const rp_real *row[4];
         rpi_v sum0 = RPI_ALL(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
-        rp_real lanes[4][RPI_LANES];
         for (int r = 0; r < 4; r++) row[r] = q->a + (i + r < q->m ? i + r : q->m - 1) * q->a_row;
         for (int p = 0; p < q->k; p += RPI_LANES) {
             int some = q->k - p;
@@ -8563,46 +8529,74 @@ static void RPI_FN(matrix_vector)(const rpi_product *q) {
             sum2 = RPI_FMA(RPI_LOAD_SOME(row[2] + p, some), x, sum2);
             sum3 = RPI_FMA(RPI_LOAD_SOME(row[3] + p, some), x, sum3);
         }
-        RPI_STORE(lanes[0], sum0);
-        RPI_STORE(lanes[1], sum1);
-        RPI_STORE(lanes[2], sum2);
-        RPI_STORE(lanes[3], sum3);
-        for (int r = 0; r < 4 && i + r < q->m; r++) {
-            rp_real sum = q->bias ? q->bias[i + r] : 0;
-            for (int lane = 0; lane < RPI_LANES; lane++) sum += lanes[r][lane];
-            q->c[i + r] = sum;
+        const rpi_v sums[4] = {sum0, sum1, sum2, sum3};
+        for (int r = 0; r < 4 && i + r < q->m; r++)
+            q->c[i + r] = RPI_FN(sum_lanes)(q->bias ? q->bias[i + r] : 0, sums[r]);
+    }
+}
+
+/* The part of A, or its magnitudes, goes to `packed` line by line, in the direction in which it is contiguous. */
+static void RPI_FN(pack)(rpi_gemm *gemm, int magnitudes, rp_real *packed) {
+    const int by_row = gemm->a_column == 1, lines = by_row ? gemm->m : gemm->k, n = by_row ? gemm->k : gemm->m;
+    const ptrdiff_t stride = by_row ? gemm->a_row : gemm->a_column;
+    const rpi_i mask = RPI_ALL_INT(magnitudes ? RPI_MAGNITUDE : -1);
+    for (ptrdiff_t i = 0; i < lines; i++)
+        for (int p = 0; p < n; p += RPI_LANES) {
+            rpi_v x = RPI_LOAD_SOME(gemm->a + i * stride + p, n - p);
+            RPI_STORE_SOME(packed + i * n + p, RPI_REALS(RPI_BITS(x) & mask), n - p);
         }
+    gemm->a = packed;
+    if (by_row) gemm->a_row = n;
+    else gemm->a_column = n;
+}
+
+/* Do the lines of A fall on each other in L1? Measured: packed, A of 1024 columns takes 20% less time. */
+RPI_INLINE int RPI_FN(worth_packing)(const rpi_gemm *gemm) {
+    return (gemm->a_column == 1 ? gemm->a_row : gemm->a_column) % 256 == 0;
+}
+
+/* Rows i..i + RPI_M_BLOCK - 1 of both products, for the inner indices p..p + RPI_K_BLOCK - 1. */
+static void RPI_FN(product_block)(const rpi_product *q, int i, int p) {
+    const int starts = !p && !q->add;
+    rpi_gemm gemm, magnitudes;
+    gemm.m = q->m - i < RPI_M_BLOCK ? q->m - i : RPI_M_BLOCK;
+    gemm.k = q->k - p < RPI_K_BLOCK ? q->k - p : RPI_K_BLOCK;
+    gemm.n = q->n;
+    gemm.a = q->a + i * q->a_row + p * q->a_column;
+    gemm.a_row = q->a_row;
+    gemm.a_column = q->a_column;
+    gemm.a_at = gemm.b_at = NULL;
+    gemm.ldb = q->ldb;
+    gemm.ldc = gemm.start_row = q->ldc;
+    gemm.per_row = 0;
+    magnitudes = gemm;
+    if (q->b) {
+        gemm.b = q->b + p * q->ldb;
+        gemm.c = q->c + i * q->ldc;
+        gemm.start = gemm.c;
+        if (starts) {
+            gemm.start = q->bias ? q->bias + i : NULL;
+            gemm.per_row = 1;
+        }
+        if (RPI_FN(worth_packing)(&gemm)) RPI_FN(pack)(&gemm, 0, q->a_packed);
+        RPI_FN(gemm)(&gemm);
+    }
+    if (q->b2) {
+        magnitudes.b = q->b2 + p * q->ldb;
+        magnitudes.c = q->c2 + i * q->ldc;
+        magnitudes.start = magnitudes.c;
+        if (starts) {
+            magnitudes.start = q->column;
+            magnitudes.start_row = 0;
+        }
+        RPI_FN(pack)(&magnitudes, 1, q->a_packed);
+        RPI_FN(gemm)(&magnitudes);
     }
 }
 
 static void RPI_FN(product)(const rpi_product *q) {
     for (int p = 0; p < q->k; p += RPI_K_BLOCK)
-        for (int i = 0; i < q->m; i += RPI_M_BLOCK) {
-            int k = q->k - p < RPI_K_BLOCK ? q->k - p : RPI_K_BLOCK,
-                m = q->m - i < RPI_M_BLOCK ? q->m - i : RPI_M_BLOCK;
-            int by_row = q->a_column == 1, lines = by_row ? m : k, length = by_row ? k : m;
-            const rp_real *a = q->a + i * q->a_row + p * q->a_column;
-            ptrdiff_t from = p * q->ldb, stride = by_row ? q->a_row : q->a_column;
-            rp_real *c = q->b ? q->c + i * q->ldc : NULL, *c2 = q->b2 ? q->c2 + i * q->ldc : NULL;
-            int packed = stride % 256 ==
-                         0; /* lines that fall on each other in L1: measured, 1024 wide takes 20% less time packed */
-            if (q->b && packed) RPI_FN(pack)(a, stride, lines, length, 0, q->a_packed);
-            if (q->b) RPI_FN(block)
-            (m, q->n, k, packed ? q->a_packed : a, by_row ? packed ? k : stride : 1,
-             by_row   ? 1
-             : packed ? m
-                      : stride,
-             q->b + from, q->ldb, c, q->ldc,
-             p || q->add ? c
-             : q->bias   ? q->bias + i
-                         : NULL,
-             q->ldc, !p && !q->add);
-            if (!q->b2) continue;
-            if (!q->plain || !(q->b && packed)) RPI_FN(pack)(a, stride, lines, length, !q->plain, q->a_packed);
-            RPI_FN(block)
-            (m, q->n, k, q->a_packed, by_row ? k : 1, by_row ? 1 : m, q->b2 + from, q->ldb, c2, q->ldc,
-             p || q->add ? c2 : q->column, p || q->add ? q->ldc : 0, 0);
-        }
+        for (int i = 0; i < q->m; i += RPI_M_BLOCK) RPI_FN(product_block)(q, i, p);
 }
 
 /* out[i][r] = in[r][i] for a square of RPI_SQUARE */
@@ -8610,8 +8604,8 @@ static void RPI_FN(product)(const rpi_product *q) {
 #define RPI_SQUARE 8
 RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
     __m256 r[8], t[8];
-    for (int i = 0; i < 4;
-         i++) { /* rows i and i + 4 side by side: their left halves in r[i], their right ones in r[i + 4] */
+    for (int i = 0; i < 4; i++) {
+        /* rows i and i + 4 side by side: their left halves in r[i], their right ones in r[i + 4] */
         __m256 upper = _mm256_loadu_ps(in + i * ldi), lower = _mm256_loadu_ps(in + (i + 4) * ldi);
         r[i] = _mm256_permute2f128_ps(upper, lower, 0x20);
         r[i + 4] = _mm256_permute2f128_ps(upper, lower, 0x31);
@@ -8655,66 +8649,82 @@ static void RPI_FN(transpose)(const rp_real *in, ptrdiff_t ldi, int rows, int co
     }
 }
 
-/* The weights' part: a panel of y is transposed once (its magnitudes beside it), then serves all rows. */
-static void RPI_FN(outer_weights)(const rpi_outer *o) {
-    rp_real *magnitudes = o->panel + (ptrdiff_t)o->count * RPI_PANEL, *tile2 = o->tile + RPI_ROWS_MOST * RPI_PANEL;
+/* What the pieces of an outer product have in common. */
+static rpi_piece RPI_FN(piece_of)(const rpi_outer *o) {
     rpi_piece piece;
-    piece.ld = RPI_PANEL;
-    piece.stride = o->n;
+    memset(&piece, 0, sizeof piece);
     piece.gradient = o->d ? o->tile : NULL;
-    piece.curvature = o->v ? tile2 : NULL;
+    piece.curvature = o->v ? o->tile + RPI_ROWS_MOST * RPI_PANEL : NULL;
     piece.scale = o->scale;
     piece.scale2 = o->scale2;
+    return piece;
+}
+
+/* Behind the panel: its magnitudes or squares. */
+static rp_real *RPI_FN(panel_magnitudes)(const rpi_outer *o, int n) {
+    const ptrdiff_t size = (ptrdiff_t)o->count * RPI_PANEL;
+    for (ptrdiff_t i = 0; i < size; i += RPI_PANEL)
+        for (ptrdiff_t p = i; p < i + n; p += RPI_LANES) {
+            rpi_v y = RPI_LOAD(o->panel + p);
+            RPI_STORE(o->panel + size + p, o->squares ? y * y : RPI_ABS(y));
+        }
+    return o->panel + size;
+}
+
+/* The weights' part: a panel of y is transposed once, then serves all rows. */
+static void RPI_FN(outer_weights)(const rpi_outer *o) {
+    rpi_piece piece = RPI_FN(piece_of)(o);
+    rpi_gemm gemm;
+    memset(&gemm, 0, sizeof gemm);
+    gemm.k = o->count;
+    gemm.a_row = o->ld;
+    gemm.a_column = 1;
+    gemm.ldb = gemm.ldc = RPI_PANEL;
+    piece.ld = RPI_PANEL;
+    piece.stride = o->n;
     for (int j = o->from; j < o->end; j += RPI_PANEL) {
-        int width = o->end - j < RPI_PANEL ? o->end - j : RPI_PANEL,
-            padded = (width + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
-        RPI_FN(transpose)(o->y + j * o->ld, o->ld, width, o->count, o->panel, RPI_PANEL, padded);
-        if (o->v)
-            for (int i = 0; i < o->count * RPI_PANEL; i += RPI_PANEL)
-                for (int p = i; p < i + padded; p += RPI_LANES) {
-                    rpi_v y = RPI_LOAD(o->panel + p);
-                    RPI_STORE(magnitudes + p, o->squares ? y * y : RPI_ABS(y));
-                }
-        piece.n = width;
-        for (int i = 0; i < o->m; i += RPI_TILE_ROWS) {
-            ptrdiff_t from = i * o->ld;
-            piece.rows = o->m - i < RPI_TILE_ROWS ? o->m - i : RPI_TILE_ROWS;
+        rp_real *magnitudes = NULL;
+        piece.n = o->end - j < RPI_PANEL ? o->end - j : RPI_PANEL;
+        gemm.n = (piece.n + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
+        RPI_FN(transpose)(o->y + j * o->ld, o->ld, piece.n, o->count, o->panel, RPI_PANEL, gemm.n);
+        if (o->v) magnitudes = RPI_FN(panel_magnitudes)(o, gemm.n);
+        for (int i = 0; i < o->m; i += piece.rows) {
+            gemm.m = piece.rows = RPI_FN(tile_rows)(o->m - i);
             piece.offset = o->weights + (ptrdiff_t)i * o->n + j;
-            if (o->d) RPI_FN(block)
-            (piece.rows, padded, o->count, o->d + from, o->ld, 1, o->panel, RPI_PANEL, o->tile, RPI_PANEL, NULL, 0, 0);
-            if (o->v) RPI_FN(block)
-            (piece.rows, padded, o->count, o->v + from, o->ld, 1, magnitudes, RPI_PANEL, tile2, RPI_PANEL, NULL, 0, 0);
+            if (o->d) {
+                gemm.a = o->d + i * o->ld;
+                gemm.b = o->panel;
+                gemm.c = o->tile;
+                RPI_FN(gemm)(&gemm);
+            }
+            if (o->v) {
+                gemm.a = o->v + i * o->ld;
+                gemm.b = magnitudes;
+                gemm.c = o->tile + RPI_ROWS_MOST * RPI_PANEL;
+                RPI_FN(gemm)(&gemm);
+            }
             o->sink->take(o->sink, &piece);
         }
     }
 }
 
 static void RPI_FN(row_sums)(int rows, int count, const rp_real *in, ptrdiff_t ld, rp_real *out) {
-    for (int i = 0; i < rows; i++) {
-        rp_real lanes[RPI_LANES], sum = 0;
-        rpi_v total = RPI_ALL(0);
-        for (int s = 0; s < count; s += RPI_LANES) total += RPI_LOAD_SOME(in + i * ld + s, count - s);
-        RPI_STORE(lanes, total);
-        for (int lane = 0; lane < RPI_LANES; lane++) sum += lanes[lane];
-        out[i] = sum;
+    for (int i = 0; i < rows; i++, in += ld) {
+        rpi_v sum = RPI_ALL(0);
+        for (int s = 0; s < count; s += RPI_LANES) sum += RPI_LOAD_SOME(in + s, count - s);
+        out[i] = RPI_FN(sum_lanes)(0, sum);
     }
 }
 
 static void RPI_FN(outer)(const rpi_outer *o) {
-    rp_real *tile2 = o->tile + RPI_ROWS_MOST * RPI_PANEL;
+    rpi_piece piece = RPI_FN(piece_of)(o);
     RPI_FN(outer_weights)(o);
+    piece.rows = 1;
     for (int i = 0; o->bias && i < o->m; i += RPI_PANEL) {
-        rpi_piece piece;
-        piece.rows = 1;
         piece.n = o->m - i < RPI_PANEL ? o->m - i : RPI_PANEL;
-        piece.ld = piece.stride = 0;
         piece.offset = o->biases + i;
-        piece.gradient = o->d ? o->tile : NULL;
-        piece.curvature = o->v ? tile2 : NULL;
-        piece.scale = o->scale;
-        piece.scale2 = o->scale2;
         if (o->d) RPI_FN(row_sums)(piece.n, o->count, o->d + i * o->ld, o->ld, o->tile);
-        if (o->v) RPI_FN(row_sums)(piece.n, o->count, o->v + i * o->ld, o->ld, tile2);
+        if (o->v) RPI_FN(row_sums)(piece.n, o->count, o->v + i * o->ld, o->ld, o->tile + RPI_ROWS_MOST * RPI_PANEL);
         o->sink->take(o->sink, &piece);
     }
 }
@@ -8770,16 +8780,29 @@ static rpi_int RPI_FN(peak)(int rows, int n, const rp_real *in, ptrdiff_t ld) {
 
 /* Activations: z in; out: the value, *first = sigma'(z), *second = sigma''(z). Comparisons are turned so that what is
    not a number stays so. */
-RPI_INLINE rpi_v RPI_FN(relu)(rpi_v z, rp_real alpha, rpi_v *first) { /* and leaky ReLU */
+RPI_INLINE rpi_v RPI_FN(leaky_relu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
     rpi_v low = alpha > 0 ? RPI_ALL(alpha) * z : RPI_ALL(0);
     *first = RPI_SELECT(RPI_GREATER(z, RPI_ALL(0)), RPI_ALL(1), RPI_ALL(alpha));
+    *second = RPI_ALL(0);
     return RPI_SELECT(RPI_GREATER(RPI_ALL(0), z), low, z);
+}
+RPI_INLINE rpi_v RPI_FN(relu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    (void)alpha;
+    return RPI_FN(leaky_relu)(0, z, first, second);
 }
 /* *share = e / (1 + e) for 0 <= e <= 1, *p the same with the quotient but as a correction to e, *q = p (1 - p) */
 RPI_INLINE void RPI_FN(odds)(rpi_v e, rpi_v *share, rpi_v *p, rpi_v *q) {
     *share = e / (RPI_ALL(1) + e);
     *p = RPI_FMA(-e, *share, e);
     *q = RPI_FMA(-*p, *p, *p);
+}
+RPI_INLINE rpi_v RPI_FN(hyperbolic_tangent)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    rpi_v y = RPI_TANH(z), e = RPI_EXP(RPI_ALL(-2) * RPI_ABS(z)), share, p;
+    (void)alpha;
+    RPI_FN(odds)(e, &share, &p, first);
+    *first *= RPI_ALL(4); /* 1 - y^2 without cancellation */
+    *second = RPI_ALL(-2) * y * *first;
+    return y;
 }
 /* *e = exp(-|z|), *p = 1 / (1 + exp(-z)), *q = p (1 - p), *odd = 1 - 2 p, without overflow or cancellation */
 RPI_INLINE void RPI_FN(logistic)(rpi_v z, rpi_v *e, rpi_v *p, rpi_v *q, rpi_v *odd) {
@@ -8790,87 +8813,84 @@ RPI_INLINE void RPI_FN(logistic)(rpi_v z, rpi_v *e, rpi_v *p, rpi_v *q, rpi_v *o
     *p = RPI_SELECT(below, lesser, RPI_ALL(1) - share);
     *odd = RPI_SELECT(below, -less, less) / (RPI_ALL(1) + x);
 }
-RPI_INLINE rpi_v RPI_FN(activate_one)(rp_activation_kind kind, rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
-    rpi_v y = z, e, p, q, odd, one = RPI_ALL(1), zero = RPI_ALL(0);
-    *first = one;
-    *second = zero;
-    switch (kind) {
-    case RP_RELU: return RPI_FN(relu)(z, 0, first);
-    case RP_LEAKY_RELU: return RPI_FN(relu)(z, alpha, first);
-    case RP_TANH:
-        y = RPI_TANH(z);
-        e = RPI_EXP(RPI_ALL(-2) * RPI_ABS(z));
-        RPI_FN(odds)(e, &p, &q, first);
-        *first *= RPI_ALL(4); /* 1 - y^2 without cancellation */
-        *second = RPI_ALL(-2) * y * *first;
-        return y;
-    case RP_SIGMOID:
-        RPI_FN(logistic)(z, &e, &p, first, &odd);
-        *second = *first * odd;
-        return p;
-    case RP_SOFTPLUS:
-        RPI_FN(logistic)(z, &e, first, second, &odd);
-        return RPI_SELECT(RPI_GREATER(zero, z), zero, z) + RPI_LOG1P(e);
-    case RP_ELU:
-        p = RPI_SELECT(RPI_GREATER(z, zero), zero, z);
-        q = RPI_ALL(alpha) * RPI_EXP(p);
-        *first = RPI_SELECT(RPI_GREATER(z, zero), one, q);
-        *second = RPI_SELECT(RPI_GREATER(z, zero), zero, q);
-        return RPI_SELECT(RPI_GREATER(z, zero), z, RPI_ALL(alpha) * RPI_EXPM1(p));
-    case RP_GELU: /* p = Phi(z), q = Phi'(z) */
-        p = RPI_ALL((rp_real)0.5) * RPI_JOIN(RPI_FN(lanes), erfc)(z * RPI_ALL((rp_real)-0.70710678118654752));
-        e = RPI_SELECT(RPI_GREATER(RPI_ABS(z), RPI_ALL(100)), RPI_ALL(100),
-                       z); /* q is 0 from there on, and the square finite */
-        q = RPI_ALL((rp_real)0.39894228040143268) * RPI_EXP(RPI_ALL((rp_real)-0.5) * e * e);
-        *first = p + e * q;
-        *second = q * (RPI_ALL(2) - e * e);
-        return z * p;
-    case RP_SILU:
-        RPI_FN(logistic)(z, &e, &p, &q, &odd);
-        *first = p + z * q;
-        *second = q * (RPI_ALL(2) + z * odd);
-        return z * p;
-    default: return y;
-    }
+RPI_INLINE rpi_v RPI_FN(sigmoid)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    rpi_v e, p, odd;
+    (void)alpha;
+    RPI_FN(logistic)(z, &e, &p, first, &odd);
+    *second = *first * odd;
+    return p;
 }
-RPI_INLINE void RPI_FN(activate_row)(rp_activation_kind kind, int n, rp_real alpha, rp_real *y, rp_real *slope,
-                                     rp_real *second, rp_real *u, rpi_i *bad) {
-    const rpi_i exponent = RPI_ALL_INT(RPI_EXPONENT);
-    for (int i = 0; i < n; i += RPI_LANES) {
-        rpi_v z = RPI_LOAD(y + i), first, curve;
-        *bad |= RPI_EQUAL(RPI_BITS(z) & exponent, exponent);
-        RPI_STORE(y + i, RPI_FN(activate_one)(kind, alpha, z, &first, &curve));
-        if (slope) RPI_STORE(slope + i, first);
-        if (second) RPI_STORE(second + i, u ? curve * RPI_LOAD(u + i) : curve);
-        if (u) RPI_STORE(u + i, RPI_ABS(first) * RPI_LOAD(u + i));
-    }
+RPI_INLINE rpi_v RPI_FN(softplus)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    rpi_v e, odd;
+    (void)alpha;
+    RPI_FN(logistic)(z, &e, first, second, &odd);
+    return RPI_SELECT(RPI_GREATER(RPI_ALL(0), z), RPI_ALL(0), z) + RPI_LOG1P(e);
 }
+RPI_INLINE rpi_v RPI_FN(elu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    rpi_i above = RPI_GREATER(z, RPI_ALL(0));
+    rpi_v low = RPI_SELECT(above, RPI_ALL(0), z), slope = RPI_ALL(alpha) * RPI_EXP(low);
+    *first = RPI_SELECT(above, RPI_ALL(1), slope);
+    *second = RPI_SELECT(above, RPI_ALL(0), slope);
+    return RPI_SELECT(above, z, RPI_ALL(alpha) * RPI_EXPM1(low));
+}
+RPI_INLINE rpi_v RPI_FN(gelu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    /* Phi(z), and phi = Phi'(z), which is 0 from 100 on, where the square is still finite */
+    rpi_v p = RPI_ALL((rp_real)0.5) * RPI_LANES_OF(erfc)(z * RPI_ALL((rp_real)-0.70710678118654752));
+    rpi_v x = RPI_SELECT(RPI_GREATER(RPI_ABS(z), RPI_ALL(100)), RPI_ALL(100), z);
+    rpi_v phi = RPI_ALL((rp_real)0.39894228040143268) * RPI_EXP(RPI_ALL((rp_real)-0.5) * x * x);
+    (void)alpha;
+    *first = p + x * phi;
+    *second = phi * (RPI_ALL(2) - x * x);
+    return z * p;
+}
+RPI_INLINE rpi_v RPI_FN(silu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
+    rpi_v e, p, q, odd;
+    (void)alpha;
+    RPI_FN(logistic)(z, &e, &p, &q, &odd);
+    *first = p + z * q;
+    *second = q * (RPI_ALL(2) + z * odd);
+    return z * p;
+}
+
+/* Each kind has a loop of its own, which works on a copy of the call that its stores cannot change. */
+#define RPI_ACTIVATION(name) RPI_JOIN(RPI_FN(activate), name)
+#define RPI_DEFINE_ACTIVATION(name) \
+    static void RPI_ACTIVATION(name)(const rpi_activate *call) { \
+        const rpi_activate a = *call; \
+        rpi_i bad = RPI_ALL_INT(0); \
+        for (int row = 0; row < a.rows; row++) \
+            for (ptrdiff_t i = row * a.ld, end = i + a.n; i < end; i += RPI_LANES) { \
+                rpi_v z = RPI_LOAD(a.y + i), first, second; \
+                bad |= RPI_FN(not_finite)(z); \
+                RPI_STORE(a.y + i, RPI_FN(name)(a.alpha, z, &first, &second)); \
+                if (a.slope) RPI_STORE(a.slope + i, first); \
+                if (a.second) RPI_STORE(a.second + i, a.u ? second * RPI_LOAD(a.u + i) : second); \
+                if (a.u) RPI_STORE(a.u + i, RPI_ABS(first) * RPI_LOAD(a.u + i)); \
+            } \
+        if (a.bad && RPI_FN(any_lane)(bad)) *a.bad = 1; \
+    }
+RPI_DEFINE_ACTIVATION(relu)
+RPI_DEFINE_ACTIVATION(leaky_relu)
+RPI_DEFINE_ACTIVATION(hyperbolic_tangent)
+RPI_DEFINE_ACTIVATION(sigmoid)
+RPI_DEFINE_ACTIVATION(softplus)
+RPI_DEFINE_ACTIVATION(elu)
+RPI_DEFINE_ACTIVATION(gelu)
+RPI_DEFINE_ACTIVATION(silu)
 static void RPI_FN(activate)(const rpi_activate *a) {
-    rpi_i bad = RPI_ALL_INT(0);
-    rpi_int lanes[RPI_LANES];
-    for (int i = 0; i < a->rows; i++) {
-        ptrdiff_t at = i * a->ld;
-        rp_real *y = a->y + at, *slope = a->slope ? a->slope + at : NULL, *second = a->second ? a->second + at : NULL,
-                *u = a->u ? a->u + at : NULL;
-        switch (a->kind) { /* so that each kind has a loop of its own */
-#define RPI_CASE(kind) \
-    case kind: \
-        RPI_FN(activate_row)(kind, a->n, a->alpha, y, slope, second, u, &bad); \
-        break;
-            RPI_CASE(RP_RELU)
-            RPI_CASE(RP_LEAKY_RELU)
-            RPI_CASE(RP_TANH)
-            RPI_CASE(RP_SIGMOID)
-            RPI_CASE(RP_SOFTPLUS)
-            RPI_CASE(RP_ELU)
-            RPI_CASE(RP_GELU)
-            RPI_CASE(RP_SILU)
-        default: break;
-#undef RPI_CASE
-        }
-    }
-    memcpy(lanes, &bad, sizeof lanes);
-    for (int i = 0; i < RPI_LANES && a->bad; i++) *a->bad |= lanes[i] != 0;
+    static void (*const kinds[])(const rpi_activate *) = {
+        /* in the order of rp_activation_kind */
+        NULL,
+        RPI_ACTIVATION(relu),
+        RPI_ACTIVATION(leaky_relu),
+        RPI_ACTIVATION(hyperbolic_tangent),
+        RPI_ACTIVATION(sigmoid),
+        RPI_ACTIVATION(softplus),
+        RPI_ACTIVATION(elu),
+        RPI_ACTIVATION(gelu),
+        RPI_ACTIVATION(silu),
+    };
+    if (kinds[a->kind]) kinds[a->kind](a);
 }
 
 static void RPI_FN(activate_back)(const rpi_activate *a, rp_real *d, rp_real *v, rpi_flow flow) {
@@ -8923,13 +8943,14 @@ RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, 
 }
 RPI_INLINE void RPI_FN(separable_loss)(rp_loss_kind kind, const rpi_loss_call *call) {
     for (int s = 0; s < call->count; s += RPI_LANES) {
-        rp_real lanes[RPI_LANES];
         double *loss = call->loss + s;
         int some = call->count - s < RPI_LANES ? call->count - s : RPI_LANES;
         for (int lane = 0; lane < some; lane++) loss[lane] = 0;
-        for (int i = 0; i < call->outputs;) {
+        for (int from = 0; from < call->outputs; from += 32) { /* few in rp_real, then on in double */
+            const int end = call->outputs - from < 32 ? call->outputs : from + 32;
+            rp_real lanes[RPI_LANES];
             rpi_v sum = RPI_ALL(0);
-            for (int end = call->outputs - i < 32 ? call->outputs : i + 32; i < end; i++) { /* few, then on in double */
+            for (int i = from; i < end; i++) {
                 ptrdiff_t at = i * call->ld + s;
                 rpi_v d, h;
                 sum += RPI_FN(separable)(kind, call->delta, call->exact, RPI_LOAD(call->y + at), RPI_LOAD(call->d + at),
@@ -8942,6 +8963,12 @@ RPI_INLINE void RPI_FN(separable_loss)(rp_loss_kind kind, const rpi_loss_call *c
         }
     }
 }
+static void RPI_FN(squared_error)(const rpi_loss_call *call) { RPI_FN(separable_loss)(RP_SQUARED_ERROR, call); }
+static void RPI_FN(binary_cross_entropy)(const rpi_loss_call *call) {
+    RPI_FN(separable_loss)(RP_BINARY_CROSS_ENTROPY, call);
+}
+static void RPI_FN(huber)(const rpi_loss_call *call) { RPI_FN(separable_loss)(RP_HUBER, call); }
+static void RPI_FN(poisson)(const rpi_loss_call *call) { RPI_FN(separable_loss)(RP_POISSON, call); }
 static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
     const ptrdiff_t ld = call->ld, end = call->outputs * ld;
     for (int s = 0; s < call->count; s += RPI_LANES) {
@@ -8954,7 +8981,7 @@ static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
             sum += RPI_EXP(RPI_LOAD(y + i) - most);
             total += RPI_LOAD(d + i);
         }
-        log_sum = most + RPI_JOIN(RPI_FN(lanes), log)(sum);
+        log_sum = most + RPI_LANES_OF(log)(sum);
         for (ptrdiff_t i = 0; i < end; i += ld) {
             rpi_v t = RPI_LOAD(d + i), z = RPI_LOAD(y + i), p = total * (RPI_EXP(z - most) / sum);
             loss += t * (log_sum - z);
@@ -8964,15 +8991,6 @@ static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
         RPI_STORE(lanes, loss);
         for (int lane = 0; lane < RPI_LANES && s + lane < call->count; lane++)
             call->loss[s + lane] = (double)lanes[lane];
-    }
-}
-static void RPI_FN(loss)(rp_loss_kind kind, const rpi_loss_call *call) {
-    switch (kind) {
-    case RP_SOFTMAX_CROSS_ENTROPY: RPI_FN(softmax_cross_entropy)(call); break;
-    case RP_BINARY_CROSS_ENTROPY: RPI_FN(separable_loss)(RP_BINARY_CROSS_ENTROPY, call); break;
-    case RP_HUBER: RPI_FN(separable_loss)(RP_HUBER, call); break;
-    case RP_POISSON: RPI_FN(separable_loss)(RP_POISSON, call); break;
-    default: RPI_FN(separable_loss)(RP_SQUARED_ERROR, call); break;
     }
 }
 
@@ -9022,67 +9040,45 @@ RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, rp_method method, rpi_v g, rp
     }
     return RPI_ALL(-u->rate) * x - RPI_ALL(u->shrink) * w;
 }
-/* To `to` if it is given, otherwise taken: w += step, where the result is finite. */
-RPI_INLINE void RPI_FN(update_row)(const rpi_update *u, rp_method method, int n, const rp_real *g, rp_real scale,
-                                   const rp_real *h, rp_real scale2, rp_real *w, rp_real *first, rp_real *second,
-                                   rp_real *to) {
-    for (int i = 0; i < n; i += RPI_LANES) {
-        int some = n - i;
-        rpi_v x = RPI_LOAD_SOME(w + i, some), step, state1 = RPI_ALL(0), state2 = state1;
+/* n parameters by one method, which this is inlined for. */
+RPI_INLINE void RPI_FN(update_by)(const rpi_update *u, rp_method method, const rpi_update_call *call) {
+    const rpi_update_call c = *call;
+    rp_real *first = method == RP_PER_VARIABLE ? NULL : c.first;
+    rp_real *second = method == RP_PARTITIONING || method == RP_ADAM || method == RP_ADADELTA ? c.second : NULL;
+    for (int i = 0; i < c.n; i += RPI_LANES) {
+        int some = c.n - i;
+        rpi_v w = RPI_LOAD_SOME(c.w + i, some), state1 = RPI_ALL(0), state2 = state1, step;
         if (first) state1 = RPI_LOAD_SOME(first + i, some);
         if (second) state2 = RPI_LOAD_SOME(second + i, some);
-        step = RPI_FN(step)(u, method, RPI_ALL(scale) * RPI_LOAD_SOME(g + i, some),
-                            h ? RPI_ALL(scale2) * RPI_LOAD_SOME(h + i, some) : x, x, first ? &state1 : NULL,
+        step = RPI_FN(step)(u, method, RPI_ALL(c.scale) * RPI_LOAD_SOME(c.g + i, some),
+                            c.h ? RPI_ALL(c.scale2) * RPI_LOAD_SOME(c.h + i, some) : w, w, first ? &state1 : NULL,
                             second ? &state2 : NULL);
         if (first) RPI_STORE_SOME(first + i, state1, some);
         if (second) RPI_STORE_SOME(second + i, state2, some);
-        if (to) RPI_STORE_SOME(to + i, RPI_FN(finite_or)(step, RPI_ALL(0)), some);
-        else RPI_STORE_SOME(w + i, RPI_FN(finite_or)(x + step, x), some);
+        if (c.to) RPI_STORE_SOME(c.to + i, RPI_FN(finite_or)(step, RPI_ALL(0)), some);
+        else RPI_STORE_SOME(c.w + i, RPI_FN(finite_or)(w + step, w), some);
     }
 }
-static void RPI_FN(update)(const rpi_update *u, int n, const rp_real *g, rp_real scale, const rp_real *h,
-                           rp_real scale2, rp_real *w, rp_real *first, rp_real *second, rp_real *to) {
-    switch (u->method) { /* so that each method has a loop of its own */
-#define RPI_CASE(method) \
-    case method: \
-        RPI_FN(update_row)(u, method, n, g, scale, h, scale2, w, first, second, to); \
-        break;
-        RPI_CASE(RP_PARTITIONING)
-        RPI_CASE(RP_SGD)
-        RPI_CASE(RP_ADAM)
-        RPI_CASE(RP_ADAGRAD)
-        RPI_CASE(RP_ADADELTA)
-        RPI_CASE(RP_PER_VARIABLE)
-#undef RPI_CASE
-    default: break;
+#define RPI_UPDATE(method) RPI_JOIN(RPI_FN(update), method)
+#define RPI_DEFINE_UPDATE(method) \
+    static void RPI_UPDATE(method)(const rpi_update *u, const rpi_update_call *call) { \
+        RPI_FN(update_by)(u, method, call); \
     }
+RPI_DEFINE_UPDATE(RP_PARTITIONING)
+RPI_DEFINE_UPDATE(RP_SGD)
+RPI_DEFINE_UPDATE(RP_ADAM)
+RPI_DEFINE_UPDATE(RP_ADAGRAD)
+RPI_DEFINE_UPDATE(RP_ADADELTA)
+RPI_DEFINE_UPDATE(RP_PER_VARIABLE)
+static void RPI_FN(update)(const rpi_update *u, const rpi_update_call *call) {
+    static void (*const methods[])(const rpi_update *, const rpi_update_call *) = {
+        /* in the order of rp_method, which begins at 1; RP_NEWTON finds its steps elsewhere */
+        RPI_UPDATE(RP_PARTITIONING), RPI_UPDATE(RP_SGD),      RPI_UPDATE(RP_ADAM),
+        RPI_UPDATE(RP_ADAGRAD),      RPI_UPDATE(RP_ADADELTA), RPI_UPDATE(RP_PER_VARIABLE),
+    };
+    if (u->method < RP_NEWTON) methods[u->method - RP_PARTITIONING](u, call);
 }
-static void RPI_FN(take_step)(const rpi_sink *sink, const rpi_piece *piece) {
-    for (int r = 0; r < piece->rows; r++) {
-        ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
-        RPI_FN(update)
-        (sink->update, piece->n, piece->gradient + from, piece->scale,
-         sink->curvature    ? sink->curvature + at
-         : piece->curvature ? piece->curvature + from
-                            : NULL,
-         sink->curvature ? 1 : piece->scale2, sink->parameters + at, sink->first ? sink->first + at : NULL,
-         sink->second ? sink->second + at : NULL, NULL);
-    }
-}
-static void RPI_FN(take_arrays)(const rpi_sink *sink, const rpi_piece *piece) {
-    for (int r = 0; r < piece->rows; r++) {
-        ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
-        for (int i = 0, some = piece->n; some > 0; i += RPI_LANES, some -= RPI_LANES) {
-            ptrdiff_t to = at + i, it = from + i;
-            if (piece->gradient)
-                RPI_STORE_SOME(sink->gradient + to, RPI_ALL(piece->scale) * RPI_LOAD_SOME(piece->gradient + it, some),
-                               some);
-            if (piece->curvature)
-                RPI_STORE_SOME(sink->curvature + to,
-                               RPI_ALL(piece->scale2) * RPI_LOAD_SOME(piece->curvature + it, some), some);
-        }
-    }
-}
+
 /* b = 0: y is not read. */
 static void RPI_FN(blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y) {
     for (ptrdiff_t i = 0; i < n; i += RPI_LANES) {
@@ -9093,15 +9089,36 @@ static void RPI_FN(blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_rea
         RPI_STORE_SOME(y + i, term, some);
     }
 }
-static void RPI_FN(take_sum)(const rpi_sink *sink, const rpi_piece *piece) {
+
+static void RPI_FN(take_step)(const rpi_sink *sink, const rpi_piece *piece) {
+    rpi_update_call call;
+    call.n = piece->n;
+    call.scale = piece->scale;
+    call.scale2 = sink->curvature ? 1 : piece->scale2;
+    call.to = NULL;
+    for (int r = 0; r < piece->rows; r++) {
+        ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
+        call.g = piece->gradient + from;
+        call.h = piece->curvature ? piece->curvature + from : NULL;
+        if (sink->curvature) call.h = sink->curvature + at;
+        call.w = sink->parameters + at;
+        call.first = sink->first ? sink->first + at : NULL;
+        call.second = sink->second ? sink->second + at : NULL;
+        RPI_FN(update)(sink->update, &call);
+    }
+}
+/* The piece becomes b times what the arrays hold, plus itself. */
+static void RPI_FN(take)(const rpi_sink *sink, const rpi_piece *piece, rp_real b) {
     for (int r = 0; r < piece->rows; r++) {
         ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
         if (piece->gradient)
-            RPI_FN(blend)(piece->n, piece->scale, piece->gradient + from, NULL, 1, sink->gradient + at);
+            RPI_FN(blend)(piece->n, piece->scale, piece->gradient + from, NULL, b, sink->gradient + at);
         if (piece->curvature)
-            RPI_FN(blend)(piece->n, piece->scale2, piece->curvature + from, NULL, 1, sink->curvature + at);
+            RPI_FN(blend)(piece->n, piece->scale2, piece->curvature + from, NULL, b, sink->curvature + at);
     }
 }
+static void RPI_FN(take_arrays)(const rpi_sink *sink, const rpi_piece *piece) { RPI_FN(take)(sink, piece, 0); }
+static void RPI_FN(take_sum)(const rpi_sink *sink, const rpi_piece *piece) { RPI_FN(take)(sink, piece, 1); }
 
 static void RPI_FN(move)(int n, rp_real alpha, const rp_real *step, rp_real *w) {
     for (int i = 0; i < n; i += RPI_LANES) {
@@ -9119,45 +9136,115 @@ static double RPI_FN(dot)(ptrdiff_t n, const rp_real *a, const rp_real *b) {
             int some = n - i < RPI_LANES ? (int)(n - i) : RPI_LANES;
             sum = RPI_FMA(RPI_LOAD_SOME(a + i, some), RPI_LOAD_SOME(b + i, some), sum);
         }
-        total += (double)RPI_FN(sum_lanes)(sum);
+        total += (double)RPI_FN(sum_lanes)(0, sum);
     }
     return total;
 }
 
+/* clang-format off */
 static const rpi_kernels RPI_FN(kernels) = {
-    RPI_ISA_NAME,          RPI_LANES,
-    RPI_FN(product),       RPI_FN(gathered),
-    RPI_FN(correlate),     RPI_FN(window_magnitudes),
-    RPI_FN(select_rows),   RPI_FN(select_back),
-    RPI_FN(add_rows),      RPI_FN(matrix_vector),
-    RPI_TILE_ROWS,         RPI_FN(outer),
-    RPI_FN(transpose),     RPI_FN(column_sums),
-    RPI_FN(weigh),         RPI_FN(signs),
-    RPI_FN(peak),          RPI_FN(activate),
-    RPI_FN(activate_back), RPI_FN(activate_tangent),
-    RPI_FN(loss),          RPI_FN(update),
-    RPI_FN(move),          RPI_FN(dot),
-    RPI_FN(blend),         RPI_FN(take_step),
-    RPI_FN(take_arrays),   RPI_FN(take_sum),
+    RPI_ISA_NAME,
+    RPI_LANES,
+    RPI_TILE_ROWS,
+    RPI_FN(gemm),
+    RPI_FN(product),
+    RPI_FN(matrix_vector),
+    RPI_FN(outer),
+    RPI_FN(correlate),
+    RPI_FN(window_magnitudes),
+    RPI_FN(select_rows),
+    RPI_FN(select_back),
+    RPI_FN(add_rows),
+    RPI_FN(transpose),
+    RPI_FN(column_sums),
+    RPI_FN(weigh),
+    RPI_FN(signs),
+    RPI_FN(peak),
+    RPI_FN(activate),
+    RPI_FN(activate_back),
+    RPI_FN(activate_tangent),
+    {
+        /* in the order of rp_loss_kind */
+        RPI_FN(squared_error),
+        RPI_FN(softmax_cross_entropy),
+        RPI_FN(binary_cross_entropy),
+        RPI_FN(huber),
+        RPI_FN(poisson),
+    },
+    RPI_FN(update),
+    RPI_FN(move),
+    RPI_FN(dot),
+    RPI_FN(blend),
+    RPI_FN(take_step),
+    RPI_FN(take_arrays),
+    RPI_FN(take_sum),
 };
+/* clang-format on */
 
+#undef RPI_LANES
 #undef rpi_v
 #undef rpi_i
-#undef RPI_LANES
 #undef RPI_BITS
 #undef RPI_REALS
 #undef RPI_GREATER
 #undef RPI_EQUAL
+#undef RPI_LOAD
+#undef RPI_STORE
+#undef RPI_ALL
+#undef RPI_ALL_INT
+#undef RPI_FMA
+#undef RPI_LOAD_SOME
+#undef RPI_STORE_SOME
+#undef RPI_LANES_OF
+#undef RPI_LANEWISE
 #undef RPI_TILE_ROWS
 #undef RPI_TILE_VECTORS
-#undef RPI_SQUARE
+#undef RPI_ROOT
+#undef RPI_ABS
+#undef RPI_SELECT
+#undef RPI_EXP
+#undef RPI_EXPM1
+#undef RPI_LOG1P
+#undef RPI_TANH
+#undef RPI_POWER2
+#undef RPI_ROWS_1
+#undef RPI_ROWS_4
+#undef RPI_ROWS_6
+#undef RPI_VECTORS_1
+#undef RPI_VECTORS_2
+#undef RPI_VECTORS_3
+#undef RPI_VECTORS_4
+#undef RPI_SUM
+#undef RPI_SUM_ROW
+#undef RPI_SPREAD
+#undef RPI_SPREAD_ROW
+#undef RPI_BEGIN
+#undef RPI_BEGIN_ROW
+#undef RPI_READ
+#undef RPI_TERM
+#undef RPI_TERM_ROW
+#undef RPI_END
+#undef RPI_END_ROW
+#undef RPI_TILE
+#undef RPI_BY_STRIDE
+#undef RPI_BY_TABLE
+#undef RPI_IF_TALL
+#undef RPI_STRIP
+#undef RPI_DEFINE_STRIP
+#undef RPI_STRIPS
 #undef RPI_TAPS
-#undef RPI_TAP_VECTORS
-#undef RPI_ROWS_OF_TAPS
-#undef RPI_GATHERED_TILES
-#undef RPI_GATHERED_ALL
-#undef RPI_MICROKERNELS
-#undef RPI_TILES
+#undef RPI_EACH_TAP
+#undef RPI_CLEAR
+#undef RPI_CLEAR_ROW
+#undef RPI_READ_TAP
+#undef RPI_CORRELATE_ROW
+#undef RPI_KEEP
+#undef RPI_KEEP_ROW
+#undef RPI_SQUARE
+#undef RPI_ACTIVATION
+#undef RPI_DEFINE_ACTIVATION
+#undef RPI_UPDATE
+#undef RPI_DEFINE_UPDATE
 #endif /* RPI_PASS */
 
 /* >>licence

@@ -189,7 +189,7 @@ static void check_product(test_random *random, int m, int n, int k) {
     ptrdiff_t stride = (ptrdiff_t)(chance(random, 0.3) ? padded(length, 256) : length + test_int(random, 0, 2));
     memset(&q, 0, sizeof q);
     regions_used = 0;
-    q.m = m, q.n = n, q.k = k, q.plain = chance(random, 0.3), q.add = chance(random, 0.2);
+    q.m = m, q.n = n, q.k = k, q.add = chance(random, 0.2);
     q.a = matrix(random, lines, length, stride), q.a_row = by_row ? stride : 1, q.a_column = by_row ? 1 : stride;
     q.ldb = wider(random, n), q.ldc = wider(random, n);
     if (which != 1) q.b = matrix(random, k, n, q.ldb);
@@ -198,7 +198,7 @@ static void check_product(test_random *random, int m, int n, int k) {
     if (chance(random, 0.5)) q.column = matrix(random, 1, n, 0);
     const rp_real *start = q.add ? matrix(random, m, n, q.ldc) : NULL;
     if (q.b) naive_product(&q, q.b, 0, q.bias, NULL, start, &exact1);
-    if (q.b2) naive_product(&q, q.b2, !q.plain, NULL, q.column, start, &exact2);
+    if (q.b2) naive_product(&q, q.b2, 1, NULL, q.column, start, &exact2);
     EACH_SET {
         ptrdiff_t size = extent(m, n, q.ldc);
         if (n % sets[set]->lanes) continue;
@@ -210,10 +210,10 @@ static void check_product(test_random *random, int m, int n, int k) {
         double error2 = q.b2 ? excess(q.c2, m, n, q.ldc, &exact2, k + 2) : 0;
         int inside = intact() && (!q.b || gaps_intact(q.c, m, n, q.ldc)) && (!q.b2 || gaps_intact(q.c2, m, n, q.ldc));
         CHECK(error <= 1 && error2 <= 1 && inside,
-              "%s: product %d x %d x %d, A by %s with stride %d, B%s%s%s%s%s%s: errors %g, %g%s", sets[set]->name,
-              m, n, k, by_row ? "rows" : "columns", (int)stride, q.b ? " first" : "", q.b2 ? " second" : "",
-              q.plain ? " plain" : "", q.bias ? " bias" : "", q.column ? " column" : "", q.add ? " add" : "", error,
-              error2, inside ? "" : ", overrun");
+              "%s: product %d x %d x %d, A by %s with stride %d, B%s%s%s%s%s: errors %g, %g%s", sets[set]->name, m, n,
+              k, by_row ? "rows" : "columns", (int)stride, q.b ? " first" : "", q.b2 ? " second" : "",
+              q.bias ? " bias" : "", q.column ? " column" : "", q.add ? " add" : "", error, error2,
+              inside ? "" : ", overrun");
     }
 }
 
@@ -294,7 +294,8 @@ static void check_outer(test_random *random, int m, int n, int count) {
     rp_real *d, *v;
     memset(&o, 0, sizeof o);
     regions_used = 0;
-    o.m = m, o.n = n, o.count = count, o.bias = chance(random, 0.5), o.ld = (ptrdiff_t)(columns + test_int(random, 0, 9));
+    o.m = m, o.n = n, o.count = count, o.bias = chance(random, 0.5),
+    o.ld = (ptrdiff_t)(columns + test_int(random, 0, 9));
     o.scale = (rp_real)test_uniform(random, -2, 2), o.scale2 = (rp_real)test_uniform(random, 0, 2);
     o.weights = (ptrdiff_t)test_int(random, 0, 5), o.biases = o.weights + (ptrdiff_t)(m * n);
     o.y = matrix(random, n, columns, o.ld), d = matrix(random, m, columns, o.ld), v = matrix(random, m, columns, o.ld);
@@ -339,24 +340,22 @@ static void random_offsets(test_random *random, ptrdiff_t *offsets, int count, i
     for (int i = 0; i < count; i++) offsets[i] = (ptrdiff_t)test_int(random, 0, rows - 1) * ld;
 }
 
-enum gathered_start {
-    NOTHING,
-    COLUMN,
-    ROW,
-    ITSELF
-};
-static void check_gathered(test_random *random, int m, int n, int k) {
-    enum { ENTRIES = 50,
-           ROWS = 30 };
-    rpi_gathered q;
+enum gathered_start { NOTHING, COLUMN, ROW, ITSELF };
+static void check_gemm(test_random *random, int m, int n, int k) {
+    enum { ENTRIES = 50, ROWS = 30 };
+    rpi_gemm q;
     ptrdiff_t a_at[SMALL], b_at[SMALL], ldb = (ptrdiff_t)(n + test_int(random, 0, 9));
-    int from = test_int(random, NOTHING, ITSELF);
+    int from = test_int(random, NOTHING, ITSELF), tables = chance(random, 0.5);
     regions_used = 0;
-    q.m = m, q.n = n, q.k = k, q.a_at = a_at, q.b_at = b_at;
+    memset(&q, 0, sizeof q);
+    q.m = m, q.n = n, q.k = k;
     q.a_row = (ptrdiff_t)test_int(random, 1, ENTRIES), q.ldc = (ptrdiff_t)(n + test_int(random, 0, 9));
     q.a = matrix(random, 1, (m - 1) * (int)q.a_row + ENTRIES, 0), q.b = matrix(random, ROWS, n, ldb);
     q.per_row = from == COLUMN, q.start_row = from == ITSELF ? q.ldc : 0;
     random_offsets(random, a_at, k, ENTRIES, 1), random_offsets(random, b_at, k, ROWS, ldb);
+    if (tables) q.a_at = a_at, q.b_at = b_at;
+    else q.a_column = (ptrdiff_t)test_int(random, 0, (ENTRIES - 1) / (k + 1)), q.ldb = k <= ROWS ? ldb : 0;
+    for (int p = 0; p < k && !tables; p++) a_at[p] = p * q.a_column, b_at[p] = p * q.ldb;
     const rp_real *start = matrix(random, m, n, q.ldc), *line = matrix(random, 1, m + n, 0);
     for (int i = 0; i < m * n; i++) {
         double first[] = {0, (double)line[i / n], (double)line[i % n], (double)start[entry(i / n, i % n, q.ldc)]};
@@ -370,10 +369,10 @@ static void check_gathered(test_random *random, int m, int n, int k) {
         if (n % sets[set]->lanes) continue;
         q.c = copy(random, start, extent(m, n, q.ldc)), q.start = from == ITSELF ? q.c : line;
         if (from == NOTHING) q.start = NULL;
-        sets[set]->gathered(&q);
+        sets[set]->gemm(&q);
         double error = excess(q.c, m, n, q.ldc, &exact1, k + 2);
-        CHECK(error <= 1 && gaps_intact(q.c, m, n, q.ldc) && intact(), "%s: gathered %d x %d x %d, start %d: error %g",
-              sets[set]->name, m, n, k, from, error);
+        CHECK(error <= 1 && gaps_intact(q.c, m, n, q.ldc) && intact(), "%s: gemm %d x %d x %d%s, start %d: error %g",
+              sets[set]->name, m, n, k, tables ? " by tables" : "", from, error);
     }
 }
 
@@ -460,7 +459,7 @@ static void test_offsets(void) {
     test_random random = {9};
     for (int trial = repeats(300); trial > 0; trial--) {
         int n = some_columns(&random);
-        check_gathered(&random, test_int(&random, 1, 20), n, test_int(&random, 0, SMALL));
+        check_gemm(&random, test_int(&random, 1, 20), n, test_int(&random, 0, SMALL));
         check_correlation(&random, test_int(&random, 1, 9), n, test_int(&random, 1, trial % 4 ? 9 : RPI_POSITIONS));
         check_window(&random, test_int(&random, 1, 25), n);
     }
@@ -558,7 +557,8 @@ static void check_update(test_random *random, rp_method method, int n) {
     EACH_SET {
         parameters p = copy_parameters(random, &start);
         rp_real *step = to ? blank(random, (ptrdiff_t)n) : NULL;
-        sets[set]->update(&u, n, p.g, p.scale, p.h, p.scale2, p.w, p.first, p.second, step);
+        rpi_update_call call = {n, p.scale, p.scale2, p.g, p.h, p.w, p.first, p.second, step};
+        sets[set]->update(&u, &call);
         double error = taken_excess(to ? step : p.w, to ? NULL : start.w, n, exact1.value, exact1.size);
         if (p.first) error = larger(taken_excess(p.first, NULL, n, exact2.value, exact2.size), error);
         if (p.second) error = larger(taken_excess(p.second, NULL, n, exact2.value + n, exact2.size + n), error);
@@ -669,8 +669,10 @@ static void check_take_step(test_random *random, rp_method method) {
             ptrdiff_t at = piece.offset + (ptrdiff_t)r * piece.stride, from = (ptrdiff_t)r * piece.ld;
             const rp_real *h = own ? start.h + at : piece.curvature + from;
             if (!start.h) h = NULL;
-            sets[set]->update(&u, piece.n, piece.gradient + from, piece.scale, h, own ? 1 : piece.scale2, p.w + at,
-                              offset(p.first, at), offset(p.second, at), NULL);
+            rpi_update_call call = {piece.n, piece.scale, own ? 1 : piece.scale2, piece.gradient + from,
+                                    h,       p.w + at,    offset(p.first, at),    offset(p.second, at),
+                                    NULL};
+            sets[set]->update(&u, &call);
         }
         ptrdiff_t bytes = total * sizeof *p.w;
         int same = !memcmp(taken.w, p.w, bytes) && (!p.first || !memcmp(taken.first, p.first, bytes)) &&
@@ -820,9 +822,7 @@ static void exact_activation(rp_activation_kind kind, double alpha, double z, do
         if (kind == RP_RELU) alpha = 0;
         if (z <= 0) out[0] = alpha * z, out[1] = alpha;
         break;
-    case RP_TANH:
-        out[0] = tanh(z), out[1] = 1 / (cosh(z) * cosh(z)), out[2] = -2 * out[0] * out[1];
-        break;
+    case RP_TANH: out[0] = tanh(z), out[1] = 1 / (cosh(z) * cosh(z)), out[2] = -2 * out[0] * out[1]; break;
     case RP_SIGMOID: out[0] = p, out[1] = q, out[2] = -q * tanh(z / 2); break;
     case RP_SOFTPLUS: out[0] = fmax(z, 0) + log1p(exp(-fabs(z))), out[1] = p, out[2] = q; break;
     case RP_ELU:
@@ -901,7 +901,8 @@ static void check_activate_back(test_random *random, int rows, int n) {
         for (int i = 0; i < rows * n; i++) {
             ptrdiff_t p = entry(i / n, i % n, a.ld);
             double out[3], size[3];
-            exact_back(flow, (double)a.slope[p], second ? (double)second[p] : 0, (double)d0[p], (double)v0[p], out, size);
+            exact_back(flow, (double)a.slope[p], second ? (double)second[p] : 0, (double)d0[p], (double)v0[p], out,
+                       size);
             if (d) error = larger(error_of((double)d[p], out[0], size[0], 1), error);
             if (v) error = larger(error_of(fabs((double)v[p]), fabs(out[1]), size[1], 2), error);
             if (v && flow != RPI_BOUND) error = larger(error_of((double)v[p], out[1], size[1], 2), error);
@@ -1002,7 +1003,7 @@ static void check_loss(test_random *random, rp_loss_kind kind, int outputs, int 
         double error = 0;
         call.loss = (double *)place((ptrdiff_t)count * sizeof *call.loss, 0);
         call.d = copy(random, t, size), call.h = with_h ? blank(random, size) : NULL;
-        sets[set]->loss(kind, &call);
+        sets[set]->loss[kind](&call);
         for (int s = 0; s < count; s++) error = larger(sample_excess(&loss, &call, t, s), error);
         CHECK(error <= 1 && intact() && (!call.h || gaps_intact(call.h, outputs, n, call.ld)),
               "%s: %s %d x %d%s: error %g", sets[set]->name, rpi_losses[kind].name, outputs, count, with_h ? " h" : "",
@@ -1042,12 +1043,8 @@ static accuracy accuracies[KINDS][3][SETS];
 static const struct {
     double limit[3], least;
 } promises[KINDS] = {
-    [RP_TANH] = {{2, 2.5, 4}, 1e-36},
-    [RP_SIGMOID] = {{2, 2.5, 4}, 1e-36},
-    [RP_SOFTPLUS] = {{2, 2, 2.5}, 1e-36},
-    [RP_ELU] = {{1, 1, 1}, 0},
-    [RP_GELU] = {{1.5, 1.5, 1.5}, 1},
-    [RP_SILU] = {{2, 1.5, 1}, 1},
+    [RP_TANH] = {{2, 2.5, 4}, 1e-36}, [RP_SIGMOID] = {{2, 2.5, 4}, 1e-36}, [RP_SOFTPLUS] = {{2, 2, 2.5}, 1e-36},
+    [RP_ELU] = {{1, 1, 1}, 0},        [RP_GELU] = {{1.5, 1.5, 1.5}, 1},    [RP_SILU] = {{2, 1.5, 1}, 1},
     [EXP] = {{1, 0, 0}, 0},
 };
 static const char *kind_name(int kind) { return kind == EXP ? "exp" : rpi_activations[kind].name; }
@@ -1071,7 +1068,7 @@ static int evaluate(const rpi_kernels *k, int kind, int n, const rp_real *z, rp_
     rpi_activate a = {(rp_activation_kind)kind, 1, 1, n, CHUNK, y, slope, second, u, &bad};
     rpi_loss_call call = {1, n, 0, CHUNK, 1, z, second, y, loss}; /* whose second derivative is exp(z) */
     for (int i = 0; i < n; i++) y[i] = z[i], u[i] = 1, second[i] = 0;
-    if (kind == EXP) k->loss(RP_POISSON, &call);
+    if (kind == EXP) k->loss[RP_POISSON](&call);
     else k->activate(&a);
     return bad;
 }
@@ -1104,8 +1101,9 @@ static rp_real from_bits(uint32_t bits) {
 
 /* Where something changes, and the numbers next to it. */
 static void measure_edges(void) {
-    static const float edges[] = {0, FLT_MIN, FLT_MAX, 0.625f, 1, 88.72284f, 89, 87.33655f, 103.27893f, 103.97208f, 105,
-                                  3e-8f, 6e-8f, 1e-4f, 16, 17.4f, 1e19f, 2e19f, 9.01091f, 44.36142f, 1e-38f};
+    static const float edges[] = {0,         FLT_MIN,    FLT_MAX,    0.625f, 1,        88.72284f, 89,
+                                  87.33655f, 103.27893f, 103.97208f, 105,    3e-8f,    6e-8f,     1e-4f,
+                                  16,        17.4f,      1e19f,      2e19f,  9.01091f, 44.36142f, 1e-38f};
     enum { EDGES = sizeof edges / sizeof *edges };
     static rp_real z[CHUNK];
     int n = 0;
@@ -1123,12 +1121,8 @@ static void measure_edges(void) {
 /* What is infinite has the limit as its value; what is not a number stays so. */
 static void check_not_finite(void) {
     static const double limits[KINDS][2] = {
-        [RP_RELU] = {HUGE_VAL, 0},
-        [RP_LEAKY_RELU] = {HUGE_VAL, -HUGE_VAL},
-        [RP_TANH] = {1, -1},
-        [RP_SIGMOID] = {1, 0},
-        [RP_SOFTPLUS] = {HUGE_VAL, 0},
-        [RP_ELU] = {HUGE_VAL, -1},
+        [RP_RELU] = {HUGE_VAL, 0}, [RP_LEAKY_RELU] = {HUGE_VAL, -HUGE_VAL}, [RP_TANH] = {1, -1},
+        [RP_SIGMOID] = {1, 0},     [RP_SOFTPLUS] = {HUGE_VAL, 0},           [RP_ELU] = {HUGE_VAL, -1},
         [EXP] = {HUGE_VAL, 0},
     };
     static const double not_finite[] = {HUGE_VAL, -HUGE_VAL, HUGE_VAL - HUGE_VAL};
@@ -1181,13 +1175,7 @@ static void test_accuracy(void) {
 
 /* Whole nets */
 
-enum {
-    WIDEST = 350,
-    SAMPLES = 100,
-    PLANS = 5,
-    OPTIMIZERS = 6,
-    THREADS = 5
-};
+enum { WIDEST = 350, SAMPLES = 100, PLANS = 5, OPTIMIZERS = 6, THREADS = 5 };
 
 typedef struct plan {
     int width[6]; /* inputs, then units of dense layers, then 0 */
@@ -1231,10 +1219,9 @@ static rp_net *new_net(const plan *p, rp_isa_kind isa, int threads) {
 }
 
 static rp_optimizer nth_optimizer(int n) {
-    const rp_rule rules[] = {rule_of(RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE),
-                             rule_of(RP_PATHS, RP_BOUND_JENSEN, RP_SCALE_FAN_IN),
-                             rule_of(RP_SAMPLED, RP_BOUND_TIGHT, RP_SCALE_FAN_IN),
-                             rule_of(RP_JACOBIAN, RP_BOUND_TIGHT, RP_SCALE_ONE)};
+    const rp_rule rules[] = {
+        rule_of(RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE), rule_of(RP_PATHS, RP_BOUND_JENSEN, RP_SCALE_FAN_IN),
+        rule_of(RP_SAMPLED, RP_BOUND_TIGHT, RP_SCALE_FAN_IN), rule_of(RP_JACOBIAN, RP_BOUND_TIGHT, RP_SCALE_ONE)};
     rp_optimizer optimizer = n == 0 ? rp_sgd((rp_real)0.01) : rp_adam((rp_real)0.001);
     if (n > 1) optimizer = rp_algorithm_1(1), optimizer.rule = rules[n - 2];
     return optimizer;
