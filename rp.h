@@ -1098,9 +1098,11 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 /* >>kernels
    What is written once per instruction set; only pointers and sizes cross. A value of the net is a matrix
    [features][ld]: a row per feature, the batch along it, so that weights are broadcast against vectors of samples and
-   never packed. ld is an odd number of cache lines, so that rows do not fall on each other in the cache. Kernels work
-   on `n` columns, a multiple of the vector length. Columns from the batch's size on repeat the last sample in values
-   and are zero in derivatives. */
+   never packed. ld is an odd number of cache lines, so that rows do not fall on each other in the cache. Columns from
+   the batch's size on repeat the last sample in values and are zero in derivatives. Where the contract says
+   `columns`, n is a multiple of the vector length, and a row is read and written in whole vectors of them. Elsewhere
+   n is any number, and nothing beyond the n-th entry is read or written. No array needs to be aligned. What is
+   written overlaps nothing that is read unless the contract says so. */
 #define RPI_K_BLOCK 256  /* inner dimension of a product's block: so many rows of B, one panel wide, stay in L1 */
 #define RPI_M_BLOCK 96   /* rows of A in a block: its magnitudes are packed and stay in L2 */
 #define RPI_PANEL 64     /* columns of a gradient's panel: at least the widest tile's */
@@ -1108,9 +1110,9 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 #define RPI_ROWS_MOST 8  /* most rows of a tile in registers, of any instruction set */
 
 /* C = bias + A B (bias[i] in row i), and C2 = column + |A| B2 (column[s] in column s) in the same pass over A.
-   A[i][p] = a[i * a_row + p * a_column]; B is [k][ldb], C is [m][ldc]. */
+   A[i][p] = a[i * a_row + p * a_column], where a_row or a_column is 1; B is [k][ldb], C is [m][ldc]. */
 typedef struct rpi_product {
-    int m, n, k;
+    int m, n, k; /* n: columns of B and C */
     const rp_real *a;
     ptrdiff_t a_row, a_column;
     const rp_real *b, *b2; /* b NULL: only the second product; b2 NULL: only the first */
@@ -1123,9 +1125,9 @@ typedef struct rpi_product {
 
 /* C = start + A B: A[i][p] = a[i * a_row + p * a_column], row p of B is at b + p * ldb; where the inner index
    wanders, they are at a[i * a_row + a_at[p]] and b + b_at[p]. start: NULL for 0, one value for each row, or rows
-   start_row apart; C itself is added to. */
+   start_row apart; if it is C, A B is added to C. */
 typedef struct rpi_gemm {
-    int m, n, k;
+    int m, n, k;                  /* n: columns of B, C and, unless per_row, start */
     const rp_real *a, *b, *start; /* b may be NULL if k is 0 */
     rp_real *c;
     const ptrdiff_t *a_at, *b_at; /* both NULL: a_column and ldb count */
@@ -1135,7 +1137,8 @@ typedef struct rpi_gemm {
 
 /* Sums over positions t: out[i * out_row + j] += sum_s sum_t d_i,t[s] y_j,t[s]; with `samples`, each sample's own
    sum: out[(i * out_row + j) * samples + s] += sum_t d_i,t[s] y_j,t[s]. Row i of d is at d + i * d_row + d_at[t], row
-   j of y at y[j * positions + t]; |y| with magnitudes. n: columns, of which d is 0 beyond the samples. */
+   j of y at y[j * positions + t]; |y| with magnitudes. n: columns, of which d is 0 beyond the samples; of `out` too
+   with `samples`. */
 typedef struct rpi_correlation {
     int m, taps, positions, n, magnitudes; /* at most RPI_TAPS_MOST taps, RPI_POSITIONS positions */
     const rp_real *d;
@@ -1147,8 +1150,9 @@ typedef struct rpi_correlation {
 #define RPI_TAPS_MOST 4
 #define RPI_FILTERS_MOST 4 /* of a tile */
 
-/* A max pool's window of k rows at x + at[j]: the largest's place decides, for each column, which row of `in` goes to
-   `out`, or to which row of d_in d is added (the first of equals). */
+/* A pool's window of k rows at x + at[j], of n columns. In a max pool the largest's place (the first of equals)
+   decides for each column which row of `in` (rows at in + at[j]) goes to `out`, or to which row of d_in (at d_in +
+   at[j]) d is added. */
 typedef struct rpi_window {
     int k, n;
     const ptrdiff_t *at;
@@ -1173,7 +1177,8 @@ struct rpi_sink {
 };
 
 /* gradient[i][j] = scale sum_s d[i][s] y[j][s], curvature[i][j] = scale2 sum_s v[i][s] |y[j][s]| into the sink, at
-   weights + i * n + j; then the sums for y = 1 at biases + i. d or v may be NULL. */
+   weights + i * n + j; then, with `bias`, the sums for y = 1 at biases + i. d or v may be NULL. Of d, v and y only
+   `count` samples are read. */
 typedef struct rpi_outer {
     int m, n, count, from, end; /* columns from..end - 1; from is a multiple of RPI_PANEL */
     int squares;                /* y^2 in the place of |y| */
@@ -1187,9 +1192,10 @@ typedef struct rpi_outer {
     const rpi_sink *sink;
 } rpi_outer;
 
-/* An activation over [rows][ld], in place: y holds z and becomes sigma(z); slope (unless NULL) receives sigma'(z),
-   second (unless NULL) sigma''(z). With u: second = sigma''(z) u, u = |sigma'(z)| u. *bad (unless NULL) becomes 1 if
-   a z is not finite: seen here, by its bits, since an activation may hide it. */
+/* An activation over n columns of [rows][ld], in place: y holds z and becomes sigma(z); slope (unless NULL) receives
+   sigma'(z), second (unless NULL) sigma''(z). With u: second = sigma''(z) u, u = |sigma'(z)| u. The identity leaves
+   all as it is. *bad (unless NULL) becomes 1 if a z is not finite: seen here, by its bits, since an activation may
+   hide it. */
 typedef struct rpi_activate {
     rp_activation_kind kind;
     rp_real alpha;
@@ -1209,7 +1215,8 @@ typedef enum rpi_flow {
 
 /* A loss over [outputs][ld]: d holds the targets t and becomes the derivative; h (unless NULL) receives the second
    derivative (softmax: sum(t) p, whose sum over the outputs is sum(t); Huber: unless `exact`, that of the least
-   parabola above it); loss[s] receives the sample's loss. */
+   parabola above it); loss[s] receives the sample's loss. y, d and h are read and written in as many columns as hold
+   `count` samples, loss in count. */
 typedef struct rpi_loss_call {
     int outputs, count, exact;
     ptrdiff_t ld;
@@ -1241,37 +1248,48 @@ typedef struct rpi_kernels {
     const char *name;
     int lanes;
     int rows; /* of a tile: the grain in which rows are split */
+
     void (*gemm)(const rpi_gemm *gemm);
     void (*product)(const rpi_product *product);
-    void (*matrix_vector)(const rpi_product *product); /* of one column, and its first product only */
+    /* the first product only, of one column: b, c and the rows of A (a_column is 1) are contiguous, k is any number */
+    void (*matrix_vector)(const rpi_product *product);
     void (*outer)(const rpi_outer *outer);
     void (*correlate)(const rpi_correlation *correlation);
-    void (*window_magnitudes)(const rpi_window *window, rp_real *out); /* out[s] = sum of the window's |x| */
+
+    /* out[s] = sum of the window's |x|; n columns of x and out */
+    void (*window_magnitudes)(const rpi_window *window, rp_real *out);
     void (*select)(const rpi_window *window, const rp_real *in, rp_real *out);
     void (*select_back)(const rpi_window *window, const rp_real *d, rp_real *d_in);
-    /* out += scale in; ldi may be 0 */
+
+    /* Of n columns of [rows][ld]. out += scale in; ldi may be 0, and in may be out */
     void (*add_rows)(int rows, int n, rp_real scale, const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo);
-    /* out[columns][ldo] = in[rows][ldi] transposed; columns of out from `rows` to `n` repeat the last */
-    void (*transpose)(const rp_real *in, ptrdiff_t ldi, int rows, int columns, rp_real *out, ptrdiff_t ldo, int n);
-    /* out[s] = sum_i |in[i][s]|, or of the squares */
+    /* out[s] = sum_i |in[i][s]|, or of the squares; ld may be 0 */
     void (*column_sums)(int rows, int n, const rp_real *in, ptrdiff_t ld, rp_real *out, int squares);
-    /* x[i][s] = factor[i * stride + s] x[i][s], or |x[i][s]| if magnitudes */
+    /* x[i][s] = factor[i * stride + s] x[i][s], or |x[i][s]| if magnitudes; factor may be x */
     void (*weigh)(int rows, int n, rp_real *x, ptrdiff_t ld, const rp_real *factor, ptrdiff_t stride, int magnitudes);
-    /* e = sqrt(h) or -sqrt(h), at random */
+    /* e = sqrt(h) or -sqrt(h), at random; e may be h */
     void (*signs)(int rows, int n, const rp_real *h, rp_real *e, ptrdiff_t ld, uint64_t *random);
-    /* largest |x| as bits: RPI_EXPONENT or more if not finite */
+    /* the largest |x| as bits: RPI_EXPONENT or more if not finite */
     rpi_int (*peak)(int rows, int n, const rp_real *in, ptrdiff_t ld);
+
+    /* out[columns][ldo] = in[rows][ldi] transposed; columns of out from `rows` to `n` repeat the last. All are any
+       numbers */
+    void (*transpose)(const rp_real *in, ptrdiff_t ldi, int rows, int columns, rp_real *out, ptrdiff_t ldo, int n);
+
     void (*activate)(const rpi_activate *activate);
+    /* from slope and second, in place; see rpi_flow */
     void (*activate_back)(const rpi_activate *activate, rp_real *d, rp_real *v, rpi_flow flow);
     /* a derivative t of z along a direction becomes that of sigma(z): t = slope t; before: half the second derivative
        t2 = slope t2 + second t^2 / 2, or bend = second t. t2 and bend may be NULL, and second where it is always 0 */
     void (*activate_tangent)(const rpi_activate *activate, rp_real *t, rp_real *t2, rp_real *bend);
     void (*loss[RP_POISSON + 1])(const rpi_loss_call *call); /* one for each rp_loss_kind */
+
+    /* Of n entries, any number */
     void (*update)(const rpi_update *update, const rpi_update_call *call);
     /* w += alpha step, where the result is finite */
     void (*move)(int n, rp_real alpha, const rp_real *step, rp_real *w);
     double (*dot)(ptrdiff_t n, const rp_real *a, const rp_real *b);
-    /* y = a f x + b y; f NULL: 1 */
+    /* y = a f x + b y; f NULL: 1; b 0: y is not read. x or f may be y */
     void (*blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y);
     /* for rpi_sink: train on the piece (with the sink's curvature, if it has one), keep it, or add it up */
     void (*take_step)(const rpi_sink *sink, const rpi_piece *piece);
@@ -8476,7 +8494,7 @@ static void RPI_FN(window_magnitudes)(const rpi_window *w, rp_real *out) {
     }
 }
 
-/* The place of the largest of the window's rows at column s. */
+/* The place of the largest of the window's rows at column s: the first of equals. */
 RPI_INLINE rpi_i RPI_FN(largest)(const rpi_window *w, int s) {
     rpi_v best = RPI_LOAD(w->x + w->at[0] + s);
     rpi_i place = RPI_ALL_INT(0);
@@ -9079,7 +9097,6 @@ static void RPI_FN(update)(const rpi_update *u, const rpi_update_call *call) {
     if (u->method < RP_NEWTON) methods[u->method - RP_PARTITIONING](u, call);
 }
 
-/* b = 0: y is not read. */
 static void RPI_FN(blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y) {
     for (ptrdiff_t i = 0; i < n; i += RPI_LANES) {
         int some = n - i < RPI_LANES ? (int)(n - i) : RPI_LANES;
@@ -9155,11 +9172,11 @@ static const rpi_kernels RPI_FN(kernels) = {
     RPI_FN(select_rows),
     RPI_FN(select_back),
     RPI_FN(add_rows),
-    RPI_FN(transpose),
     RPI_FN(column_sums),
     RPI_FN(weigh),
     RPI_FN(signs),
     RPI_FN(peak),
+    RPI_FN(transpose),
     RPI_FN(activate),
     RPI_FN(activate_back),
     RPI_FN(activate_tangent),
