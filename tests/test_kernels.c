@@ -967,7 +967,7 @@ static void check_vectors(test_random *random, int n) {
 
 /* d, h and the loss of one sample against the reference's; the largest error. */
 static double sample_excess(const ref_objective *loss, const rpi_loss_call *call, const rp_real *targets, int s) {
-    double y[SMALL], t[SMALL], d[SMALL], h[SMALL], total = 0, worst = 0;
+    double y[SMALL] = {0}, t[SMALL], d[SMALL], h[SMALL], total = 0, worst = 0;
     for (int i = 0; i < loss->outputs; i++) {
         y[i] = (double)call->y[entry(i, s, call->ld)];
         t[i] = (double)targets[entry(i, s, call->ld)];
