@@ -198,12 +198,14 @@ typedef enum rp_loss_kind {
     RP_POISSON                /* exp(y) - t y, y the log of the rate; targets >= 0 */
 } rp_loss_kind;
 
-/* Where the net's memory comes from, and on what it runs. All zero is the default. */
 typedef enum rp_isa_kind { RP_ISA_AUTO, RP_ISA_PORTABLE, RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON } rp_isa_kind;
+
+/* Where the net's memory comes from, and on what it runs. All zero is the default. */
 typedef struct rp_config {
-    void *(*allocate)(void *user,
-                      size_t size); /* NULL: RP_MALLOC. Set both or neither. Returns NULL if there is none */
-    void (*release)(void *user, void *pointer); /* NULL: RP_FREE. Never called with a NULL pointer */
+    /* Set both or neither. allocate: NULL: RP_MALLOC; returns NULL if there is no memory. release: NULL: RP_FREE; never
+       called with a NULL pointer. */
+    void *(*allocate)(void *user, size_t size);
+    void (*release)(void *user, void *pointer);
     void *user;
     rp_isa_kind isa; /* instruction set; RP_ISA_AUTO takes the best that the machine has */
     /* That work on one call, the caller's included; 0: 1. More need RP_THREADS. The results have the same bits for any
@@ -759,8 +761,8 @@ RP_API rp_status rp_hessian_solve(rp_net *net, const rp_data *batch, const rp_re
    rp_predict_with. None may free the net, nor leave by longjmp or by a C++ exception. */
 
 typedef struct rp_workspace rp_workspace;
-RP_API rp_workspace *rp_workspace_new(const rp_net *net,
-                                      int batch);       /* NULL: the net is not built, batch < 1, or no memory */
+/* NULL: the net is not built, batch < 1, or no memory. */
+RP_API rp_workspace *rp_workspace_new(const rp_net *net, int batch);
 RP_API void rp_workspace_free(rp_workspace *workspace); /* before its net; NULL is allowed */
 /* As rp_predict; leaves rp_error alone. RP_ERR_VALUE: also a workspace of another net. */
 RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count, rp_real *out);
@@ -1919,8 +1921,8 @@ typedef struct rpi_hessian {
     void (*draw)(rp_net *net, int count, rp_real *r);                /* r at random, with E[r r'] = H_f */
     void (*times)(const rp_net *net, int count, rp_real *x);         /* x becomes H_f x */
     void (*factor)(const rp_net *net, int count, int k, rp_real *c); /* column k of C, where C C' = H_f */
-    rp_real (*entry)(const rp_net *net, ptrdiff_t s, int i, int k,
-                     rp_real total); /* of H_f of sample s; total: sum(h) */
+    /* of H_f of sample s; total: sum(h) */
+    rp_real (*entry)(const rp_net *net, ptrdiff_t s, int i, int k, rp_real total);
 } rpi_hessian;
 
 static rp_real rpi_total_of(const rp_net *net, ptrdiff_t s) {
@@ -6956,9 +6958,9 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o) {
 
 static void rpi_move(rp_net *net, rp_real alpha) {
     const rpi_kernels *kernels = net->buffers.kernels;
+    /* move is a macro of <curses.h> */
     for (ptrdiff_t at = 0; at < net->parameter_count; at += RPI_LARGEST)
-        (kernels->move)(rpi_some(net->parameter_count - at), alpha, net->direction + at,
-                        net->parameters + at); /* move is a macro of <curses.h> */
+        (kernels->move)(rpi_some(net->parameter_count - at), alpha, net->direction + at, net->parameters + at);
 }
 
 /* The arrays that a step is made from have been filled, and are finite. */
