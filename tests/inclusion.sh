@@ -39,7 +39,7 @@ cat >"$scratch/other.c" <<'END'
 int other(void);
 int other(void) { return rp_status_text(RP_OK) == NULL; }
 END
-printf '#define RP_STATIC\n#define RP_IMPLEMENTATION\n' | cat - "$scratch/other.c" >"$scratch/static.c"
+printf '#define RP_STATIC\n#define RP_IMPLEMENTATION\n#define RP_NO_SIMD\n' | cat - "$scratch/other.c" >"$scratch/static.c"
 for file in main other static; do
     compile -c "$scratch/$file.c" -o "$scratch/$file.float.o"
     check $? "compiling $file.c"
