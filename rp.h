@@ -64,7 +64,8 @@
 
 /* >>configuration
    Define these before the include that has RP_IMPLEMENTATION (RP_DOUBLE and RP_STATIC before every include).
-       RP_STATIC             every function is static: several copies may live in one program
+       RP_STATIC             every function is static: several copies may live in one program, each in a file that has
+                             RP_IMPLEMENTATION, too
        RP_DOUBLE             rp_real is double (portable kernels), for those who check or study. A program links only if
                              its files agree on it, and if one has RP_IMPLEMENTATION, even where only types are used
        RP_MALLOC(size) and RP_FREE(pointer), both or neither: where memory comes from (default: malloc, free)
@@ -121,7 +122,8 @@ RP_API const char *rp_version(void); /* RP_VERSION of the implementation */
 /* >>status
    Functions return a status: RP_OK is 0, errors are negative. rp_error(net) says in a sentence what was wrong with
    the last call that failed on this net: the function, the layer, the field, its value and what it may be. A call
-   that fails leaves parameters and optimizer state as they were. Nothing prints, exits or aborts. */
+   that fails leaves parameters and optimizer state as they were; only rp_fit keeps the steps before the one that
+   failed. Nothing prints, exits or aborts. */
 #define RP_STATUS_LIST(X) \
     X(RP_OK, 0, "no error") \
     X(RP_ERR_NULL, -1, "a pointer that must not be NULL is NULL") \
@@ -208,7 +210,7 @@ typedef struct rp_config {
     void (*release)(void *user, void *pointer);
     void *user;
     rp_isa_kind isa; /* instruction set; RP_ISA_AUTO takes the best that the machine has */
-    /* That work on one call, the caller's included; 0: 1. More need RP_THREADS. The results have the same bits for any
+    /* Threads that work on one call, the caller's included; 0: 1. More need RP_THREADS. The results have the same bits for any
        number; small pieces of work stay on one. */
     int threads;
     int inference_only; /* no memory for training: rp_predict and its like, and rp_evaluate, only */
@@ -277,7 +279,7 @@ RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta); /* > 0, for RP_HUBE
    +-1/sqrt(fan_in), which is PyTorch's default; in recurrent layers in +-1/sqrt(units), as there. The same seed gives
    the same net. Reports the first mistake made in describing the net, RP_ERR_SHAPE for a net without a layer,
    RP_ERR_VALUE for a Huber delta with another loss, RP_ERR_ORDER if it is built already, RP_ERR_OVERFLOW,
-   RP_ERR_MEMORY. After a failure for want of memory the net may be built again. */
+   RP_ERR_MEMORY. If the build itself found too little memory, it may be tried again. */
 RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed);
 
 /* Samples: one batch, or a whole data set. Arrays stay the caller's. Make it by one of the functions below. */
@@ -289,18 +291,16 @@ struct rp_data {
     const int *labels;      /* [count], or NULL */
     const rp_real *weights; /* [count], finite and >= 0; NULL: all 1 */
     int count;
-    int inputs_width, targets_width; /* numbers of a row, else RP_ERR_SHAPE; 0: not checked */
+    int inputs_width, targets_width; /* numbers of a row of what is given, else RP_ERR_SHAPE; 0: not checked */
     rp_fill fill;                    /* see rp_streamed */
     void *user;
 };
 RP_API rp_data rp_labelled(const rp_real *inputs, const int *labels, int count);
 RP_API rp_data rp_targeted(const rp_real *inputs, const rp_real *targets, int count);
 
-/* An optimizer is a plain struct: make one by such a function and edit its fields. See >>optimizers. */
+/* An optimizer is a plain struct: make one by rp_partitioning() (the default), rp_sgd(rate), rp_adam(rate) or another
+   such function, and edit its fields. See >>optimizers. */
 typedef struct rp_optimizer rp_optimizer;
-RP_API rp_optimizer rp_partitioning(void); /* the default. Rate 5; 1 to 10 are worth a try */
-RP_API rp_optimizer rp_sgd(rp_real rate);
-RP_API rp_optimizer rp_adam(rp_real rate);
 
 /* One step on one batch. *loss (NULL: not wanted) is the loss before the step. RP_ERR_NOT_FINITE, with parameters and
    state untouched: loss, gradient or curvature is not finite. RP_ERR_LABEL: labels do not fit the loss, or one is not
@@ -452,7 +452,10 @@ struct rp_optimizer {
    paper's, as printed: paths, Jensen's bound, scale one, damping 1e-8, no averages and so no state. rp_adam: beta1
    0.9, beta2 0.999, epsilon 1e-8. rp_adagrad: epsilon 1e-10. rp_adadelta: rho 0.9, epsilon 1e-6. rp_per_variable:
    rate 1. rp_newton: lambda 1, at most 50 products to a tolerance of 0.01; for large batches, or the whole data set. */
+RP_API rp_optimizer rp_partitioning(void); /* the default. Rate 5; 1 to 10 are worth a try */
 RP_API rp_optimizer rp_algorithm_1(rp_real rate);
+RP_API rp_optimizer rp_sgd(rp_real rate);
+RP_API rp_optimizer rp_adam(rp_real rate);
 RP_API rp_optimizer rp_adagrad(rp_real rate);
 RP_API rp_optimizer rp_adadelta(rp_real rate);
 RP_API rp_optimizer rp_per_variable(rp_real variable_sigma);
@@ -514,7 +517,7 @@ typedef struct rp_progress {
     rp_step last;        /* the latest step */
 } rp_progress;
 
-typedef struct rp_fit_options { /* all zero is the default */
+typedef struct rp_fit_options { /* all zero is the default: rp_fit_options options = {0}; in C++ {} */
     int epochs;                 /* 0: 1 */
     int batch;                  /* 0: what the net was built for */
     int keep_order;             /* 1: do not shuffle. Streamed data are never shuffled */
@@ -532,7 +535,7 @@ typedef struct rp_fit_options { /* all zero is the default */
 typedef struct rp_fit_report {
     int epochs; /* finished */
     int64_t steps;
-    rp_real loss, accuracy; /* of the last epoch's samples, each before its step */
+    rp_real loss, accuracy; /* of the last finished epoch's samples, each before its step; 0: none was finished */
     rp_score validation;    /* of the last epoch */
     rp_real best_loss;      /* smallest validation loss, and its epoch (from 0) */
     int best_epoch;         /* -1: none */
@@ -544,7 +547,7 @@ typedef struct rp_fit_report {
    Stopping by patience or by the callback is success. Fails as rp_train does; what was learned until then is kept.
    Called again, it goes on: optimizer state stays, and samples are shuffled anew. Allocates nothing once the
    optimizer's state is there, except a copy of the parameters for keep_best, which keeps parameters, not state. The
-   report is also filled where training fails. */
+   report is also filled where training fails, but not where an argument is refused. */
 RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options,
                         rp_fit_report *report);
 
@@ -614,8 +617,8 @@ RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *r
    build; for rp_per_variable the curvature array must hold the Hessian's diagonal (rp_hessian_diagonal).
    RP_ERR_UNSUPPORTED: the length of the step must be computed from a batch (cubic_sigma): do it by rp_direction,
    rp_directional, rp_cubic_length and rp_move; or the step itself must (rp_newton): rp_hessian_solve. rp_direction:
-   the whole step, rate included, into rp_step_array; counts as a step of the optimizer. rp_move: adds alpha
-   times that step to the parameters. */
+   the whole step, with sign and rate, into rp_step_array; counts as a step of the optimizer. rp_move: adds alpha
+   times that step to the parameters; one whose new value would not be finite stays as it is. */
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_move(rp_net *net, rp_real alpha);
@@ -624,7 +627,8 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha);
    derivative of that sample's loss and, or NULL, its second derivative (>= 0; a bound on the Hessian's diagonal).
    Fills the gradient and, with a second derivative, the curvature by `rule` (NULL: all zero). RP_ERR_UNSUPPORTED: a
    net for inference only; it has rp_predict. RP_ERR_ORDER: no rp_forward went before, or another call (also an
-   earlier rp_backward_from) has used the net since. RP_ERR_VALUE: a second derivative is below 0 or not finite. */
+   earlier rp_backward_from) has used the net since. RP_ERR_NOT_FINITE: a derivative, or what comes of it.
+   RP_ERR_VALUE: a second derivative is below 0 or not finite. */
 RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count);
 RP_API const rp_real *rp_output(const rp_net *net); /* NULL unless rp_forward was the last call that used the net */
 RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, const rp_real *output_curvature,
@@ -662,9 +666,9 @@ RP_API size_t rp_summary(const rp_net *net, char *text, size_t size);
 RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real *direction, rp_real *first,
                                 rp_real *second);
 
-/* The alpha >= 0 that minimises alpha first + alpha^2 second / 2 + sigma (alpha norm)^3 / 6, where norm is |g|_2
-   (Low-Rank Structure, Equation 37, without its cancellation). 0 if first >= 0, or if an argument is not finite or
-   there is no minimum (sigma or norm 0, second <= 0). */
+/* The alpha >= 0 that minimises alpha first + alpha^2 second / 2 + sigma (alpha norm)^3 / 6, where norm is |g|_2 (the
+   caller's to compute; Low-Rank Structure, Equation 37, without its cancellation). 0 if first >= 0, or if an argument
+   is not finite or there is no minimum (sigma or norm 0, second <= 0). */
 RP_API double rp_cubic_length(double first, double second, double norm, double sigma);
 
 /* out = H v (forward over backward: Pearlmutter; Conjugate's exact Hessian), out = G v. out may be v. Cost 1.8 to
@@ -729,7 +733,7 @@ typedef struct rp_solve_options { /* all zero is the default */
     rp_solve_method method;
     int gauss_newton;  /* 1: G in the place of H */
     rp_real damping;   /* >= 0 */
-    rp_real tolerance; /* of |b - (H + damping I) x| / |b|; 0: 1e-4, with RP_DOUBLE 1e-9 */
+    rp_real tolerance; /* of |b - (H + damping I) x| / |b|, < 1; 0: 1e-4, with RP_DOUBLE 1e-9 */
     int iterations;    /* most of MINRES; 0: 1000 */
     /* Iterative, an estimate; anything but 0 stops: RP_ERR_STOPPED. See >>threads for what it may do. */
     int (*progress)(void *user, int iteration, rp_real residual);
@@ -4537,8 +4541,9 @@ static rp_real rpi_peak(const rpi_buffers *b, int rows, int n, const rp_real *x)
 }
 
 static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, const rpi_step *step) {
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: %s is not finite, or too large, at layer %d (%s); nothing was changed",
-                    who, what, step->layer, rpi_layer_name(&net->layers[step->layer]));
+    return rpi_fail(net, RP_ERR_NOT_FINITE,
+                    "%s: %s is not finite, or too large, at layer %d (%s); this batch changed nothing", who, what,
+                    step->layer, rpi_layer_name(&net->layers[step->layer]));
 }
 
 /* Fails with the first layer at which the forward pass left what is finite, if it did. */
@@ -4547,7 +4552,7 @@ static rp_status rpi_check_forward(const rpi_pass *pass) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, pass->count);
     if (!rpi_finite(rpi_peak(b, net->inputs, n, b->y[0])))
-        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: an input is not finite; nothing was changed", pass->who);
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: an input is not finite; this batch changed nothing", pass->who);
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         for (ptrdiff_t part = 0; part < b->threads; part++)
@@ -4712,7 +4717,7 @@ static rp_status rpi_sweep_outputs(rpi_pass *pass) {
     }
     pass->summed = net->sums;
     if (rpi_all_finite(net->sums, net->parameter_count)) return RP_OK;
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the curvature is not finite, or too large; nothing was changed",
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the curvature is not finite, or too large; this batch changed nothing",
                     pass->who);
 }
 
@@ -4758,7 +4763,7 @@ static rp_status rpi_value(rpi_pass *pass) {
     if (rpi_finite_double(pass->loss) && rpi_finite((rp_real)pass->loss)) return RP_OK;
     status = rpi_check_forward(pass);
     if (status) return status;
-    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; nothing was changed", pass->who, pass->loss);
+    return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; this batch changed nothing", pass->who, pass->loss);
 }
 
 /* Forward, loss and backward over the batch. */
@@ -4824,10 +4829,13 @@ RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count) {
 
 RP_API const rp_real *rp_output(const rp_net *net) { return net && net->forward_count > 0 ? net->row_output : NULL; }
 
-/* The second derivative of the caller's own loss. */
-static rp_status rpi_check_curvature(rp_net *net, const char *who, int count, const rp_real *h) {
+/* The derivatives of the caller's own loss; h may be NULL. */
+static rp_status rpi_check_derivatives(rp_net *net, const char *who, int count, const rp_real *d, const rp_real *h) {
     ptrdiff_t end = (ptrdiff_t)count * net->outputs;
     for (ptrdiff_t i = 0; i < end; i++)
+        if (!rpi_finite(d[i]))
+            return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: output_gradient[%z] is %g", who, (size_t)i, (double)d[i]);
+    for (ptrdiff_t i = 0; h && i < end; i++)
         if (!rpi_finite(h[i]) || h[i] < 0)
             return rpi_fail(net, RP_ERR_VALUE, "%s: output_curvature[%z] is %g; it must be finite and 0 or more", who,
                             (size_t)i, (double)h[i]);
@@ -4855,7 +4863,7 @@ RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, c
     if (count < 1)
         return rpi_fail(net, RP_ERR_ORDER, "%s: no rp_forward came before, or another call has used the net since",
                         who);
-    status = output_curvature ? rpi_check_curvature(net, who, count, output_curvature) : RP_OK;
+    status = rpi_check_derivatives(net, who, count, output_gradient, output_curvature);
     if (status) return status;
     b = &net->buffers;
     net->forward_count = 0;
@@ -6427,6 +6435,9 @@ static rp_status rpi_check_solve(rp_net *net, const char *who, const rp_solve_op
         if (!rpi_finite(fields[i].value) || fields[i].value < 0)
             return rpi_fail(net, RP_ERR_VALUE, "%s: options.%s is %g; it must be finite and 0 or more", who,
                             fields[i].name, (double)fields[i].value);
+    if (options->tolerance >= 1)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: options.tolerance is %g; it must be below 1, which x = 0 attains", who,
+                        (double)options->tolerance);
     if (options->iterations < 0)
         return rpi_fail(net, RP_ERR_VALUE, "%s: options.iterations is %d; it must be 0 or more", who,
                         options->iterations);
@@ -6756,7 +6767,8 @@ static rp_status rpi_check_ranges(rp_net *net, const char *who, const rp_optimiz
         rp_status status = rpi_check_range(net, who, fields[i].name, fields[i].value, fields[i].most, fields[i].below);
         if (status) return status;
         if (fields[i].value > 0 && !(fields[i].readers & RPI_READS(o->method)))
-            return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.%s is %g; %s does not read it, so it must be 0", who,
+            return rpi_fail(net, RP_ERR_VALUE,
+                            "%s: optimizer.%s is %g; the method %s does not read it, so it must be 0", who,
                             fields[i].name, (double)fields[i].value, rpi_method_of(o)->name);
     }
     return RP_OK;
@@ -6796,8 +6808,8 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
                             o->cubic_adaptive, method);
     }
     if (!rpi_method_of(o)->has_rule && (o->rule.kind || o->rule.bound || o->rule.scale))
-        return rpi_fail(net, RP_ERR_VALUE, "%s: optimizer.rule is set; %s does not read it, so it must be all 0", who,
-                        method);
+        return rpi_fail(net, RP_ERR_VALUE,
+                        "%s: optimizer.rule is set; the method %s does not read it, so it must be all 0", who, method);
     return rpi_check_rule(net, who, "optimizer.", &o->rule);
 }
 

@@ -773,6 +773,34 @@ static void test_forward_within_evaluate(void) {
     rp_net_free(net);
 }
 
+/* A derivative that is refused can be corrected: the forward pass is still there. */
+static void test_refused_derivatives(void) {
+    samples s = draw_samples(16);
+    rp_real d[CLASSES] = {0}, h[CLASSES] = {0};
+    rp_net *net = small_net(CLASSES, RP_SOFTMAX_CROSS_ENTROPY, 1, NULL);
+    WORKS(rp_forward(net, s.x, 1));
+    d[1] = (rp_real)NAN;
+    FAILS(rp_backward_from(net, d, h, NULL), RP_ERR_NOT_FINITE, "output_gradient[1] nan");
+    d[1] = 1;
+    h[1] = -1;
+    FAILS(rp_backward_from(net, d, h, NULL), RP_ERR_VALUE, "output_curvature[1] -1");
+    WORKS(rp_backward_from(net, d, NULL, NULL));
+    rp_net_free(net);
+}
+
+/* x = 0 has a residual of 1, so that a tolerance of 1 would ask for nothing. */
+static void test_tolerance(void) {
+    samples s = draw_samples(17);
+    rp_data data = rp_labelled(s.x, s.labels, SAMPLES);
+    rp_solve_options options = {RP_SOLVE_AUTO, 0, 0, 0, 0, NULL, NULL};
+    rp_net *net = small_net(CLASSES, RP_SOFTMAX_CROSS_ENTROPY, SAMPLES, NULL);
+    rp_real *x = rp_parameters(net);
+    options.damping = 1;
+    options.tolerance = 1;
+    FAILS(rp_hessian_solve(net, &data, x, x, &options, NULL), RP_ERR_VALUE, "options.tolerance 1 below");
+    rp_net_free(net);
+}
+
 static void test_after_reset(void) {
     samples s = draw_samples(15);
     rp_data data = rp_labelled(s.x, s.labels, SAMPLES);
@@ -818,6 +846,8 @@ int main(void) {
     test_silence_of_undone_steps();
     test_frozen_in_between();
     test_forward_within_evaluate();
+    test_refused_derivatives();
+    test_tolerance();
     test_after_reset();
     test_sizes_of_broken_nets();
     return test_end();

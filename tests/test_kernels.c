@@ -71,7 +71,7 @@ static int regions_used;
 #ifdef HAVE_GUARD_PAGES
 enum { TAIL = 0 };
 static char *new_region(void) {
-    ptrdiff_t page = (ptrdiff_t)sysconf(_SC_PAGESIZE);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
     void *memory = mmap(NULL, REGION + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || mprotect((char *)memory + REGION, page, PROT_NONE)) exit(2);
     return (char *)memory;
@@ -81,35 +81,38 @@ enum { TAIL = CANARY };
 static char *new_region(void) { return (char *)ref_new(REGION / (int)sizeof(double)); }
 #endif
 
-static void *place(ptrdiff_t bytes, ptrdiff_t gap) {
+static size_t bytes_of(ptrdiff_t reals) { return (size_t)reals * sizeof(rp_real); }
+
+static void *place(size_t bytes, size_t gap) {
     region *r = &regions[regions_used++];
     if (regions_used > REGIONS || CANARY + bytes + gap + TAIL > REGION) exit(2);
     if (!r->base) r->base = new_region();
-    r->end = r->base + REGION - TAIL - gap, r->array = r->end - bytes;
+    r->end = r->base + REGION - TAIL - gap;
+    r->array = r->end - bytes;
     memset(r->array - CANARY, 0xFF, CANARY + bytes + gap + TAIL);
     return r->array;
 }
 /* For each set; what is placed within belongs to the round. */
 #define EACH_SET for (int set = 0, mark = regions_used; set < set_count; set++, regions_used = mark)
 
-static int canaries(const void *bytes, ptrdiff_t size) {
+static int canaries(const void *bytes, size_t size) {
     const unsigned char *byte = (const unsigned char *)bytes;
     while (size > 0 && byte[size - 1] == 0xFF) size--;
     return size == 0;
 }
 static int intact(void) {
     for (const region *r = regions; r < regions + regions_used; r++)
-        if (!canaries(r->array - CANARY, CANARY) || !canaries(r->end, (ptrdiff_t)(r->base + REGION - r->end))) return 0;
+        if (!canaries(r->array - CANARY, CANARY) || !canaries(r->end, (size_t)(r->base + REGION - r->end))) return 0;
     return 1;
 }
 static int gaps_intact(const rp_real *x, int rows, int n, ptrdiff_t ld) {
     for (int i = 0; i + 1 < rows; i++)
-        if (!canaries(x + (ptrdiff_t)i * ld + n, (ld - (ptrdiff_t)n) * sizeof *x)) return 0;
+        if (!canaries(x + (ptrdiff_t)i * ld + n, bytes_of(ld - n))) return 0;
     return 1;
 }
 
 static rp_real *blank(test_random *random, ptrdiff_t count) {
-    return (rp_real *)place(count * sizeof(rp_real), chance(random, 0.5) ? sizeof(rp_real) : 0);
+    return (rp_real *)place(bytes_of(count), chance(random, 0.5) ? sizeof(rp_real) : 0);
 }
 /* How far rows of n are apart. */
 static ptrdiff_t wider(test_random *random, int n) {
@@ -130,7 +133,7 @@ static void fill(test_random *random, rp_real *x, int n) {
     for (int i = 0; supply[0] == 0 && i < SUPPLY; i++) supply[SUPPLY - 1 - i] = (rp_real)test_normal(random);
     for (int some; n > 0; n -= some, x += some) {
         some = n < SUPPLY / 2 ? n : SUPPLY / 2;
-        memcpy(x, supply + test_int(random, 0, SUPPLY - some), (ptrdiff_t)some * sizeof *x);
+        memcpy(x, supply + test_int(random, 0, SUPPLY - some), bytes_of(some));
     }
 }
 static rp_real *matrix(test_random *random, int rows, int n, ptrdiff_t ld) {
@@ -139,7 +142,7 @@ static rp_real *matrix(test_random *random, int rows, int n, ptrdiff_t ld) {
     return x;
 }
 static rp_real *copy(test_random *random, const rp_real *from, ptrdiff_t count) {
-    return (rp_real *)memcpy(blank(random, count), from, count * sizeof *from);
+    return (rp_real *)memcpy(blank(random, count), from, bytes_of(count));
 }
 
 /* What a sum should be, and the sum of its terms' magnitudes, to which rounding is relative. */
@@ -272,7 +275,7 @@ static void naive_outer(const rpi_outer *o, const rp_real *d, double scale, int 
 
 /* Flat arrays [m][n], then [m] biases, from offset `weights` on, against naive_outer's [m][n + 1]. */
 static double outer_excess(const rpi_outer *o, const rp_real *flat, const exact *e) {
-    double worst = canaries(flat, o->weights * sizeof *flat) ? 0 : HUGE_VAL;
+    double worst = canaries(flat, bytes_of(o->weights)) ? 0 : HUGE_VAL;
     for (int i = 0; i < o->m; i++)
         for (int j = 0; j < o->n + o->bias; j++) {
             double got = (double)flat[j < o->n ? o->weights + (ptrdiff_t)(i * o->n + j) : o->biases + (ptrdiff_t)i];
@@ -283,7 +286,7 @@ static double outer_excess(const rpi_outer *o, const rp_real *flat, const exact 
 }
 
 static void zero_columns(rp_real *x, int rows, int from, int end, ptrdiff_t ld) {
-    for (int i = 0; i < rows; i++) memset(x + (ptrdiff_t)i * ld + from, 0, (ptrdiff_t)(end - from) * sizeof *x);
+    for (int i = 0; i < rows; i++) memset(x + (ptrdiff_t)i * ld + from, 0, bytes_of(end - from));
 }
 
 static void check_outer(test_random *random, int m, int n, int count) {
@@ -314,8 +317,8 @@ static void check_outer(test_random *random, int m, int n, int count) {
         if (middle) sets[set]->outer(&part);
         part.from = middle, part.end = n, part.bias = o.bias;
         sets[set]->outer(&part);
-        double error = o.d ? outer_excess(&o, sink.gradient, &exact1) : !canaries(sink.gradient, total * sizeof *d);
-        double error2 = o.v ? outer_excess(&o, sink.curvature, &exact2) : !canaries(sink.curvature, total * sizeof *v);
+        double error = o.d ? outer_excess(&o, sink.gradient, &exact1) : !canaries(sink.gradient, bytes_of(total));
+        double error2 = o.v ? outer_excess(&o, sink.curvature, &exact2) : !canaries(sink.curvature, bytes_of(total));
         CHECK(error <= (o.d != NULL) && error2 <= (o.v != NULL) && intact(),
               "%s: outer %d x %d x %d%s%s%s, parted at %d: errors %g, %g", sets[set]->name, m, n, count,
               o.d ? " d" : "", o.v ? " v" : "", o.bias ? " bias" : "", middle, error, error2);
@@ -562,7 +565,7 @@ static void check_update(test_random *random, rp_method method, int n) {
         double error = taken_excess(to ? step : p.w, to ? NULL : start.w, n, exact1.value, exact1.size);
         if (p.first) error = larger(taken_excess(p.first, NULL, n, exact2.value, exact2.size), error);
         if (p.second) error = larger(taken_excess(p.second, NULL, n, exact2.value + n, exact2.size + n), error);
-        int kept = !to || !memcmp(p.w, start.w, (ptrdiff_t)n * sizeof *p.w);
+        int kept = !to || !memcmp(p.w, start.w, bytes_of(n));
         CHECK(error <= 1 && kept && intact(), "%s: update %d of %d%s%s%s%s: error %g", sets[set]->name, (int)method, n,
               p.first ? " first" : "", p.second ? " second" : "", to ? " to" : "", wild ? " wild" : "", error);
         if (!to) continue;
@@ -634,7 +637,7 @@ static void check_take(test_random *random) {
         gradient.curvature = NULL, curvature.gradient = NULL;
         sink.gradient = blank(random, total), sink.curvature = blank(random, total);
         sets[set]->take_arrays(&sink, &gradient);
-        int apart = canaries(sink.curvature, total * sizeof *start);
+        int apart = canaries(sink.curvature, bytes_of(total));
         sets[set]->take_arrays(&sink, &curvature);
         double error = larger(piece_excess(&piece, sink.gradient, NULL, piece.scale, piece.gradient),
                               piece_excess(&piece, sink.curvature, NULL, piece.scale2, piece.curvature));
@@ -674,7 +677,7 @@ static void check_take_step(test_random *random, rp_method method) {
                                     NULL};
             sets[set]->update(&u, &call);
         }
-        ptrdiff_t bytes = total * sizeof *p.w;
+        size_t bytes = bytes_of(total);
         int same = !memcmp(taken.w, p.w, bytes) && (!p.first || !memcmp(taken.first, p.first, bytes)) &&
                    (!p.second || !memcmp(taken.second, p.second, bytes));
         CHECK(same && intact(), "%s: take_step %d, %d x %d", sets[set]->name, (int)method, piece.rows, piece.n);
@@ -735,7 +738,7 @@ static void check_add_rows(test_random *random, int rows, int n) {
 /* exact1: column sums of magnitudes or squares; exact2: products with a factor */
 static void naive_rows(int rows, int n, const rp_real *x, ptrdiff_t ld, const rp_real *factor, ptrdiff_t stride,
                        int magnitudes) {
-    memset(exact1.value, 0, (ptrdiff_t)n * sizeof *exact1.value);
+    memset(exact1.value, 0, (size_t)n * sizeof *exact1.value);
     for (int i = 0; i < rows; i++)
         for (int s = 0; s < n; s++) {
             double value = (double)x[entry(i, s, ld)];
@@ -1001,7 +1004,7 @@ static void check_loss(test_random *random, rp_loss_kind kind, int outputs, int 
         int n = padded(count, sets[set]->lanes);
         ptrdiff_t size = extent(outputs, n, call.ld);
         double error = 0;
-        call.loss = (double *)place((ptrdiff_t)count * sizeof *call.loss, 0);
+        call.loss = (double *)place((size_t)count * sizeof *call.loss, 0);
         call.d = copy(random, t, size), call.h = with_h ? blank(random, size) : NULL;
         sets[set]->loss[kind](&call);
         for (int s = 0; s < count; s++) error = larger(sample_excess(&loss, &call, t, s), error);
@@ -1269,7 +1272,8 @@ static void test_nets_on_sets(void) {
         training first = train_new(p, set_kinds[0], 1, optimizer, 4);
         for (int set = 1; set < set_count; set++) {
             training t = train_new(p, set_kinds[set], 1, optimizer, 4);
-            double error = difference(rp_parameters(first.net), rp_parameters(t.net), rp_parameter_count(t.net));
+            double error =
+                difference(rp_parameters(first.net), rp_parameters(t.net), (ptrdiff_t)rp_parameter_count(t.net));
             CHECK(!strcmp(rp_isa(t.net), sets[set]->name), "%s", rp_isa(t.net));
             CHECK(error <= allowed && difference(&first.loss, &t.loss, 1) <= allowed,
                   "%s: plan %d, optimizer %d: parameters differ by %g, losses %g and %g", sets[set]->name, n % PLANS,
@@ -1286,7 +1290,7 @@ static void test_thread_counts(void) {
     for (int n = 0; n < PLANS * OPTIMIZERS; n += quick ? 8 : 1) {
         const plan *p = &plans[n % PLANS];
         int optimizer = n / PLANS, set = n % set_count;
-        ptrdiff_t bytes = (ptrdiff_t)(p->batch * outputs_of(p)) * sizeof *out;
+        size_t bytes = bytes_of(p->batch * outputs_of(p));
         if (too_slow(p, optimizer)) continue;
         training alone = train_new(p, set_kinds[set], 1, optimizer, 2);
         rp_predict(alone.net, inputs, p->batch, expected);
@@ -1327,7 +1331,8 @@ static void test_two_teams(void) {
         for (int i = 0; i < 2; i++) {
             training alone = train_new(t[i].plan, RP_ISA_AUTO, 1, (round + i) % (OPTIMIZERS - 1), 6);
             CHECK(t[i].status == RP_OK, "%s", rp_error(t[i].net));
-            CHECK(difference(rp_parameters(alone.net), rp_parameters(t[i].net), rp_parameter_count(alone.net)) <= 0,
+            CHECK(difference(rp_parameters(alone.net), rp_parameters(t[i].net),
+                             (ptrdiff_t)rp_parameter_count(alone.net)) <= 0,
                   "round %d, net %d", round, i);
             rp_net_free(alone.net), rp_net_free(t[i].net);
         }
