@@ -8318,7 +8318,8 @@ RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
    c<i><j> is a sum, a<i> an entry of A in all lanes, b<j> a vector of B. */
 /* clang-format off */
 #define RPI_ROWS_1(X, v) X(0, v)
-#define RPI_ROWS_4(X, v) RPI_ROWS_1(X, v) X(1, v) X(2, v) X(3, v)
+#define RPI_ROWS_2(X, v) RPI_ROWS_1(X, v) X(1, v)
+#define RPI_ROWS_4(X, v) RPI_ROWS_2(X, v) X(2, v) X(3, v)
 #define RPI_ROWS_6(X, v) RPI_ROWS_4(X, v) X(4, v) X(5, v)
 #define RPI_VECTORS_1(X, i) X(i, 0)
 #define RPI_VECTORS_2(X, i) RPI_VECTORS_1(X, i) X(i, 1)
@@ -8379,6 +8380,8 @@ RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
             RPI_IF_TALL(advance, v) \
             if (rows == 4) \
                 RPI_TILE(advance, 4, v) \
+            else if (rows == 2) \
+                RPI_TILE(advance, 2, v) \
             else \
                 RPI_TILE(advance, 1, v) \
             a += rows * a_row; \
@@ -8390,7 +8393,8 @@ RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
 /* Rows of the next tile when so many are left. Few sums do not hide their latency, so eight rows are 4 + 4. */
 RPI_INLINE int RPI_FN(tile_rows)(int left) {
     if (left >= RPI_TILE_ROWS && left != 8) return RPI_TILE_ROWS;
-    return left >= 4 ? 4 : 1;
+    if (left >= 4) return 4;
+    return left >= 2 ? 2 : 1;
 }
 
 /* All rows of C in a strip of v vectors of columns. */
@@ -8587,10 +8591,10 @@ RPI_INLINE int RPI_FN(worth_packing)(const rpi_gemm *gemm) {
     return (gemm->a_column == 1 ? gemm->a_row : gemm->a_column) % 256 == 0;
 }
 
-/* Rows i..i + RPI_M_BLOCK - 1 of both products, for the inner indices p..p + RPI_K_BLOCK - 1. */
-static void RPI_FN(product_block)(const rpi_product *q, int i, int p) {
-    const int starts = !p && !q->add;
-    rpi_gemm gemm, magnitudes;
+/* Rows i..i + RPI_M_BLOCK - 1 of A for the inner indices p..p + RPI_K_BLOCK - 1, to be added to C. */
+static rpi_gemm RPI_FN(block_of_product)(const rpi_product *q, int i, int p) {
+    rpi_gemm gemm;
+    gemm.b = gemm.start = gemm.c = NULL; /* the caller's */
     gemm.m = q->m - i < RPI_M_BLOCK ? q->m - i : RPI_M_BLOCK;
     gemm.k = q->k - p < RPI_K_BLOCK ? q->k - p : RPI_K_BLOCK;
     gemm.n = q->n;
@@ -8601,11 +8605,15 @@ static void RPI_FN(product_block)(const rpi_product *q, int i, int p) {
     gemm.ldb = q->ldb;
     gemm.ldc = gemm.start_row = q->ldc;
     gemm.per_row = 0;
-    magnitudes = gemm;
+    return gemm;
+}
+
+static void RPI_FN(product_block)(const rpi_product *q, int i, int p) {
+    const int starts = !p && !q->add;
     if (q->b) {
+        rpi_gemm gemm = RPI_FN(block_of_product)(q, i, p);
         gemm.b = q->b + p * q->ldb;
-        gemm.c = q->c + i * q->ldc;
-        gemm.start = gemm.c;
+        gemm.start = gemm.c = q->c + i * q->ldc;
         if (starts) {
             gemm.start = q->bias ? q->bias + i : NULL;
             gemm.per_row = 1;
@@ -8614,15 +8622,15 @@ static void RPI_FN(product_block)(const rpi_product *q, int i, int p) {
         RPI_FN(gemm)(&gemm);
     }
     if (q->b2) {
-        magnitudes.b = q->b2 + p * q->ldb;
-        magnitudes.c = q->c2 + i * q->ldc;
-        magnitudes.start = magnitudes.c;
+        rpi_gemm gemm = RPI_FN(block_of_product)(q, i, p);
+        gemm.b = q->b2 + p * q->ldb;
+        gemm.start = gemm.c = q->c2 + i * q->ldc;
         if (starts) {
-            magnitudes.start = q->column;
-            magnitudes.start_row = 0;
+            gemm.start = q->column;
+            gemm.start_row = 0;
         }
-        RPI_FN(pack)(&magnitudes, 1, q->a_packed);
-        RPI_FN(gemm)(&magnitudes);
+        RPI_FN(pack)(&gemm, 1, q->a_packed);
+        RPI_FN(gemm)(&gemm);
     }
 }
 
@@ -9239,6 +9247,7 @@ static const rpi_kernels RPI_FN(kernels) = {
 #undef RPI_TANH
 #undef RPI_POWER2
 #undef RPI_ROWS_1
+#undef RPI_ROWS_2
 #undef RPI_ROWS_4
 #undef RPI_ROWS_6
 #undef RPI_VECTORS_1
