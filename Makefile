@@ -14,7 +14,7 @@ BENCHES = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
 PAIRS = $(patsubst %_a.c,$(BUILD)/%,$(wildcard tests/*_a.c))
 PROGRAMS = $(TESTS) $(TESTS:=_double) $(PAIRS)
-LINKED = $(addprefix $(BUILD)/tests/test_,fit interface layers math solve steps tools torch) # with tests/library.c
+LINKED = $(addprefix $(BUILD)/tests/test_,fit interface layers math pace solve steps tools torch) # with tests/library.c
 CHECKSUMS = $(BUILD)/tests/checksum $(BUILD)/tests/checksum_double
 QUICK = $(filter %_misuse %_idx %_fit,$(TESTS)) $(PAIRS)
 

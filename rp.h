@@ -52,7 +52,7 @@
        >>platform  >>memory  >>random  >>kernels  >>isa  >>team
        >>activations  >>net  >>losses  >>maps  >>describe  >>lower  >>build  >>inspect  >>data
        >>sweeps  >>rules  >>backward  >>tangents  >>diagonals  >>samples  >>lu  >>minres  >>direct  >>solve
-       >>methods  >>steps  >>predict  >>evaluate  >>epochs  >>copies  >>idx  >>macros  >>template  >>licence
+       >>methods  >>steps  >>pace  >>predict  >>evaluate  >>epochs  >>copies  >>idx  >>macros  >>template  >>licence
 */
 #ifndef RPI_PASS /* the file includes itself once for each instruction set, for the part behind >>template */
 #ifndef RP_H
@@ -345,6 +345,7 @@ RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *clas
        Pearlmutter's R passes                rpi_multiply
        MINRES, direct solve                  rpi_recurrences, >>direct
        cubic length, Levenberg-Marquardt     rp_cubic_length, rpi_newton_step
+       length without a rate                 rpi_pace_measure, rpi_energy
        optimizers                            RPI_FN(step) */
 
 /* How the curvature of residual partitioning is computed. All zero, the first of each, is the default.
@@ -376,7 +377,8 @@ typedef struct rp_rule {
    What an optimizer remembers of earlier steps is kept in the net; its fields may change between steps. With t = 1,
    2, ... the step, g = min(1, clip / |gradient|) gradient + weight_decay w (all methods but `decoupled` ones):
 
-   partitioning  m = mean of g over steps (momentum), H = mean of curvature + weight_decay over steps
+   partitioning  with a rate of 0, the default: finds the length of its steps, as below. With a rate:
+                 m = mean of g over steps (momentum), H = mean of curvature + weight_decay over steps
                  (curvature_average), both bias-corrected exponential means, 0: the present batch alone;
                  w -= rate * m / (H + damping)
    SGD           b = momentum * b + g (b = g at t = 1);  w -= rate * b, with nesterov: rate * (g + momentum * b)
@@ -389,6 +391,24 @@ typedef struct rp_rule {
                  the cost). All parameters move at once, each as if alone: variable_sigma must be large, the rate
                  small, or the length computed
    Newton        (B + (lambda + weight_decay) I) p = -g;  w += p, B the batch's Gauss-Newton matrix or Hessian
+
+   Partitioning without a rate. h is the curvature + weight_decay, d the direction, G the batch's Gauss-Newton matrix:
+       m = momentum m + (1 - momentum) g     not bias-corrected: the first steps are short
+       p = mean of h |g|                     (curvature_average; bias-corrected)
+       d = -m / sqrt(p)                      the geometric mean of -g / h (this library's) and -g / |g| (Adam's, about)
+       r = (d'Gd + weight_decay |d|^2) / D, D = -m'd: measured at the first 20 steps, then at every 8th
+       q = mean of r (0.9), Q = max(q, r);   L = mean (0.9) of the batches' losses above the least possible, A its first
+       w += alpha d, with the largest alpha that has   alpha <= 2.5 / q
+           alpha^2 Q D / 2 <= 0.2 / sqrt(1 + t / 100) max(0.1, (1 - L / A)^2) L       and for each layer l
+           alpha |d_l| <= 2.7 / layers^2 |w_l|
+       average += 9 / (t + 9) (w - average)  before the step, t from 0
+   That is, a step goes some times as far as would minimise the batch's loss along it, but raises the loss by its own
+   curvature by no more than a part of what is left of it, and changes no layer at once. Steps as long as that do not
+   settle; their average does (Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging; the weights:
+   Shamir and Zhang, Stochastic Gradient Descent for Non-smooth Optimization). It is in rp_average, and what rp_fit
+   evaluates and ends with. Curvature: Residual Partitioning; m and the power 1/2: Adam; the geometric mean, the limits
+   and their constants are ours, chosen on twenty tasks (bench/auto.md). A step after which the loss is not finite, or a
+   hundred times as large, is undone: training goes on from the average with a quarter of the length.
 
    SGD to Adadelta give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
    where the curvature is zero) stays as it is.
@@ -411,7 +431,8 @@ typedef struct rp_rule {
    raise the loss. The rate is read by decoupled weight decay only. lambda, as sigma, stays within a million times of
    what it began with.
 
-   With cubic_sigma or clip, and in the last two methods, gradient, curvature and step are left in the flat arrays. */
+   With cubic_sigma or clip, in the last two methods, and where partitioning without a rate measures, gradient, curvature
+   and step are left in the flat arrays. */
 typedef enum rp_method {
     RP_PARTITIONING = 1,
     RP_SGD,
@@ -448,11 +469,11 @@ struct rp_optimizer {
     int iterations;         /* Newton: most products in a solve, >= 1 */
     rp_real tolerance;      /* Newton: at which the solve ends: residual by right-hand side; in [0, 1) */
 };
-/* rp_partitioning: momentum 0.9, curvature_average 0.999, damping 1, rate 5, rule all zero. rp_algorithm_1: the
+/* rp_partitioning: rate 0, momentum 0.9, curvature_average 0.99, damping 1 (read with a rate only), rule all zero. rp_algorithm_1: the
    paper's, as printed: paths, Jensen's bound, scale one, damping 1e-8, no averages and so no state. rp_adam: beta1
    0.9, beta2 0.999, epsilon 1e-8. rp_adagrad: epsilon 1e-10. rp_adadelta: rho 0.9, epsilon 1e-6. rp_per_variable:
    rate 1. rp_newton: lambda 1, at most 50 products to a tolerance of 0.01; for large batches, or the whole data set. */
-RP_API rp_optimizer rp_partitioning(void); /* the default. Rate 5; 1 to 10 are worth a try */
+RP_API rp_optimizer rp_partitioning(void); /* the default: nothing to set. Of rates, 1 to 10 are worth a try */
 RP_API rp_optimizer rp_algorithm_1(rp_real rate);
 RP_API rp_optimizer rp_sgd(rp_real rate);
 RP_API rp_optimizer rp_adam(rp_real rate);
@@ -461,7 +482,7 @@ RP_API rp_optimizer rp_adadelta(rp_real rate);
 RP_API rp_optimizer rp_per_variable(rp_real variable_sigma);
 RP_API rp_optimizer rp_newton(void);
 
-/* Allocates the state that this optimizer keeps between steps (0, 1 or 2 numbers per parameter; the last two methods
+/* Allocates the state that this optimizer keeps between steps (0 to 3 numbers per parameter; the last two methods
    keep scratch memory instead) and sets it to zero, unless the net has this state already. rp_train and rp_update do
    it themselves when they must; after it they allocate nothing. Another method, or a momentum or average switched on
    or off, is another state: it starts from zero.
@@ -493,6 +514,12 @@ typedef struct rp_step {
     int measured, undone;
 } rp_step;
 RP_API rp_status rp_last_step(rp_net *net, rp_step *step); /* RP_ERR_ORDER: no step yet */
+
+/* Puts the averages of the parameters over the steps, which partitioning without a rate keeps, in their place (1), or
+   the parameters back (0); nothing where that is so already. Averages predict better; training needs the parameters:
+   with the averages in their place it is RP_ERR_ORDER. What is written to rp_parameters meanwhile is where training
+   goes on. Frozen layers stay. RP_ERR_ORDER: no averages are kept. */
+RP_API rp_status rp_average(rp_net *net, int averages);
 
 /* >>fit
    Whole data sets. rp_fit and rp_evaluate also take streams. */
@@ -535,7 +562,7 @@ typedef struct rp_fit_options { /* all zero is the default: rp_fit_options optio
     int keep_best;              /* 1: end with the parameters of the best validation loss */
     /* After each step and each epoch; anything but 0 stops. */
     int (*progress)(void *user, const rp_progress *progress);
-    /* The rate for step 0, 1, ... of this fit, given the optimizer's. */
+    /* The rate for step 0, 1, ... of this fit, given the optimizer's, which must be above 0 for partitioning. */
     rp_real (*schedule)(void *user, int64_t step, rp_real rate);
     void *user; /* for both */
 } rp_fit_options;
@@ -553,7 +580,9 @@ typedef struct rp_fit_report {
 
 /* Trains for some epochs. A last batch that is not full is trained as it is. `options` and `report` may be NULL.
    Stopping by patience or by the callback is success. Fails as rp_train does; what was learned until then is kept.
-   Called again, it goes on: optimizer state stays, and samples are shuffled anew. Allocates nothing once the
+   Partitioning without a rate is validated, and ended, with the averages in place (rp_average), also where it stops
+   or fails. Called again, it goes on, from the parameters behind them: optimizer state stays, and samples are shuffled
+   anew. Allocates nothing once the
    optimizer's state is there, except a copy of the parameters for keep_best, which keeps parameters, not state. The
    report is also filled where training fails, but not where an argument is refused. */
 RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options,
@@ -624,7 +653,8 @@ RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *r
    something that is not finite. RP_ERR_ORDER: nothing filled the gradient, or (partitioning) the curvature, since the
    build; for rp_per_variable the curvature array must hold the Hessian's diagonal (rp_hessian_diagonal).
    RP_ERR_UNSUPPORTED: the length of the step must be computed from a batch (cubic_sigma): do it by rp_direction,
-   rp_directional, rp_cubic_length and rp_move; or the step itself must (rp_newton): rp_hessian_solve. rp_direction:
+   rp_directional, rp_cubic_length and rp_move; or found from one (partitioning without a rate): rp_direction,
+   rp_gauss_newton_directional, rp_step_length and rp_move; or the step itself must (rp_newton): rp_hessian_solve. rp_direction:
    the whole step, with sign and rate, into rp_step_array; counts as a step of the optimizer. rp_move: adds alpha
    times that step to the parameters; one whose new value would not be finite stays as it is. */
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
@@ -636,9 +666,6 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha);
    batch. second < 0: not measured at this step: the last length. *alpha is for rp_move. */
 RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, rp_real loss, rp_real second,
                                 rp_real *alpha);
-
-/* Exchanges the parameters with their averages over the steps (1), and puts them back (0). */
-RP_API rp_status rp_average(rp_net *net, int averages);
 
 /* The caller's own loss: forward; read rp_output ([count][outputs]); give back, for each sample and output, the
    derivative of that sample's loss and, or NULL, its second derivative (>= 0; a bound on the Hessian's diagonal).
@@ -6737,13 +6764,6 @@ static rp_optimizer rpi_optimizer(rp_method method, rp_real rate) {
     return o;
 }
 
-/* Measured over eight tasks (bench/tune.c: autoencoders and classifiers of three sets of images, spirals, waves),
-   four epochs: validation losses as multiples of those of Adam at the best of three rates,
-       sampled, rate 8, average 0.999, damping 1     0.96 to 1.30, mean 1.12
-       sampled, rate 4, average 0.999, damping 0.1   1.02 to 2.07, mean 1.29
-       paths,   rate 50, average 0.99, damping 1     1.01 to 6.16, mean 1.99
-   5 leaves room: at 8 a small convolutional net lost its ReLUs in the first steps for 1 seed of 12, from 12 on some
-   nets diverge. No setting wins everywhere: on autoencoders the paths rule at a rate of 100 is better. */
 RP_API rp_optimizer rp_partitioning(void) {
     rp_optimizer o = rpi_optimizer(RP_PARTITIONING, 0);
     o.momentum = (rp_real)0.9;
@@ -7414,22 +7434,8 @@ static rp_status rpi_newton_step(rpi_trial *trial) {
 }
 
 /* >>pace
-   Residual partitioning without a rate. g is the gradient and h the curvature of the batch, with weight decay:
-
-       m = momentum m + (1 - momentum) g         no bias correction: the first steps are short
-       p = mean of h |g| (curvature_average, bias-corrected)
-       d = -m / sqrt(p)                           where p is 0: 0
-       D = -m'd,  r = d'Gd / D                   measured at each of the first 20 steps, then at every 8th
-       q = mean of r (0.9),  Q = max(q, r)       L = mean (0.9) of the losses above the least possible; L_0 the first
-       length <= 2.5 / q                         for a quadratic loss and no noise 1 / r would minimise along d
-       length^2 Q D / 2 <= tau L                 what its own curvature may add to the loss of a step: see rpi_energy
-       length |d_l| <= 2.7 / layers^2 |w_l|      for each layer l: where the net is linear in none of them
-       w += length d                             until the next measurement
-
-   The direction is the geometric mean of -g / h (Residual Partitioning) and -g / |g| (Adam's, in effect): the first
-   has the scale of each weight right and the second is the safer. Steps of such a length do not settle; their average
-   does (Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging). The geometric mean, the limits
-   and their constants are ours: measured over twenty tasks (bench/auto.md). */
+   Residual partitioning without a rate; the formulas are at >>optimizers. The constants were measured over twenty tasks
+   (bench/auto.md): none of them serves one task only. */
 enum { RPI_PACE_FIRST = 20, RPI_PACE_EVERY = 8 };
 
 static int rpi_measures(const rp_net *net, const rp_optimizer *o) {

@@ -278,10 +278,10 @@ static inline rp_real *flat_array(rp_net *net, int which) {
 }
 
 /* Every method that takes its step from arrays: those of optimizers.h, and per-variable rates. */
-enum { METHODS = OPTIMIZERS + 1 };
+enum { METHODS = RATED + 1 };
 static inline named_optimizer method_of(int which) {
     named_optimizer o = {"per variable", rp_per_variable(2)};
-    return which < OPTIMIZERS ? optimizer_of(which) : o;
+    return which < RATED ? optimizer_of(which) : o;
 }
 static inline double fill_arrays(rp_net *net, const rp_optimizer *o, const rp_data *data) { /* the loss */
     rp_real loss = -1;
@@ -387,7 +387,10 @@ static inline rp_status use_solver(int call, rp_net *net, const rp_data *data, c
 static inline rp_optimizer computed_step(int call) {
     rp_optimizer o = rp_newton();
     if (call == CUBIC_STEP || call == ADAPTIVE_STEP) o = rp_sgd(1);
-    if (call == CUBIC_PARTITIONING_STEP) o = rp_partitioning();
+    if (call == CUBIC_PARTITIONING_STEP) {
+        o = rp_partitioning();
+        o.rate = 5;
+    }
     if (call == PER_VARIABLE_STEP) o = rp_per_variable(1);
     if (call <= CUBIC_PARTITIONING_STEP) o.cubic_sigma = 1;
     o.cubic_adaptive = call == ADAPTIVE_STEP;

@@ -3,7 +3,7 @@
 #ifndef OPTIMIZERS_H
 #define OPTIMIZERS_H
 
-enum { OPTIMIZERS = 12 };
+enum { RATED = 12, OPTIMIZERS = 13 }; /* the last finds the length of its steps from the batch */
 
 typedef struct named_optimizer {
     const char *name;
@@ -60,9 +60,13 @@ static named_optimizer optimizer_of(int which) {
         o.name = "Adagrad";
         o.with = rp_adagrad((rp_real)0.1);
         break;
-    default:
+    case 11:
         o.name = "Adadelta";
         o.with = rp_adadelta(2);
+        break;
+    default:
+        o.name = "no rate";
+        o.with = rp_partitioning();
         break;
     }
     return o;

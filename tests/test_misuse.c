@@ -472,6 +472,7 @@ static void test_pieces(void) {
     rp_optimizer sgd = rp_sgd((rp_real)0.1), partitioning = rp_partitioning();
     const rp_rule rule = rule_of(RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE);
     rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 1);
+    partitioning.rate = 5;
     make_samples(&s, 1);
     FAILS(rp_update(net, &sgd), RP_ERR_ORDER, "rp_update gradient rp_backward");
     FAILS(rp_direction(net, &partitioning), RP_ERR_ORDER, "rp_direction gradient rp_backward");
@@ -593,6 +594,7 @@ static void test_failed_steps(rp_activation_kind activation) {
     s.data.weights = s.weights;
     for (int i = 0; i < OPTIMIZERS; i++) {
         for (int kind = 0; kind < POISONS; kind++) {
+            if (i >= RATED && kind == NAN_PARAMETER) continue; /* from which it recovers: test_pace.c */
             named_optimizer o = optimizer_of(i);
             rp_net *net = make_net(activation, RP_SQUARED_ERROR, 4);
             rp_net *spared = make_net(activation, RP_SQUARED_ERROR, 4);
@@ -651,7 +653,7 @@ static void test_bad_arrays(void) {
     const rp_rule rule = rule_of(RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE);
     samples s;
     make_samples(&s, 3);
-    for (int i = 0; i < OPTIMIZERS; i++) {
+    for (int i = 0; i < RATED; i++) {
         named_optimizer o = optimizer_of(i);
         rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 4), *spared = make_net(RP_TANH, RP_SQUARED_ERROR, 4);
         good_steps(net, &o.with, &s), good_steps(spared, &o.with, &s);
@@ -675,7 +677,7 @@ static void test_arrays_stay(void) {
     const rp_rule rule = rule_of(RP_PATHS, RP_BOUND_TIGHT, RP_SCALE_ONE);
     samples s;
     make_samples(&s, 3);
-    for (int i = 0; i < OPTIMIZERS; i++) {
+    for (int i = 0; i < RATED; i++) {
         named_optimizer o = optimizer_of(i);
         rp_real gradient[64], curvature[64], direction[64];
         rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 4);
@@ -827,7 +829,7 @@ static void test_overflowing_step(void) {
 /* A gradient whose square overflows, once: the state recovers. */
 static void test_state_recovers(void) {
     const rp_real huge = (rp_real)(sizeof(rp_real) == sizeof(float) ? 1e30 : 1e200);
-    for (int i = 0; i < OPTIMIZERS; i++) {
+    for (int i = 0; i < RATED; i++) {
         named_optimizer o = optimizer_of(i);
         rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 17);
         rp_real *w = rp_parameters(net), before;
@@ -939,7 +941,7 @@ static void test_no_allocation(void) {
         WORKS(rp_prepare(net, &o));
         WORKS(rp_train(net, &o, &s.data, NULL));
         WORKS(rp_backward(net, &s.data, &o.rule, NULL));
-        WORKS(rp_update(net, &o));
+        if (i < RATED) WORKS(rp_update(net, &o));
         WORKS(rp_direction(net, &o));
         WORKS(rp_move(net, 1));
         WORKS(rp_forward(net, s.inputs, BATCH));
@@ -1111,14 +1113,14 @@ static void test_freeze(void) {
         rp_net *net = make_net(RP_TANH, RP_SOFTMAX_CROSS_ENTROPY, 29);
         rp_net *before = make_net(RP_TANH, RP_SOFTMAX_CROSS_ENTROPY, 29);
         rp_real *w = rp_parameters(net), *w0 = rp_parameters(before);
-        o.with.weight_decay = (rp_real)0.1, o.with.decoupled = i % 2;
+        o.with.weight_decay = (rp_real)0.1, o.with.decoupled = i % 2 && i / 2 < RATED;
         WORKS(rp_freeze(net, 0, 1));
         good_steps(net, &o.with, &s);
         CHECK(!memcmp(w, w0, first * sizeof *w) && w[first] != w0[first], "%s: the frozen layer", o.name);
         WORKS(rp_backward(net, &s.data, &o.with.rule, NULL));
         for (size_t at = 0; at < first; at++)
             CHECK(rp_gradient(net)[at] == 0 && rp_curvature(net)[at] == 0, "%s: frozen parameter %d", o.name, (int)at);
-        WORKS(rp_update(net, &o.with));
+        if (i / 2 < RATED) WORKS(rp_update(net, &o.with));
         CHECK(!memcmp(w, w0, first * sizeof *w), "%s: rp_update moves the frozen layer", o.name);
         WORKS(rp_freeze(net, 0, 0));
         good_steps(net, &o.with, &s);

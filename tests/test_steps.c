@@ -654,6 +654,7 @@ static void test_saddle(void) {
     double left = after_saddle(sgd, STEPS);
     CHECK(left > 0.4999, "SGD: %g", left);
     sgd.cubic_sigma = partitioning.cubic_sigma = 1;
+    partitioning.rate = 5;
     CHECK(after_saddle(sgd, STEPS) < 0.01, "cubic SGD: %g", after_saddle(sgd, STEPS));
     CHECK(after_saddle(partitioning, STEPS) < 0.01, "cubic partitioning: %g", after_saddle(partitioning, STEPS));
     CHECK(after_saddle(rp_per_variable(1), STEPS) < 0.01, "per variable: %g", after_saddle(rp_per_variable(1), STEPS));
