@@ -399,16 +399,17 @@ typedef struct rp_rule {
        r = (d'Gd + weight_decay |d|^2) / D, D = -m'd: measured at the first 20 steps, then at every 8th
        q = mean of r (0.9), Q = max(q, r);   L = mean (0.9) of the batches' losses above the least possible, A its first
        w += alpha d, with the largest alpha that has   alpha <= 2.5 / q
-           alpha^2 Q D / 2 <= 0.2 / sqrt(1 + t / 100) max(0.1, (1 - L / A)^2) L       and for each layer l
-           alpha |d_l| <= 2.7 / layers^2 |w_l|
+           alpha^2 Q D / 2 <= 0.3 / (1 + t / 150) S / (S + 20) max(0.1, (1 - L / A)^2) L    of S samples
+           alpha |d_l| <= 2.7 / layers^2 |w_l|                                            for each layer l
        average += 9 / (t + 9) (w - average)  before the step, t from 0
    That is, a step goes some times as far as would minimise the batch's loss along it, but raises the loss by its own
    curvature by no more than a part of what is left of it, and changes no layer at once. Steps as long as that do not
    settle; their average does (Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging; the weights:
    Shamir and Zhang, Stochastic Gradient Descent for Non-smooth Optimization). It is in rp_average, and what rp_fit
    evaluates and ends with. Curvature: Residual Partitioning; m and the power 1/2: Adam; the geometric mean, the limits
-   and their constants are ours, chosen on twenty tasks (bench/auto.md). A step after which the loss is not finite, or a
-   hundred times as large, is undone: training goes on from the average with a quarter of the length.
+   and their constants are ours, chosen on twenty tasks (bench/auto.md). A step after which the loss of S
+   samples is not finite, or more than 5 + 50 / S times max(L, A), is undone: training goes on from the average with a
+   quarter of the length.
 
    SGD to Adadelta give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
    where the curvature is zero) stays as it is.
@@ -661,10 +662,11 @@ RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_move(rp_net *net, rp_real alpha);
 
-/* The length of a step of residual partitioning without a rate, for the direction that rp_direction has left: loss and
-   second are those of rp_backward and rp_gauss_newton_directional, or their means over the machines that share the
-   batch. second < 0: not measured at this step: the last length. *alpha is for rp_move. */
-RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, rp_real loss, rp_real second,
+/* The length of a step of partitioning without a rate, for the direction that rp_direction has left: loss (above the least
+   possible) and second are those of rp_backward and rp_gauss_newton_directional, or their means over the machines that
+   share the batch of so many samples. second < 0: not measured at this step: the last length, as far as there is one
+   (RP_ERR_ORDER). *alpha is for rp_move. Call it once for each rp_direction. */
+RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int samples, rp_real loss, rp_real second,
                                 rp_real *alpha);
 
 /* The caller's own loss: forward; read rp_output ([count][outputs]); give back, for each sample and output, the
@@ -7456,12 +7458,13 @@ static double rpi_pace_slope(const rp_net *net, const rp_optimizer *o) {
 static double rpi_pace_mean(double mean, double x, int first) { return first ? x : 0.9 * mean + 0.1 * x; }
 
 /* How much a step may raise the loss by its own curvature: a share of L that falls with the steps, and that is small
-   while little of the first loss is gone, or where much will stay for ever: in noise, long steps only forget. */
-static double rpi_energy(const rp_net *net) {
+   while little of the first loss is gone, where much will stay for ever, and where few samples tell the direction:
+   there long steps only forget. */
+static double rpi_energy(const rp_net *net, int samples) {
     const rpi_pace *pace = &net->pace;
     double gone = pace->loss < pace->first ? 1 - pace->loss / pace->first : 0;
     double share = gone * gone > 0.1 ? gone * gone : 0.1;
-    return 0.2 / sqrt(1 + (double)net->time / 100) * share * pace->loss;
+    return 0.3 / (1 + (double)net->time / 150) * samples / (samples + 20.0) * share * pace->loss;
 }
 
 static double rpi_range_norm(const rp_net *net, const rp_real *x, const rpi_layer *layer) {
@@ -7496,7 +7499,7 @@ static void rpi_pace_loss(rp_net *net, double loss) {
 }
 
 /* The length, from the direction's slope D and curvature d'Gd. */
-static void rpi_pace_measure(rp_net *net, double slope, double second) {
+static void rpi_pace_measure(rp_net *net, int samples, double slope, double second) {
     rpi_pace *pace = &net->pace;
     double ratio = slope > 0 ? second / slope : -1, largest, product;
     int first = !pace->measurements++;
@@ -7510,7 +7513,7 @@ static void rpi_pace_measure(rp_net *net, double slope, double second) {
     pace->length = DBL_MAX;
     pace->cap = RP_CAP_NONE;
     if (pace->curvature > 0) rpi_pace_cap(pace, 2.5 / pace->curvature, RP_CAP_CURVATURE);
-    if (product > 0) rpi_pace_cap(pace, sqrt(2 * rpi_energy(net) / product), RP_CAP_ENERGY);
+    if (product > 0) rpi_pace_cap(pace, sqrt(2 * rpi_energy(net, samples) / product), RP_CAP_ENERGY);
     rpi_pace_layers(net);
     if (pace->limit > 0) rpi_pace_cap(pace, pace->limit *= 1.1, RP_CAP_UNDONE);
     if (!rpi_finite((rp_real)pace->length)) pace->length = 0;
@@ -7542,7 +7545,7 @@ static void rpi_exchange(rp_net *net) {
     net->forward_count = 0;
 }
 
-/* A step after which the loss is not finite, or a hundred times what it was, is undone: training goes on from the
+/* A step after which the loss is not finite, or many times what it was (single samples differ more), is undone: training goes on from the
    averages, which it is not part of, without momentum, and with a quarter of the length. If the batch is no better
    there, nothing changes, and its status stands. */
 static rp_status rpi_retreat(rpi_pass *pass, const rp_optimizer *o, rp_status status) {
@@ -7550,7 +7553,7 @@ static rp_status rpi_retreat(rpi_pass *pass, const rp_optimizer *o, rp_status st
     rpi_pace *pace = &net->pace;
     rpi_tally *tally = pass->tally;
     double worst = pace->loss > pace->first ? pace->loss : pace->first;
-    int worse = !status && worst > 0 && pass->loss - pace->least > 100 * worst;
+    int worse = !status && worst > 0 && pass->loss - pace->least > (5 + 50.0 / pass->count) * worst;
     if (!rpi_has_state(net, o) || !net->time || (!worse && status != RP_ERR_NOT_FINITE)) return status;
     pass->tally = NULL; /* each sample counts once */
     rpi_exchange(net);
@@ -7585,7 +7588,7 @@ static rp_status rpi_pace_find(const rpi_pass *pass, const rp_optimizer *o) {
     net->last.second = (rp_real)second;
     net->last.measured = 1;
     rpi_pace_loss(net, pass->loss - net->pace.least);
-    rpi_pace_measure(net, rpi_pace_slope(net, o), second);
+    rpi_pace_measure(net, pass->count, rpi_pace_slope(net, o), second);
     return RP_OK;
 }
 
@@ -7793,7 +7796,7 @@ RP_API rp_status rp_average(rp_net *net, int averages) {
     return RP_OK;
 }
 
-RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, rp_real loss, rp_real second,
+RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int samples, rp_real loss, rp_real second,
                                 rp_real *alpha) {
     static const char who[] = "rp_step_length";
     rp_status status = rpi_trainable(net, who);
@@ -7806,13 +7809,14 @@ RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, rp_r
                         (double)optimizer->rate);
     if (!net->has_direction || !rpi_has_state(net, optimizer))
         return rpi_fail(net, RP_ERR_ORDER, "%s: call rp_direction with this optimizer first", who);
+    if (samples < 1) return rpi_fail(net, RP_ERR_VALUE, "%s: samples is %d; it must be 1 or more", who, samples);
     if (!rpi_finite(loss) || !rpi_finite(second))
         return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: loss is %g and second is %g", who, (double)loss, (double)second);
     if (second < 0 && !net->pace.measurements)
         return rpi_fail(net, RP_ERR_ORDER, "%s: second is %g, and no earlier step was measured", who, (double)second);
     rpi_pace_loss(net, (double)loss);
     if (second >= 0)
-        rpi_pace_measure(net, rpi_pace_slope(net, optimizer),
+        rpi_pace_measure(net, samples, rpi_pace_slope(net, optimizer),
                          (double)second + (double)optimizer->weight_decay * rpi_square_norm(net, net->direction));
     *alpha = (rp_real)net->pace.length;
     return RP_OK;

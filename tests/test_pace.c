@@ -141,7 +141,7 @@ static void find_length(naive *n, rp_net *twin, const samples *s, const double *
     largest = larger(n->q, ratio);
     gone = larger(0, 1 - n->mean_loss / n->first_loss);
     share = larger(0.1, gone * gone);
-    energy = 0.2 / sqrt(1 + (n->t + 1) / 100.0) * share * n->mean_loss;
+    energy = 0.3 / (1 + (n->t + 1) / 150.0) * BATCH / (BATCH + 20.0) * share * n->mean_loss;
     n->length = DBL_MAX;
     limit_length(n, 2.5 / n->q, RP_CAP_CURVATURE);
     limit_length(n, sqrt(2 * energy / (largest * slope)), RP_CAP_ENERGY);
@@ -341,7 +341,7 @@ static void test_fit(void) {
     rp_net_free(two);
 }
 
-/* A step that leads where the loss is not finite, or a hundred times what it was, is undone. */
+/* A step that leads where the loss is not finite, or many times what it was, is undone. */
 static void test_undone(void) {
     const double sizes[] = {1e30, 1e3, NAN};
     for (int i = 0; i < 3; i++) {
@@ -386,19 +386,20 @@ static void test_pieces(void) {
     least = least_loss(&s, RP_POISSON);
     WORKS(rp_backward(net, &s.data, &o.rule, &loss));
     FAILS(rp_update(net, &o), RP_ERR_UNSUPPORTED, "rp_update rate rp_step_length");
-    FAILS(rp_step_length(net, &o, loss, 1, &alpha), RP_ERR_ORDER, "rp_direction");
+    FAILS(rp_step_length(net, &o, BATCH, loss, 1, &alpha), RP_ERR_ORDER, "rp_direction");
     WORKS(rp_direction(net, &o));
-    FAILS(rp_step_length(net, &o, loss, -1, &alpha), RP_ERR_ORDER, "second measured");
-    FAILS(rp_step_length(net, &o, (rp_real)NAN, 1, &alpha), RP_ERR_NOT_FINITE, "loss");
-    FAILS(rp_step_length(net, &adam, loss, 1, &alpha), RP_ERR_UNSUPPORTED, "rate");
-    FAILS(rp_step_length(net, &o, loss, 1, NULL), RP_ERR_NULL, "alpha");
+    FAILS(rp_step_length(net, &o, BATCH, loss, -1, &alpha), RP_ERR_ORDER, "second measured");
+    FAILS(rp_step_length(net, &o, BATCH, (rp_real)NAN, 1, &alpha), RP_ERR_NOT_FINITE, "loss");
+    FAILS(rp_step_length(net, &o, 0, loss, 1, &alpha), RP_ERR_VALUE, "samples 0");
+    FAILS(rp_step_length(net, &adam, BATCH, loss, 1, &alpha), RP_ERR_UNSUPPORTED, "rate");
+    FAILS(rp_step_length(net, &o, BATCH, loss, 1, NULL), RP_ERR_NULL, "alpha");
     for (int step = 0; step < 30; step++) {
         int measure = step < 20 || step % 8 == 0;
         if (step) WORKS(rp_backward(net, &s.data, &o.rule, &loss));
         if (step) WORKS(rp_direction(net, &o));
         second = -1;
         if (measure) WORKS(rp_gauss_newton_directional(net, &s.data, rp_step_array(net), &second));
-        WORKS(rp_step_length(net, &o, (rp_real)((double)loss - least), second, &alpha));
+        WORKS(rp_step_length(net, &o, BATCH, (rp_real)((double)loss - least), second, &alpha));
         WORKS(rp_move(net, alpha));
     }
     train(whole, &o, &s, 30);
