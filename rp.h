@@ -399,7 +399,7 @@ typedef struct rp_rule {
        r = (d'Gd + weight_decay |d|^2) / D, D = -m'd: measured at the first 20 steps, then at every 8th
        q = mean of r (0.9), Q = max(q, r);   L = mean (0.9) of the batches' losses above the least possible, A its first
        w += alpha d, with the largest alpha that has   alpha <= 2.5 / q
-           alpha^2 Q D / 2 <= 0.3 / (1 + t / 150) S / (S + 20) max(0.1, (1 - L / A)^2) L    of S samples
+           alpha^2 Q D / 2 <= 0.3 / (1 + t / 250) S / (S + 20) max(0.1, (1 - L / A)^2) L    of S samples
            alpha |d_l| <= 2.7 / layers^2 |w_l|                                            for each layer l
        average += 9 / (t + 9) (w - average)  before the step, t from 0
    That is, a step goes some times as far as would minimise the batch's loss along it, but raises the loss by its own
@@ -7464,7 +7464,7 @@ static double rpi_energy(const rp_net *net, int samples) {
     const rpi_pace *pace = &net->pace;
     double gone = pace->loss < pace->first ? 1 - pace->loss / pace->first : 0;
     double share = gone * gone > 0.1 ? gone * gone : 0.1;
-    return 0.3 / (1 + (double)net->time / 150) * samples / (samples + 20.0) * share * pace->loss;
+    return 0.3 / (1 + (double)net->time / 250) * samples / (samples + 20.0) * share * pace->loss;
 }
 
 static double rpi_range_norm(const rp_net *net, const rp_real *x, const rpi_layer *layer) {

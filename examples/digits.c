@@ -62,7 +62,7 @@ static rp_data task_data(task_kind task, rp_data samples) {
 }
 
 /* The optimizers. Of two to four rates per decade these were best over 10 epochs of 10,000 drawn digits (seeds 1 to 3)
-   and 4 epochs of MNIST together. 0 is the default of residual partitioning. */
+   and 4 epochs of MNIST together. 0: the optimizer finds it. */
 
 static rp_optimizer partitioning(rp_real rate) {
     rp_optimizer optimizer = rp_partitioning();
@@ -84,7 +84,7 @@ static const struct {
     rp_real rate[TASKS];
 } methods[METHODS] = {
     {"paths", "RP, paths", paths, {100, 100}},
-    {"rp", "RP, sampled", partitioning, {0, 0}},
+    {"rp", "RP, no rate", partitioning, {0, 0}},
     {"adam", "Adam", rp_adam, {(rp_real)3e-3, (rp_real)1e-3}},
     {"sgd", "SGD", rp_sgd, {(rp_real)6e-3, (rp_real)0.1}},
     {"adagrad", "Adagrad", rp_adagrad, {(rp_real)3e-2, (rp_real)1e-2}},
@@ -104,7 +104,7 @@ typedef struct options {
 static const char help[] = "Trains the networks of the paper on images of digits and compares optimizers.\n"
                            "\n"
                            "  --task T        ae (autoencoder), clf (classifier) or both; default both\n"
-                           "  --optimizer O   rp (residual partitioning by the default, sampled rule),\n"
+                           "  --optimizer O   rp (residual partitioning, which finds its own rate),\n"
                            "                  paths (by the paper's rule), adam, sgd, adagrad, adadelta,\n"
                            "                  several with commas between, or all; default\n"
                            "                  paths,rp,adam,sgd\n"

@@ -141,7 +141,7 @@ static void find_length(naive *n, rp_net *twin, const samples *s, const double *
     largest = larger(n->q, ratio);
     gone = larger(0, 1 - n->mean_loss / n->first_loss);
     share = larger(0.1, gone * gone);
-    energy = 0.3 / (1 + (n->t + 1) / 150.0) * BATCH / (BATCH + 20.0) * share * n->mean_loss;
+    energy = 0.3 / (1 + (n->t + 1) / 250.0) * BATCH / (BATCH + 20.0) * share * n->mean_loss;
     n->length = DBL_MAX;
     limit_length(n, 2.5 / n->q, RP_CAP_CURVATURE);
     limit_length(n, sqrt(2 * energy / (largest * slope)), RP_CAP_ENERGY);
