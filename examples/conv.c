@@ -36,10 +36,8 @@ static int show_progress(void *user, const rp_progress *p) {
     return 0;
 }
 
-/* Adam learns fastest here; rp_partitioning(), which needs no rate, comes to 99% as well, in steps that take twice
-   as long. */
 static rp_status train(rp_net *net, const digits_data *data, rp_fit_report *report) {
-    rp_optimizer optimizer = rp_adam((rp_real)3e-3);
+    rp_optimizer optimizer = rp_partitioning();
     rp_fit_options options;
     memset(&options, 0, sizeof options); /* all zero is the default */
     options.epochs = EPOCHS;

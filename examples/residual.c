@@ -51,7 +51,9 @@ static void check(rp_status status, const rp_net *net) {
 static void compare(int step, rp_net *const nets[NETS], const rp_data *unseen, rp_score scores[NETS]) {
     printf("%4d", step);
     for (int i = 0; i < NETS; i++) {
+        if (step) check(rp_average(nets[i], 1), nets[i]); /* the means over the steps do better than the last one */
         check(rp_evaluate(nets[i], unseen, &scores[i], NULL), nets[i]);
+        if (step && step < STEPS) check(rp_average(nets[i], 0), nets[i]);
         printf("%12.4f %6.2f%%", (double)scores[i].loss, 100 * (double)scores[i].accuracy);
     }
     putchar('\n');
@@ -64,7 +66,6 @@ static void train(rp_net *const nets[NETS], rp_score scores[NETS]) {
     rp_data unseen = draw(&random, TEST, unseen_points, unseen_labels);
     rp_optimizer optimizer = rp_partitioning();
     optimizer.rule.kind = RP_JACOBIAN; /* exact for each of two outputs, which costs little more than to sample */
-    optimizer.rate = 10;
     printf("step %19s %19s\n", "plain", "residual");
     compare(0, nets, &unseen, scores);
     for (int step = 1; step <= STEPS; step++) {

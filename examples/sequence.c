@@ -71,14 +71,10 @@ static int show_progress(void *user, const rp_progress *p) {
     return 0;
 }
 
-/* Adam with a falling rate learns fastest here; residual partitioning by RP_JACOBIAN at rate 10 comes as far, in
-   steps that take three times as long. */
 static rp_status train(rp_net *net, rp_fit_report *report) {
     static stream streams[2];
     rp_data data = open_stream(&streams[0], 1, EPOCH), validation = open_stream(&streams[1], 2, 20);
-    rp_optimizer optimizer = rp_adam((rp_real)5e-3);
-    optimizer.rate_decay = (rp_real)0.5; /* half of it every 1000 steps */
-    optimizer.rate_decay_steps = 1000;
+    rp_optimizer optimizer = rp_partitioning();
     rp_fit_options options;
     memset(&options, 0, sizeof options); /* all zero is the default */
     options.epochs = EPOCHS;
