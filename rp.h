@@ -45,12 +45,13 @@
        >>concepts        what residual partitioning is; notation; sources
        >>optimizers      methods, their formulas and fields, what a step did
        >>fit             the second level: data sets, epochs, validation, files in the IDX format
+       >>keep            a net as text
        >>pieces          the third level: a training step in pieces, your own loss, the flat arrays, copies
        >>curvature       exact second derivatives: products, diagonals, solves, lengths; gradients of single samples
        >>threads         several threads that predict from one net; what callbacks may do; memory
      and behind RP_IMPLEMENTATION
        >>platform  >>memory  >>random  >>kernels  >>isa  >>team
-       >>activations  >>net  >>losses  >>maps  >>describe  >>lower  >>build  >>inspect  >>data
+       >>activations  >>net  >>losses  >>maps  >>describe  >>text  >>lower  >>build  >>inspect  >>data
        >>sweeps  >>rules  >>backward  >>tangents  >>diagonals  >>samples  >>lu  >>minres  >>direct  >>solve
        >>methods  >>steps  >>pace  >>predict  >>evaluate  >>epochs  >>copies  >>idx  >>macros  >>template  >>licence
 */
@@ -616,6 +617,37 @@ RP_API void rp_idx_free(rp_idx *idx); /* NULL is allowed, twice too */
    what its name says, the data have a count of -1, which every function refuses. The arrays stay those of `images`
    and `labels`. */
 RP_API rp_data rp_idx_data(const rp_idx *images, const rp_idx *labels);
+
+/* >>keep
+   A net as text.
+
+   The text of a net names its input, its layers and its loss, one after another between semicolons:
+
+       input image 1x28x28; conv2d 8 5x5 stride 1 padding 0; relu; max_pool2d 2x2 stride 2; dense 10;
+       loss softmax_cross_entropy
+
+   White space, line breaks too, may stand around words. N is a whole number, x a decimal one (0.01, 1e-3), S a size: N, or
+   height and width as NxN. In brackets what may be left out; these come in any order. Layers count from 0.
+       input vector N    input image NxNxN (channels, height, width)    input sequence NxN (steps, features)
+       dense N [no_bias] [frozen]                                       N units
+       conv2d N S [stride S] [padding S] [groups N] [no_bias] [frozen]  N filters; otherwise stride 1, padding 0, groups 1
+       max_pool2d S [stride N]    avg_pool2d S [stride N]               otherwise the stride is the window
+       global_avg_pool2d
+       recurrent N activation [slope x] [all_states] [no_bias] [frozen]   N units
+       recursive N activation [slope x] [no_bias] [frozen]                N steps
+       add input    add N                                               layer N
+       activation [slope x]                                             of leaky_relu and elu
+       loss name [delta x]    squared_error (if there is none), softmax_cross_entropy, binary_cross_entropy, huber
+                              (with its delta), poisson
+   Activations: identity, relu, leaky_relu, tanh, sigmoid, softplus, elu, gelu, silu. Later versions read what earlier
+   ones wrote. */
+
+/* A net described by a text, to be added to and built as any other; its mistakes stick as those of rp_net_new do. */
+RP_API rp_net *rp_net_text(const char *text, const rp_config *config);
+
+/* The text of the net as it is described so far. Writes at most `size` bytes with the final 0 and returns the length of
+   the whole text, as snprintf does; 0 if net is NULL. */
+RP_API size_t rp_describe(const rp_net *net, char *text, size_t size);
 
 /* >>pieces
    A step in pieces: between them the caller may look at the arrays, average them over machines, change them, or
@@ -3587,6 +3619,693 @@ RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta) {
                            (double)delta);
     net->huber_delta = delta;
     return RP_OK;
+}
+
+/* >>text
+   A description as text, read and written. Numbers in it, and those of a file, are read back as exactly the bits that
+   were written, in any locale and floating-point mode: by comparing whole numbers of any length. */
+enum { RPI_BIG_WORDS = 48, RPI_WORD = 48, RPI_LAYERS_MOST = 1 << 16 };
+typedef struct rpi_big {
+    int words;
+    uint32_t word[RPI_BIG_WORDS]; /* smallest first; the last is not 0 */
+} rpi_big;
+
+static rpi_big rpi_big_of(uint64_t x) {
+    rpi_big big;
+    big.words = x >> 32 ? 2 : x > 0;
+    big.word[0] = (uint32_t)x;
+    big.word[1] = (uint32_t)(x >> 32);
+    return big;
+}
+
+static void rpi_big_times(rpi_big *big, uint32_t factor) {
+    uint64_t carry = 0;
+    for (int i = 0; i < big->words; i++) {
+        carry += (uint64_t)big->word[i] * factor;
+        big->word[i] = (uint32_t)carry;
+        carry >>= 32;
+    }
+    if (carry && big->words < RPI_BIG_WORDS) big->word[big->words++] = (uint32_t)carry;
+}
+
+static void rpi_big_power(rpi_big *big, uint32_t base, int power) {
+    uint32_t square = base * base, eighth = square * square * square * square;
+    for (; power >= 8; power -= 8) rpi_big_times(big, eighth);
+    for (; power > 0; power--) rpi_big_times(big, base);
+}
+
+static int rpi_big_compare(const rpi_big *a, const rpi_big *b) {
+    if (a->words != b->words) return a->words < b->words ? -1 : 1;
+    for (int i = a->words - 1; i >= 0; i--)
+        if (a->word[i] != b->word[i]) return a->word[i] < b->word[i] ? -1 : 1;
+    return 0;
+}
+
+/* The sign of digits * 10^power - mantissa * 2^exponent, for numbers in the range of double. */
+static int rpi_compare_decimal(uint64_t digits, int power, uint64_t mantissa, int exponent) {
+    rpi_big decimal = rpi_big_of(digits), binary = rpi_big_of(mantissa);
+    rpi_big_power(power > 0 ? &decimal : &binary, 10, power > 0 ? power : -power);
+    rpi_big_power(exponent > 0 ? &binary : &decimal, 2, exponent > 0 ? exponent : -exponent);
+    return rpi_big_compare(&decimal, &binary);
+}
+
+/* A format of IEEE 754: in the order of its positive numbers, a number's place is its bits. */
+typedef struct rpi_binary {
+    int precision, least; /* bits of the mantissa; the smallest number is 2^least */
+    uint64_t infinity;    /* its bits */
+} rpi_binary;
+static const rpi_binary rpi_float32 = {24, -149, UINT64_C(0x7F800000)};
+static const rpi_binary rpi_float64 = {53, -1074, UINT64_C(0x7FF0000000000000)};
+
+static uint64_t rpi_mantissa(const rpi_binary *format, uint64_t bits, int *exponent) {
+    uint64_t hidden = UINT64_C(1) << (format->precision - 1), fraction = bits & (hidden - 1);
+    int raised = (int)(bits >> (format->precision - 1));
+    *exponent = format->least + (raised ? raised - 1 : 0);
+    return raised ? fraction | hidden : fraction;
+}
+
+/* The bits of the number nearest to digits * 10^power; of two, the even one. */
+static uint64_t rpi_nearest(const rpi_binary *format, uint64_t digits, int power) {
+    uint64_t low = 0, high = format->infinity;
+    if (!digits || power < -360) return 0;
+    if (power > 330) return format->infinity;
+    while (low < high) { /* is it at most half-way from `middle` to the next? */
+        uint64_t middle = low + (high - low) / 2;
+        int exponent, sign;
+        uint64_t mantissa = rpi_mantissa(format, middle, &exponent);
+        sign = rpi_compare_decimal(digits, power, 2 * mantissa + 1, exponent - 1);
+        if (sign < 0 || (sign == 0 && !(middle & 1))) high = middle;
+        else low = middle + 1;
+    }
+    return low;
+}
+
+/* digits * 10^power, without zeros at the end: 0.25, 17, 1.5e-07. */
+static void rpi_put_digits(rpi_text *text, uint64_t digits, int power) {
+    char figures[24];
+    int count = 0, point;
+    for (; digits && digits % 10 == 0; digits /= 10) power++;
+    for (uint64_t left = digits; left; left /= 10) figures[count++] = (char)('0' + left % 10);
+    point = count + power; /* figures before the point */
+    if (!count || (power >= 0 && point <= 15)) {
+        rpi_put_unsigned(text, digits);
+        for (int i = 0; count && i < power; i++) rpi_put(text, '0');
+        return;
+    }
+    if (point <= 0 && point > -5) rpi_put_string(text, "0.");
+    for (int i = point; i < 0 && point > -5; i++) rpi_put(text, '0');
+    for (int i = 0; i < count; i++) {
+        int before = point > 15 || point <= -5 ? 1 : point;
+        if (i && i == before) rpi_put(text, '.');
+        rpi_put(text, figures[count - 1 - i]);
+    }
+    if (point <= 15 && point > -5) return;
+    rpi_put(text, 'e');
+    rpi_put_signed(text, point - 1);
+}
+
+/* A positive finite number, by as few of its digits as name no other: 6 to 9, or 15 to 17. */
+static void rpi_put_bits(rpi_text *text, const rpi_binary *format, uint64_t bits, double value) {
+    int exponent, most = format->precision == 24 ? 9 : 17, decimal = (int)floor(log10(value));
+    uint64_t mantissa = rpi_mantissa(format, bits, &exponent), low = 0;
+    int power = 0;
+    for (int count = format->precision == 24 ? 6 : 15; count <= most + 1; count++) { /* log10 may be off by one */
+        uint64_t high = 1;
+        for (int i = 0; i < count; i++) high *= 10;
+        power = decimal - count + 1;
+        for (low = 0; low < high;) { /* the most digits that are not above it */
+            uint64_t middle = low + (high - low + 1) / 2;
+            if (rpi_compare_decimal(middle, power, mantissa, exponent) <= 0) low = middle;
+            else high = middle - 1;
+        }
+        if (rpi_nearest(format, low, power) == bits) break;
+        low++;
+        if (rpi_nearest(format, low, power) == bits) break;
+    }
+    rpi_put_digits(text, low, power);
+}
+
+/* Finite. */
+static void rpi_put_exactly(rpi_text *text, const rpi_binary *format, double x) {
+    uint64_t bits;
+    float single = (float)x;
+    uint32_t single_bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (bits >> 63) rpi_put(text, '-');
+    memcpy(&single_bits, &single, sizeof single_bits);
+    if (format->precision == 24) bits = single_bits & UINT32_C(0x7FFFFFFF);
+    bits &= UINT64_C(0x7FFFFFFFFFFFFFFF);
+    if (bits) rpi_put_bits(text, format, bits, fabs(x));
+    else rpi_put(text, '0');
+}
+static const rpi_binary *rpi_real_format(void) { return sizeof(rp_real) == 8 ? &rpi_float64 : &rpi_float32; }
+static void rpi_put_real(rpi_text *text, rp_real x) { rpi_put_exactly(text, rpi_real_format(), (double)x); }
+
+/* The whole word as a number -1.25e-3 of this format; 0: it is none, is too large, or has more than 19 digits. */
+static int rpi_read_exactly(const char *word, const rpi_binary *format, double *x) {
+    uint64_t digits = 0, bits;
+    int negative = *word == '-', power = 0, point = 0, some = 0;
+    for (word += negative; (*word >= '0' && *word <= '9') || (*word == '.' && !point); word++) {
+        if (*word == '.') {
+            point = 1;
+            continue;
+        }
+        some = 1;
+        if (digits >= UINT64_C(1000000000000000000)) return 0;
+        digits = digits * 10 + (uint64_t)(*word - '0');
+        power -= point;
+    }
+    if (*word == 'e' && some) {
+        int minus = word[1] == '-', raised = 0, figures = 0;
+        for (word += 1 + (minus || word[1] == '+'); *word >= '0' && *word <= '9' && figures < 4; figures++)
+            raised = raised * 10 + (*word++ - '0');
+        if (!figures) return 0;
+        power += minus ? -raised : raised;
+    }
+    if (*word || !some) return 0;
+    bits = rpi_nearest(format, digits, power);
+    if (bits == format->infinity) return 0;
+    if (format->precision == 24) {
+        uint32_t single_bits = (uint32_t)bits;
+        float single;
+        memcpy(&single, &single_bits, sizeof single);
+        *x = (double)single;
+    } else memcpy(x, &bits, sizeof bits);
+    if (negative) *x = -*x;
+    return 1;
+}
+
+/* The whole word as a number of at most 20 figures; 0: it is none, or above `most`. */
+static int rpi_read_unsigned(const char *word, uint64_t most, uint64_t *x) {
+    uint64_t value = 0;
+    if (!*word) return 0;
+    for (; *word; word++) {
+        uint64_t figure = (uint64_t)(*word - '0');
+        if (*word < '0' || *word > '9' || value > most / 10 || value * 10 > most - figure) return 0;
+        value = value * 10 + figure;
+    }
+    *x = value;
+    return 1;
+}
+
+/* Characters, of a string in JSON or of plain text. */
+typedef struct rpi_reader {
+    const char *at, *end;
+    int json; /* escapes count */
+} rpi_reader;
+
+static rpi_reader rpi_reader_of(const char *text) {
+    rpi_reader reader;
+    reader.at = text;
+    reader.end = text + strlen(text);
+    reader.json = 0;
+    return reader;
+}
+
+/* Four hexadecimal figures, or -1. */
+static int32_t rpi_hexadecimal(const char *at, const char *end) {
+    int32_t x = 0;
+    if (end - at < 4) return -1;
+    for (int i = 0; i < 4; i++) {
+        int c = at[i], letter = c | 32;
+        if (c >= '0' && c <= '9') x = x * 16 + (c - '0');
+        else if (letter >= 'a' && letter <= 'f') x = x * 16 + (letter - 'a' + 10);
+        else return -1;
+    }
+    return x;
+}
+
+/* The character behind a backslash, and how many bytes it takes with it; -1: there is no such escape. */
+static int32_t rpi_escaped(const rpi_reader *reader, int *length) {
+    static const char names[] = "\"\\/bfnrt", means[] = "\"\\/\b\f\n\r\t";
+    const char *at = reader->at + 1, *found;
+    int32_t high, low;
+    if (at == reader->end || !*at) return -1;
+    found = strchr(names, *at);
+    if (found) *length = 2;
+    if (found) return means[found - names];
+    high = *at == 'u' ? rpi_hexadecimal(at + 1, reader->end) : -1;
+    if (high < 0 || (high > 0xDBFF && high <= 0xDFFF)) return -1;
+    if (high < 0xD800 || high > 0xDFFF) {
+        *length = 6;
+        return high;
+    }
+    low = reader->end - at >= 11 && at[5] == '\\' && at[6] == 'u' ? rpi_hexadecimal(at + 7, reader->end) : -1;
+    if (low < 0xDC00 || low > 0xDFFF) return -1;
+    *length = 12;
+    return 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+}
+
+/* A character of two to four bytes of UTF-8; -1: it is not one. */
+static int32_t rpi_wide(const rpi_reader *reader, int *length) {
+    static const int32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    const unsigned char *at = (const unsigned char *)reader->at;
+    int32_t c;
+    int bytes = 2 + (at[0] >= 0xE0) + (at[0] >= 0xF0);
+    if (at[0] < 0xC2 || at[0] > 0xF4 || reader->end - reader->at < bytes) return -1;
+    c = at[0] & (0xFF >> (bytes + 1));
+    for (int i = 1; i < bytes; i++) {
+        if ((at[i] & 0xC0) != 0x80) return -1;
+        c = c << 6 | (at[i] & 0x3F);
+    }
+    if (c < least[bytes] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF)) return -1;
+    *length = bytes;
+    return c;
+}
+
+/* The next character and its bytes; -1: not one that may stand here. Not at the end. */
+static int32_t rpi_peek(const rpi_reader *reader, int *length) {
+    unsigned char c = (unsigned char)*reader->at;
+    *length = 1;
+    if (c >= 0x80) return rpi_wide(reader, length);
+    if (!reader->json) return c;
+    if (c == '\\') return rpi_escaped(reader, length);
+    return c >= 0x20 ? c : -1;
+}
+
+static int rpi_is_space(int32_t c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+/* The next word into `word`, of `size` bytes: characters up to white space or one of `stops`, or one of these by
+   itself; its length. 0: the text is at its end. What a word cannot hold becomes '?'. */
+static int rpi_next_word(rpi_reader *reader, const char *stops, char *word, int size) {
+    int used = 0, length;
+    while (reader->at < reader->end) {
+        int32_t c = rpi_peek(reader, &length);
+        int stop = c > 0 && c < 0x80 && strchr(stops, (char)c) != NULL;
+        if ((stop || rpi_is_space(c)) && used) break;
+        reader->at += length;
+        if (rpi_is_space(c)) continue;
+        word[used++] = (char)(c > 0x20 && c < 0x7F ? c : '?');
+        if (used == size) word[--used - 1] = '?'; /* too long to be any word */
+        if (stop) break;
+    }
+    word[used] = 0;
+    return used;
+}
+
+/* What the text can say of a layer. Bits. */
+enum {
+    RPI_SAYS_COUNT = 1, /* units, filters or steps */
+    RPI_SAYS_WINDOW = 2,
+    RPI_SAYS_ACTIVATION = 4,
+    RPI_SAYS_SOURCE = 8,
+    /* behind these, in any order: */
+    RPI_SAYS_STRIDE = 16,
+    RPI_SAYS_PADDING = 32,
+    RPI_SAYS_GROUPS = 64,
+    RPI_SAYS_SLOPE = 128,
+    RPI_SAYS_DELTA = 256,
+    RPI_SAYS_ALL_STATES = 512,
+    RPI_SAYS_NO_BIAS = 1024,
+    RPI_SAYS_FROZEN = 2048,
+    RPI_SAYS_AFFINE = RPI_SAYS_NO_BIAS | RPI_SAYS_FROZEN
+};
+static const struct rpi_option_word {
+    const char *name;
+    unsigned bit;
+} rpi_option_words[] = {{"stride", RPI_SAYS_STRIDE},   {"padding", RPI_SAYS_PADDING},
+                        {"groups", RPI_SAYS_GROUPS},   {"slope", RPI_SAYS_SLOPE},
+                        {"delta", RPI_SAYS_DELTA},     {"all_states", RPI_SAYS_ALL_STATES},
+                        {"no_bias", RPI_SAYS_NO_BIAS}, {"frozen", RPI_SAYS_FROZEN}};
+
+typedef struct rpi_phrase {
+    const char *name;
+    rpi_kind kind;
+    unsigned says;
+} rpi_phrase;
+static const rpi_phrase rpi_phrases[] = {
+    /* in the order of rpi_kind; behind them others for the same */
+    {"", RPI_ACTIVATION, RPI_SAYS_SLOPE},
+    {"dense", RPI_DENSE, RPI_SAYS_COUNT | RPI_SAYS_AFFINE},
+    {"conv2d", RPI_CONV2D,
+     RPI_SAYS_COUNT | RPI_SAYS_WINDOW | RPI_SAYS_STRIDE | RPI_SAYS_PADDING | RPI_SAYS_GROUPS | RPI_SAYS_AFFINE},
+    {"max_pool2d", RPI_MAX_POOL2D, RPI_SAYS_WINDOW | RPI_SAYS_STRIDE},
+    {"avg_pool2d", RPI_AVG_POOL2D, RPI_SAYS_WINDOW | RPI_SAYS_STRIDE},
+    {"recurrent", RPI_RECURRENT,
+     RPI_SAYS_COUNT | RPI_SAYS_ACTIVATION | RPI_SAYS_SLOPE | RPI_SAYS_ALL_STATES | RPI_SAYS_AFFINE},
+    {"recursive", RPI_RECURSIVE, RPI_SAYS_COUNT | RPI_SAYS_ACTIVATION | RPI_SAYS_SLOPE | RPI_SAYS_AFFINE},
+    {"add", RPI_ADD, RPI_SAYS_SOURCE},
+    {"global_avg_pool2d", RPI_AVG_POOL2D, 0},
+};
+enum { RPI_PHRASES = sizeof rpi_phrases / sizeof *rpi_phrases, RPI_GLOBAL_POOL = RPI_PHRASES - 1 };
+static const char *const rpi_loss_words[] = {"squared_error", "softmax_cross_entropy", "binary_cross_entropy", "huber",
+                                             "poisson"}; /* as rp_loss_kind */
+enum { RPI_LOSS_WORDS = sizeof rpi_loss_words / sizeof *rpi_loss_words };
+static const char *const rpi_shape_words[] = {"", "vector", "image", "sequence"}; /* as rp_shape_kind */
+
+static void rpi_put_number(rpi_text *text, int64_t x) {
+    rpi_put(text, ' ');
+    rpi_put_signed(text, x);
+}
+/* " 5x4", and where both may be said by one, " 5" */
+static void rpi_put_sides(rpi_text *text, int height, int width, int shorter) {
+    rpi_put_number(text, height);
+    if (shorter && height == width) return;
+    rpi_put(text, 'x');
+    rpi_put_signed(text, width);
+}
+static void rpi_put_option(rpi_text *text, unsigned bit) {
+    for (size_t i = 0; i < sizeof rpi_option_words / sizeof *rpi_option_words; i++) {
+        if (rpi_option_words[i].bit != bit) continue;
+        rpi_put(text, ' ');
+        rpi_put_string(text, rpi_option_words[i].name);
+    }
+}
+
+static unsigned rpi_layer_says(const rpi_layer *layer) {
+    unsigned says = rpi_phrases[layer->kind].says;
+    const rpi_geometry *g = &layer->geometry;
+    int whole = g->kernel_height == g->height && g->kernel_width == g->width && g->stride_height == 1;
+    if (layer->kind == RPI_AVG_POOL2D && whole) says = 0;
+    if (!(rpi_activations[layer->activation].slope > 0)) says &= ~(unsigned)RPI_SAYS_SLOPE;
+    if (layer->kind == RPI_CONV2D && g->groups == 1) says &= ~(unsigned)RPI_SAYS_GROUPS;
+    if (!layer->all_states) says &= ~(unsigned)RPI_SAYS_ALL_STATES;
+    if (layer->bias) says &= ~(unsigned)RPI_SAYS_NO_BIAS;
+    if (!layer->frozen) says &= ~(unsigned)RPI_SAYS_FROZEN;
+    return says;
+}
+
+static void rpi_put_layer(rpi_text *text, const rpi_layer *layer) {
+    const rpi_geometry *g = &layer->geometry;
+    unsigned says = rpi_layer_says(layer);
+    if (layer->kind == RPI_AVG_POOL2D && !says) rpi_put_string(text, rpi_phrases[RPI_GLOBAL_POOL].name);
+    else rpi_put_string(text, rpi_layer_name(layer));
+    if (says & RPI_SAYS_COUNT) {
+        int count = layer->kind == RPI_RECURSIVE ? layer->steps : layer->units;
+        rpi_put_number(text, layer->kind == RPI_CONV2D ? g->filters : count);
+    }
+    if (says & RPI_SAYS_WINDOW) rpi_put_sides(text, g->kernel_height, g->kernel_width, 0);
+    if (says & RPI_SAYS_ACTIVATION) rpi_put(text, ' ');
+    if (says & RPI_SAYS_ACTIVATION) rpi_put_string(text, rpi_activations[layer->activation].name);
+    if (says & RPI_SAYS_SOURCE && layer->source == RP_INPUT) rpi_put_string(text, " input");
+    else if (says & RPI_SAYS_SOURCE) rpi_put_number(text, layer->source);
+    rpi_put_option(text, says & RPI_SAYS_STRIDE);
+    if (says & RPI_SAYS_STRIDE) rpi_put_sides(text, g->stride_height, g->stride_width, 1);
+    rpi_put_option(text, says & RPI_SAYS_PADDING);
+    if (says & RPI_SAYS_PADDING) rpi_put_sides(text, g->padding_height, g->padding_width, 1);
+    rpi_put_option(text, says & RPI_SAYS_GROUPS);
+    if (says & RPI_SAYS_GROUPS) rpi_put_number(text, g->groups);
+    rpi_put_option(text, says & RPI_SAYS_SLOPE);
+    if (says & RPI_SAYS_SLOPE) rpi_put(text, ' ');
+    if (says & RPI_SAYS_SLOPE) rpi_put_real(text, layer->alpha);
+    rpi_put_option(text, says & RPI_SAYS_ALL_STATES);
+    rpi_put_option(text, says & RPI_SAYS_NO_BIAS);
+    rpi_put_option(text, says & RPI_SAYS_FROZEN);
+}
+
+/* Item -1: the input; the layers; item layer_count: the loss. */
+static void rpi_put_item(rpi_text *text, const rp_net *net, int item) {
+    if (item >= 0 && item < net->layer_count) {
+        rpi_put_layer(text, &net->layers[item]);
+        return;
+    }
+    if (item < 0) {
+        rpi_put_string(text, "input ");
+        rpi_put_string(text, rpi_shape_words[net->input.kind]);
+        rpi_put(text, ' ');
+        rpi_put_shape(text, net->input);
+        return;
+    }
+    rpi_put_string(text, "loss ");
+    rpi_put_string(text, rpi_loss_words[net->loss]);
+    if (!rpi_loss_of(net)->has_delta) return;
+    rpi_put_option(text, RPI_SAYS_DELTA);
+    rpi_put(text, ' ');
+    rpi_put_real(text, net->huber_delta > 0 ? net->huber_delta : 1);
+}
+
+RP_API size_t rp_describe(const rp_net *net, char *out, size_t size) {
+    rpi_text text = {out, out ? size : 0, 0};
+    if (net && rpi_shape_valid(net->input))
+        for (int item = -1; item <= net->layer_count; item++) {
+            if (item >= 0) rpi_put_string(&text, "; ");
+            rpi_put_item(&text, net, item);
+        }
+    if (text.size) out[text.length < text.size ? text.length : text.size - 1] = 0;
+    return text.length;
+}
+
+/* One item of a text: what is said of a layer or the loss. */
+typedef struct rpi_item {
+    rp_net *net;
+    const char *who;
+    rpi_reader *from;
+    char word[RPI_WORD]; /* the next one; ";" or "" at the end */
+    char name[RPI_WORD]; /* the first one */
+    unsigned said;
+    int count, groups, source, window[2], stride[2], padding[2];
+    rp_activation_kind activation;
+    double slope, delta;
+} rpi_item;
+
+static void rpi_read_word(rpi_item *item) { rpi_next_word(item->from, ";", item->word, RPI_WORD); }
+static int rpi_item_ends(const rpi_item *item) { return !*item->word || *item->word == ';'; }
+
+/* Which item it is, counted as layers are. */
+static rp_status rpi_misread(const rpi_item *item, const char *what) {
+    char place[24] = "the loss";
+    const char *word = rpi_item_ends(item) ? "the end" : item->word;
+    if (strcmp(item->name, "loss")) rpi_format(place, sizeof place, "layer %d", item->net->layer_count);
+    if (!strcmp(item->name, "input")) rpi_format(place, sizeof place, "the input");
+    return rpi_mistake(item->net, RP_ERR_VALUE, "%s: %s, '%s': %s, not %s", item->who, place, item->name, what, word);
+}
+
+/* "5" or "5x4x3": how many sizes the word has, at most `most`; 0: it is something else. */
+static int rpi_read_sizes(const char *word, int most, int *sizes) {
+    for (int count = 1; count <= most; count++) {
+        const char *end = strchr(word, 'x');
+        size_t length = end ? (size_t)(end - word) : strlen(word);
+        char figures[12];
+        uint64_t size;
+        if (length >= sizeof figures) return 0;
+        memcpy(figures, word, length);
+        figures[length] = 0;
+        if (!rpi_read_unsigned(figures, INT_MAX, &size)) return 0;
+        sizes[count - 1] = (int)size;
+        if (!end) return count;
+        word = end + 1;
+    }
+    return 0;
+}
+
+/* The word is "5x4", or "5" for both. */
+static int rpi_read_sides(const char *word, int sides[2]) {
+    int count = rpi_read_sizes(word, 2, sides);
+    if (count == 1) sides[1] = sides[0];
+    return count > 0;
+}
+
+static int rpi_read_activation(const char *word, rp_activation_kind *activation) {
+    for (int i = 0; i < RPI_ACTIVATIONS; i++) {
+        if (strcmp(word, rpi_activations[i].name)) continue;
+        *activation = (rp_activation_kind)i;
+        return 1;
+    }
+    return 0;
+}
+
+/* What must stand behind the name. */
+static rp_status rpi_read_needed(rpi_item *item, unsigned says) {
+    int sizes[1];
+    if (says & RPI_SAYS_COUNT) {
+        if (!rpi_read_sizes(item->word, 1, sizes)) return rpi_misread(item, "it needs a number");
+        item->count = sizes[0];
+        rpi_read_word(item);
+    }
+    if (says & RPI_SAYS_WINDOW) {
+        if (!rpi_read_sides(item->word, item->window)) return rpi_misread(item, "it needs a window such as 5x5");
+        rpi_read_word(item);
+    }
+    if (says & RPI_SAYS_ACTIVATION) {
+        if (!rpi_read_activation(item->word, &item->activation)) return rpi_misread(item, "it needs an activation");
+        rpi_read_word(item);
+    }
+    if (says & RPI_SAYS_SOURCE) {
+        int input = !strcmp(item->word, "input");
+        if (!input && !rpi_read_sizes(item->word, 1, &item->source))
+            return rpi_misread(item, "it needs a layer's number, or input");
+        if (input) item->source = RP_INPUT;
+        rpi_read_word(item);
+    }
+    return RP_OK;
+}
+
+/* The value of an option; 1 if it is one. */
+static int rpi_read_value(rpi_item *item, unsigned option) {
+    switch (option) {
+    case RPI_SAYS_STRIDE: return rpi_read_sides(item->word, item->stride);
+    case RPI_SAYS_PADDING: return rpi_read_sides(item->word, item->padding);
+    case RPI_SAYS_GROUPS: return rpi_read_sizes(item->word, 1, &item->groups);
+    case RPI_SAYS_SLOPE: return rpi_read_exactly(item->word, rpi_real_format(), &item->slope);
+    default: return rpi_read_exactly(item->word, rpi_real_format(), &item->delta);
+    }
+}
+
+static rp_status rpi_read_options(rpi_item *item, unsigned says) {
+    const unsigned valued = RPI_SAYS_STRIDE | RPI_SAYS_PADDING | RPI_SAYS_GROUPS | RPI_SAYS_SLOPE | RPI_SAYS_DELTA;
+    while (!rpi_item_ends(item)) {
+        unsigned option = 0;
+        for (size_t i = 0; i < sizeof rpi_option_words / sizeof *rpi_option_words; i++)
+            if (!strcmp(item->word, rpi_option_words[i].name)) option = rpi_option_words[i].bit;
+        if (!(option & says)) return rpi_misread(item, "it must end, or go on with a word that it may have");
+        if (option & item->said) return rpi_misread(item, "it may have each word once");
+        item->said |= option;
+        rpi_read_word(item);
+        if (!(option & valued)) continue;
+        if (!rpi_read_value(item, option)) return rpi_misread(item, "a number must come next");
+        rpi_read_word(item);
+    }
+    return RP_OK;
+}
+
+static int rpi_append_conv2d(const rpi_item *item) {
+    rp_conv2d_desc desc;
+    const int zero = !item->window[0] || !item->window[1] || !item->groups || !item->stride[0] || !item->stride[1];
+    if (zero) /* would mean 1 in a description */
+        return rpi_mistake(item->net, RP_ERR_VALUE,
+                           "%s: layer %d, 'conv2d': window, stride and groups must be 1 or more", item->who,
+                           item->net->layer_count);
+    desc.filters = item->count;
+    desc.kernel_height = item->window[0];
+    desc.kernel_width = item->window[1];
+    desc.stride_height = item->stride[0];
+    desc.stride_width = item->stride[1];
+    desc.padding_height = item->padding[0];
+    desc.padding_width = item->padding[1];
+    desc.groups = item->groups;
+    return rpi_conv2d(item->net, item->who, &desc);
+}
+
+static int rpi_append_pool2d(const rpi_item *item, rpi_kind kind) {
+    if (item->stride[0] != item->stride[1])
+        return rpi_mistake(item->net, RP_ERR_VALUE, "%s: layer %d, '%s': the stride is %dx%d; it must be one number",
+                           item->who, item->net->layer_count, item->name, item->stride[0], item->stride[1]);
+    if (!item->window[1])
+        return rpi_mistake(item->net, RP_ERR_VALUE, "%s: layer %d, '%s': the window must be 1 or more", item->who,
+                           item->net->layer_count, item->name);
+    return rpi_pool2d(item->net, item->who, kind, item->window[0], item->window[1], item->stride[0]);
+}
+
+/* The layer's index, or a negative status. */
+static int rpi_append_item(const rpi_item *item, const rpi_phrase *phrase) {
+    rp_recurrent_desc recurrent;
+    switch (phrase->kind) {
+    case RPI_DENSE: return rp_dense(item->net, item->count);
+    case RPI_CONV2D: return rpi_append_conv2d(item);
+    case RPI_MAX_POOL2D: return rpi_append_pool2d(item, RPI_MAX_POOL2D);
+    case RPI_AVG_POOL2D:
+        return phrase->says ? rpi_append_pool2d(item, RPI_AVG_POOL2D) : rp_global_avg_pool2d(item->net);
+    case RPI_RECURRENT:
+        recurrent.units = item->count;
+        recurrent.activation = item->activation;
+        recurrent.all_states = (item->said & RPI_SAYS_ALL_STATES) != 0;
+        return rpi_recurrent(item->net, item->who, &recurrent);
+    case RPI_RECURSIVE: return rp_recursive(item->net, item->count, item->activation);
+    case RPI_ADD: return rp_add(item->net, item->source);
+    case RPI_ACTIVATION: break;
+    }
+    return rp_activation(item->net, item->activation);
+}
+
+static rp_status rpi_read_layer(rpi_item *item) {
+    rp_net *net = item->net;
+    const rpi_phrase *phrase = NULL;
+    rp_status status;
+    int layer;
+    for (int i = 1; i < RPI_PHRASES; i++)
+        if (!strcmp(item->name, rpi_phrases[i].name)) phrase = &rpi_phrases[i];
+    if (rpi_read_activation(item->name, &item->activation)) phrase = &rpi_phrases[RPI_ACTIVATION];
+    if (!phrase)
+        return rpi_mistake(net, RP_ERR_VALUE, "%s: layer %d: '%s' is no kind of layer, activation or loss", item->who,
+                           net->layer_count, item->name);
+    if (net->layer_count == RPI_LAYERS_MOST)
+        return rpi_mistake(net, RP_ERR_VALUE, "%s: the text has more than %d layers", item->who, RPI_LAYERS_MOST);
+    status = rpi_read_needed(item, phrase->says);
+    if (!status) status = rpi_read_options(item, phrase->says);
+    if (status) return status;
+    if (!(item->said & RPI_SAYS_STRIDE)) {
+        item->stride[0] = phrase->kind == RPI_CONV2D ? 1 : item->window[0];
+        item->stride[1] = phrase->kind == RPI_CONV2D ? 1 : item->window[1];
+    }
+    layer = rpi_append_item(item, phrase);
+    if (layer < 0) return net->broken;
+    if (item->said & RPI_SAYS_NO_BIAS) rp_no_bias(net, layer);
+    if (item->said & RPI_SAYS_SLOPE) rp_negative_slope(net, layer, (rp_real)item->slope);
+    if (item->said & RPI_SAYS_FROZEN) rp_freeze(net, layer, 1);
+    return net->broken;
+}
+
+static rp_status rpi_read_loss(rpi_item *item) {
+    int loss = 0;
+    while (loss < RPI_LOSS_WORDS && strcmp(item->word, rpi_loss_words[loss])) loss++;
+    if (loss == RPI_LOSS_WORDS) return rpi_misread(item, "it needs the name of a loss");
+    rpi_read_word(item);
+    if (rpi_read_options(item, rpi_losses[loss].has_delta ? RPI_SAYS_DELTA : 0)) return item->net->broken;
+    rp_loss(item->net, (rp_loss_kind)loss);
+    if (item->said & RPI_SAYS_DELTA) rp_huber_delta(item->net, (rp_real)item->delta);
+    return item->net->broken;
+}
+
+static rp_status rpi_read_input(rpi_item *item) {
+    rp_net *net = item->net;
+    int kind = RP_SHAPE_VECTOR, sizes[3] = {0, 0, 0}, count;
+    rp_shape shape;
+    while (kind <= RP_SHAPE_SEQUENCE && strcmp(item->word, rpi_shape_words[kind])) kind++;
+    if (kind > RP_SHAPE_SEQUENCE) return rpi_misread(item, "it needs vector, image or sequence");
+    rpi_read_word(item);
+    count = rpi_read_sizes(item->word, 3, sizes);
+    if (kind == RP_SHAPE_VECTOR && count == 1) shape = rp_vector(sizes[0]);
+    else if (kind == RP_SHAPE_IMAGE && count == 3) shape = rp_image(sizes[0], sizes[1], sizes[2]);
+    else if (kind == RP_SHAPE_SEQUENCE && count == 2) shape = rp_sequence(sizes[0], sizes[1]);
+    else return rpi_misread(item, "it needs a size such as 784 of a vector, 1x28x28 of an image, 20x5 of a sequence");
+    if (!rpi_shape_valid(shape)) return rpi_misread(item, "its sizes must be 1 or more, and at most 2^28 in all");
+    rpi_read_word(item);
+    if (!rpi_item_ends(item)) return rpi_misread(item, "it must end");
+    net->input = net->output = shape;
+    return RP_OK;
+}
+
+/* Describes a net that has no layer yet as the text says. The first mistake sticks. */
+static rp_status rpi_read_text(rp_net *net, const char *who, rpi_reader *from) {
+    int inputs = 0, losses = 0;
+    rpi_item item;
+    while (!net->broken) {
+        memset(&item, 0, sizeof item);
+        item.net = net;
+        item.who = who;
+        item.from = from;
+        item.groups = 1;
+        rpi_read_word(&item);
+        memcpy(item.name, item.word, sizeof item.name);
+        if (!*item.word) break;
+        if (*item.word == ';') continue;
+        rpi_read_word(&item);
+        if (!inputs && strcmp(item.name, "input"))
+            return rpi_mistake(net, RP_ERR_VALUE, "%s: the text begins with '%s', not with input", who, item.name);
+        if (!strcmp(item.name, "input")) {
+            if (inputs++) return rpi_misread(&item, "there may be one");
+            rpi_read_input(&item);
+        } else if (!strcmp(item.name, "loss")) {
+            if (losses++) return rpi_misread(&item, "there may be one");
+            rpi_read_loss(&item);
+        } else rpi_read_layer(&item);
+    }
+    if (!inputs) rpi_mistake(net, RP_ERR_VALUE, "%s: the text is empty; it begins with input", who);
+    return net->broken;
+}
+
+RP_API rp_net *rp_net_text(const char *text, const rp_config *config) {
+    static const char who[] = "rp_net_text";
+    rp_net *net = rp_net_new(rp_vector(1), config);
+    rpi_reader reader;
+    if (!net || net->broken) return net;
+    if (!text) {
+        rpi_mistake(net, RP_ERR_NULL, "%s: text is NULL", who);
+        return net;
+    }
+    reader = rpi_reader_of(text);
+    rpi_read_text(net, who, &reader);
+    return net;
 }
 
 /* >>lower
