@@ -45,7 +45,7 @@
        >>concepts        what residual partitioning is; notation; sources
        >>optimizers      methods, their formulas and fields, what a step did
        >>fit             the second level: data sets, epochs, validation, files in the IDX format
-       >>keep            a net as text
+       >>keep            a net as text, in a file, from PyTorch
        >>pieces          the third level: a training step in pieces, your own loss, the flat arrays, copies
        >>curvature       exact second derivatives: products, diagonals, solves, lengths; gradients of single samples
        >>threads         several threads that predict from one net; what callbacks may do; memory
@@ -53,7 +53,8 @@
        >>platform  >>memory  >>random  >>kernels  >>isa  >>team
        >>activations  >>net  >>losses  >>maps  >>describe  >>text  >>lower  >>build  >>inspect  >>data
        >>sweeps  >>rules  >>backward  >>tangents  >>diagonals  >>samples  >>lu  >>minres  >>direct  >>solve
-       >>methods  >>steps  >>pace  >>predict  >>evaluate  >>epochs  >>copies  >>idx  >>macros  >>template  >>licence
+       >>methods  >>steps  >>pace  >>predict  >>evaluate  >>epochs  >>copies  >>idx  >>files  >>macros  >>template
+       >>licence
 */
 #ifndef RPI_PASS /* the file includes itself once for each instruction set, for the part behind >>template */
 #ifndef RP_H
@@ -215,6 +216,7 @@ typedef struct rp_config {
        number; small pieces of work stay on one. */
     int threads;
     int inference_only; /* no memory for training: rp_predict and its like, and rp_evaluate, only */
+    int not_finite;     /* 1: files may hold values that are not finite */
 } rp_config;
 
 /* A new, empty net. `config` is copied; NULL takes the defaults. Returns NULL only when there is no memory: any other
@@ -562,6 +564,13 @@ typedef struct rp_fit_options { /* all zero is the default: rp_fit_options optio
     const rp_data *validation;  /* NULL: none */
     int patience;               /* stop after so many epochs without a better validation loss; 0: never */
     int keep_best;              /* 1: end with the parameters of the best validation loss */
+    /* A file that makes the run survive its program (rp_save, >>keep), NULL: none. It is written at the end of each epoch,
+       where the callback stops, and after every checkpoint_steps steps (0: only there). If there is one when rp_fit
+       begins, the run goes on where it was written, to the bit; at the end of a run, nothing is left to do. Give each
+       rp_fit of a program a file of its own, and remove the file to begin again. */
+    const char *checkpoint;
+    int checkpoint_steps;
+    int anew; /* 1: begin at the first epoch, also with a net that was loaded and had been saved in the midst of an rp_fit */
     /* After each step and each epoch; anything but 0 stops. */
     int (*progress)(void *user, const rp_progress *progress);
     /* The rate for step 0, 1, ... of this fit, given the optimizer's, which must be above 0 for partitioning. */
@@ -584,9 +593,11 @@ typedef struct rp_fit_report {
    Stopping by patience or by the callback is success. Fails as rp_train does; what was learned until then is kept.
    Partitioning without a rate is validated, and ended, with the averages in place (rp_average), also where it stops
    or fails. Called again, it goes on, from the parameters behind them: optimizer state stays, and samples are shuffled
-   anew. Allocates nothing once the
-   optimizer's state is there, except a copy of the parameters for keep_best, which keeps parameters, not state. The
-   report is also filled where training fails, but not where an argument is refused. */
+   anew. Allocates nothing once the optimizer's state is there, except a copy of the parameters for keep_best, which
+   keeps parameters, not state, and what reading and writing a checkpoint takes. The report is also filled where
+   training fails, but not where an argument is refused.
+   A net that was saved in a callback of rp_fit, then loaded, goes on there in its next rp_fit, with the same data and
+   batch (RP_ERR_VALUE: others): the same steps follow. Streams are asked again for the batches before. */
 RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options,
                         rp_fit_report *report);
 
@@ -619,7 +630,7 @@ RP_API void rp_idx_free(rp_idx *idx); /* NULL is allowed, twice too */
 RP_API rp_data rp_idx_data(const rp_idx *images, const rp_idx *labels);
 
 /* >>keep
-   A net as text.
+   A net in a file, with what its training needs to go on to the bit; nets from PyTorch; a net as text.
 
    The text of a net names its input, its layers and its loss, one after another between semicolons:
 
@@ -648,6 +659,57 @@ RP_API rp_net *rp_net_text(const char *text, const rp_config *config);
 /* The text of the net as it is described so far. Writes at most `size` bytes with the final 0 and returns the length of
    the whole text, as snprintf does; 0 if net is NULL. */
 RP_API size_t rp_describe(const rp_net *net, char *text, size_t size);
+
+/* Files are in the safetensors format, with names as PyTorch has them: "0.weight" [out][in], or
+   [filters][channels / groups][height][width], and "0.bias" of layer 0; "1.weight_ih" [units][features], "1.weight_hh"
+   [units][units] and "1.bias" of recurrent layers. Optimizer state is in tensors "optimizer. ..." with an entry for
+   each parameter, in the order of the flat arrays; "fit.best" are the parameters that rp_fit's keep_best keeps.
+   __metadata__ has the text of the net (rp.net), the version that wrote it, the method, its clock, what adapts, the
+   random state, and the place in a run of rp_fit. Little-endian on any machine, F32, or F64 with RP_DOUBLE; both
+   builds read both.
+
+   A file is checked as a whole before anything changes: the JSON and each field of it, names that occur twice,
+   lengths and shapes against each other, tensors end to end without a hole, overlap or rest, architecture and state
+   against the net, every value finite (but see config.not_finite). What is wrong is said with layer, tensor and both
+   shapes. RP_ERR_FILE: cannot be opened, read or written. RP_ERR_MAGIC: not a safetensors file. RP_ERR_TRUNCATED,
+   RP_ERR_TRAILING: fewer or more bytes than it says. RP_ERR_VALUE: what it says is not allowed. RP_ERR_SHAPE: it is of
+   another net. RP_ERR_UNSUPPORTED: a number format that this build does not read. RP_ERR_NOT_FINITE. RP_ERR_OVERFLOW.
+   RP_ERR_MEMORY. */
+
+/* rp_save: a file that was there is replaced as a whole: the new one is written beside it as `path`.tmp, flushed to
+   the disk and renamed. A crash, or RP_ERR_FILE, leaves the old one. One thread or process at a time saves to a path.
+   rp_load: into a built net of the same architecture, which then goes on as the saved one would have: the same bits
+   of every later step. Frozen layers stay as they are in the net. A net for inference only takes the parameters.
+   rp_open: a net described as the file says; what is wrong sticks, as with rp_net_new. It may still be frozen or given
+   another loss; rp_net_build(net, batch, seed) then loads where it would draw. Keeps the file's bytes until then. */
+#ifndef RP_NO_STDIO
+RP_API rp_status rp_save(rp_net *net, const char *path);
+RP_API rp_status rp_load(rp_net *net, const char *path);
+RP_API rp_net *rp_open(const char *path, const rp_config *config);
+#endif
+
+/* The same in memory. rp_save_memory: *length is how many bytes that takes; RP_ERR_VALUE: `size` is less, and nothing
+   is written (bytes NULL: RP_OK, to ask for the length). rp_open_memory copies the bytes. */
+RP_API rp_status rp_save_memory(rp_net *net, void *bytes, size_t size, size_t *length);
+RP_API rp_status rp_load_memory(rp_net *net, const void *bytes, size_t size);
+RP_API rp_net *rp_open_memory(const void *bytes, size_t size, const rp_config *config);
+
+/* Parameters from any safetensors file (torch: safetensors.torch.save_file(module.state_dict(), path)) into a built
+   net: F32, F64, F16 or BF16, in any order, beside other tensors, which are not looked at. `names`, between
+   semicolons, says which tensor becomes what; layers that it does not name stay as they are:
+
+       0 weight = features.0.weight; 0 bias = features.0.bias; 2 = classifier; 4 bias = rnn.bias_ih_l0 + rnn.bias_hh_l0
+
+   "layer parameter = tensor", where the parameter is weight, weight_ih, weight_hh or bias, and tensors joined by + are
+   added up. "layer = module" is short for all of them: weight = module.weight, bias = module.bias; of a recurrent
+   layer weight_ih = module.weight_ih_l0, weight_hh = module.weight_hh_l0, bias = module.bias_ih_l0 +
+   module.bias_hh_l0. NULL fits nn.Sequential: the layers with parameters, in their order, are the modules 0, 1, ...
+   that have a weight. Optimizer state begins anew. Fails as rp_load does, RP_ERR_VALUE also for a mistake in names,
+   and leaves the net as it was. */
+#ifndef RP_NO_STDIO
+RP_API rp_status rp_import(rp_net *net, const char *path, const char *names);
+#endif
+RP_API rp_status rp_import_memory(rp_net *net, const void *bytes, size_t size, const char *names);
 
 /* >>pieces
    A step in pieces: between them the caller may look at the arrays, average them over machines, change them, or
@@ -883,7 +945,18 @@ RP_API size_t rp_state_memory(const rp_net *net); /* of them, optimizer state */
 #error "rp.h: define both RP_MALLOC and RP_FREE, or neither"
 #endif
 #ifndef RP_NO_STDIO
+#include <errno.h>
 #include <stdio.h>
+#if defined(_WIN32)
+#include <io.h>
+RP_EXTERN __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
+#elif defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#define RPI_POSIX
+#if !defined(__cplusplus)
+int(fileno)(FILE *file); /* which -std=c99 hides */
+#endif
+#endif
 #endif
 #ifndef RP_SELF_FILE
 #define RP_SELF_FILE "rp.h"
@@ -1887,8 +1960,38 @@ typedef struct rpi_pace {
     double limit;       /* most that the length may be after a step that was undone; 0: any */
     double length;
     int64_t measurements;
-    rp_cap cap;
+    int cap; /* an rp_cap */
 } rpi_pace;
+
+/* Sums over samples; right, weight: of decisions. */
+typedef struct rpi_tally {
+    double loss, right, weight;
+    int64_t count;
+} rpi_tally;
+
+/* Where a run of rp_fit is: what another needs to go on there. */
+typedef struct rpi_place {
+    int active;                             /* 0: there is none */
+    int epoch, step;                        /* done, the steps in that epoch */
+    int epochs, batch, samples, keep_order; /* of the run; samples is 0 for streams */
+    uint64_t order;                         /* of the epoch's shuffling */
+    rpi_tally tally;                        /* of the epoch */
+    rp_fit_report report;
+} rpi_place;
+
+/* A safetensors file in memory. */
+typedef struct rpi_tensor {
+    uint64_t begin, end; /* bytes behind the header */
+    uint32_t at;         /* where its name stands in the header */
+} rpi_tensor;
+typedef struct rpi_file {
+    rpi_block block, list; /* memory for bytes and list, or for the list alone */
+    const unsigned char *bytes;
+    size_t size, header, metadata; /* of all bytes, of the header; where __metadata__ stands in it, or 0 */
+    size_t list_size;
+    rpi_tensor *tensors; /* by name, once checked */
+    int count;
+} rpi_file;
 
 struct rp_net {
     rpi_memory memory;
@@ -1942,6 +2045,11 @@ struct rp_net {
     int64_t epochs;            /* that rp_fit has begun */
     rp_real *krylov;           /* Newton's vectors */
     rp_real sigma, sigma_from; /* of a cubic model that adapts, or Newton's lambda; what it began with */
+    rpi_place place;           /* of the rp_fit that runs, or of one in whose midst a loaded net was saved */
+    int fitting;               /* an rp_fit runs */
+    rp_real *best;             /* its best parameters, or NULL */
+    rpi_block loaded_best;     /* the same, of a loaded net */
+    rpi_file opened;           /* what the build loads */
     rp_step last;              /* what the last training step did */
     int stepped;
     uint64_t random;
@@ -3231,11 +3339,19 @@ RP_API rp_net *rp_net_new(rp_shape input, const rp_config *config) {
     return net;
 }
 
+static void rpi_file_free(const rpi_memory *memory, rpi_file *file) {
+    rpi_block_free(memory, &file->list);
+    rpi_block_free(memory, &file->block);
+    memset(file, 0, sizeof *file);
+}
+
 RP_API void rp_net_free(rp_net *net) {
     rpi_memory memory;
     if (!net) return;
     memory = net->memory;
     rpi_team_free(&memory, net->buffers.team);
+    rpi_file_free(&memory, &net->opened);
+    rpi_block_free(&memory, &net->loaded_best);
     rpi_block_free(&memory, &net->state);
     rpi_block_free(&memory, &net->tangents);
     rpi_block_free(&memory, &net->recursions);
@@ -3745,17 +3861,27 @@ static void rpi_put_bits(rpi_text *text, const rpi_binary *format, uint64_t bits
     rpi_put_digits(text, low, power);
 }
 
-/* Finite. */
+static double rpi_value_of(const rpi_binary *format, uint64_t bits) {
+    uint32_t few = (uint32_t)bits;
+    float single;
+    double x;
+    memcpy(&single, &few, sizeof single);
+    memcpy(&x, &bits, sizeof x);
+    return format->precision == 24 ? (double)single : x;
+}
+
+/* What is not finite becomes the largest number that is. */
 static void rpi_put_exactly(rpi_text *text, const rpi_binary *format, double x) {
     uint64_t bits;
+    uint32_t few;
     float single = (float)x;
-    uint32_t single_bits;
     memcpy(&bits, &x, sizeof bits);
+    memcpy(&few, &single, sizeof few);
     if (bits >> 63) rpi_put(text, '-');
-    memcpy(&single_bits, &single, sizeof single_bits);
-    if (format->precision == 24) bits = single_bits & UINT32_C(0x7FFFFFFF);
     bits &= UINT64_C(0x7FFFFFFFFFFFFFFF);
-    if (bits) rpi_put_bits(text, format, bits, fabs(x));
+    if (format->precision == 24) bits = few & UINT32_C(0x7FFFFFFF);
+    if (bits >= format->infinity) bits = format->infinity - 1;
+    if (bits) rpi_put_bits(text, format, bits, rpi_value_of(format, bits));
     else rpi_put(text, '0');
 }
 static const rpi_binary *rpi_real_format(void) { return sizeof(rp_real) == 8 ? &rpi_float64 : &rpi_float32; }
@@ -3785,12 +3911,7 @@ static int rpi_read_exactly(const char *word, const rpi_binary *format, double *
     if (*word || !some) return 0;
     bits = rpi_nearest(format, digits, power);
     if (bits == format->infinity) return 0;
-    if (format->precision == 24) {
-        uint32_t single_bits = (uint32_t)bits;
-        float single;
-        memcpy(&single, &single_bits, sizeof single);
-        *x = (double)single;
-    } else memcpy(x, &bits, sizeof bits);
+    *x = rpi_value_of(format, bits);
     if (negative) *x = -*x;
     return 1;
 }
@@ -4775,6 +4896,8 @@ static void rpi_warn(rp_net *net) {
                    rpi_activations[end].name, rpi_losses[net->loss].name);
 }
 
+static rp_status rpi_load_opened(rp_net *net); /* >>files */
+
 RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
     rp_status status = rpi_may_describe(net, "rp_net_build");
     if (status) return status;
@@ -4797,13 +4920,17 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
     if (!status) status = rpi_build_block(net, "rp_net_build", &net->tape, rpi_lay_out_tape);
     if (!status) status = rpi_build_block(net, "rp_net_build", &net->arrays, rpi_lay_out_arrays);
     if (!status) status = rpi_build_team(net);
+    if (!status && net->opened.bytes) status = rpi_load_opened(net);
+    else if (!status) rpi_draw_parameters(net, seed);
     if (status) {
+        rpi_team_free(&net->memory, net->buffers.team);
         rpi_block_free(&net->memory, &net->arrays);
         rpi_block_free(&net->memory, &net->tape);
+        net->buffers.team = NULL;
+        net->parameters = NULL;
         net->parameter_count = 0;
         return status;
     }
-    rpi_draw_parameters(net, seed);
     rpi_warn(net);
     net->built = 1;
     return RP_OK;
@@ -4902,7 +5029,8 @@ RP_API const char *rp_isa(const rp_net *net) { return net && net->built ? net->b
 RP_API size_t rp_state_memory(const rp_net *net) { return net ? net->state.size : 0; }
 RP_API size_t rp_memory(const rp_net *net) {
     return net ? sizeof *net + (size_t)net->layer_capacity * sizeof *net->layers + net->tape.size + net->arrays.size +
-                     net->state.size + net->tangents.size + net->recursions.size
+                     net->state.size + net->tangents.size + net->recursions.size + net->loaded_best.size +
+                     net->opened.block.size + net->opened.list.size
                : 0;
 }
 
@@ -5076,12 +5204,6 @@ static double rpi_evaluate_loss(const rp_net *net, const rpi_buffers *b, const r
     for (int s = 0; s < data->count; s++) sum += (data->weights ? (double)data->weights[s] : 1) * net->sample_loss[s];
     return sum;
 }
-
-/* Sums over samples; right, weight: of decisions. */
-typedef struct rpi_tally {
-    double loss, right, weight;
-    int64_t count;
-} rpi_tally;
 
 /* With y of the last slot in place. */
 static void rpi_tally_decisions(const rp_net *net, const rpi_buffers *b, const rp_data *batch, rpi_tally *tally) {
@@ -7747,6 +7869,39 @@ static int rpi_has_state(const rp_net *net, const rp_optimizer *o) {
     return same && !net->first == !rpi_keeps_first(o) && !net->second == !rpi_keeps_second(o);
 }
 
+/* An optimizer whose state has these arrays. */
+static rp_optimizer rpi_optimizer_like(int method, int first, int second) {
+    rp_optimizer like;
+    memset(&like, 0, sizeof like);
+    like.method = method == RPI_PACED ? RP_PARTITIONING : (rp_method)method;
+    like.rate = method != RPI_PACED;
+    like.momentum = first ? (rp_real)0.5 : 0; /* any value above 0 */
+    like.curvature_average = second ? (rp_real)0.5 : 0;
+    return like;
+}
+
+static void rpi_forget_state(rp_net *net) {
+    rpi_block_free(&net->memory, &net->state);
+    net->first = net->second = net->averages = net->krylov = NULL;
+    net->averaged = net->folded = 0;
+    memset(&net->pace, 0, sizeof net->pace);
+    net->method = 0;
+    net->time = 0;
+    net->sigma_from = 0;
+}
+
+/* What there is begins anew. */
+static void rpi_restart_state(rp_net *net) {
+    if (net->first) rpi_zero(net->first, net->parameter_count);
+    if (net->second) rpi_zero(net->second, net->parameter_count);
+    if (net->averages) rpi_copy(net->averages, net->parameters, net->parameter_count);
+    net->averaged = net->folded = 0;
+    memset(&net->pace, 0, sizeof net->pace);
+    net->time = 0;
+    net->sigma_from = 0;
+    net->stepped = 0;
+}
+
 static rp_status rpi_prepare(rp_net *net, const char *who, const rp_optimizer *o) {
     rp_status status = rpi_needs(net, who, "optimizer", o);
     if (!status) status = rpi_check_optimizer(net, who, o);
@@ -8194,7 +8349,7 @@ static double rpi_range_norm(const rp_net *net, const rp_real *x, const rpi_laye
 static void rpi_pace_cap(rpi_pace *pace, double length, rp_cap cap) {
     if (!(length < pace->length)) return;
     pace->length = length;
-    pace->cap = cap;
+    pace->cap = (int)cap;
 }
 
 /* No layer of weights that are all 0 would ever move. */
@@ -8420,7 +8575,7 @@ static void rpi_fused_step(const rpi_pass *pass, const rp_optimizer *o) {
 /* What a step without a rate adds to the account of itself. */
 static void rpi_report_pace(rp_net *net) {
     net->last.alpha = (rp_real)net->pace.length;
-    net->last.cap = net->pace.cap;
+    net->last.cap = (rp_cap)net->pace.cap;
     net->last.taken = net->pace.length > 0;
     net->last.undone = net->retreated;
     net->stepped = 1;
@@ -8773,7 +8928,32 @@ typedef struct rpi_fit {
     rpi_tally tally; /* of this epoch */
     uint64_t order;  /* seed of its shuffling */
     rpi_block best;  /* the best parameters, for keep_best */
+    int resumed;     /* steps of the first epoch that another run has done */
 } rpi_fit;
+
+/* Forgets where a loaded net was in an rp_fit. */
+static void rpi_leave_place(rp_net *net) {
+    rpi_block_free(&net->memory, &net->loaded_best);
+    net->best = NULL;
+    net->place.active = 0;
+}
+
+/* For what is saved from here on: so many epochs are done, and steps of the next. */
+static void rpi_fit_mark(const rpi_fit *fit, int epoch, int step) {
+    rpi_place *place = &fit->net->place;
+    memset(place, 0, sizeof *place);
+    place->active = 1;
+    place->epoch = epoch;
+    place->step = step;
+    place->epochs = fit->options.epochs;
+    place->batch = fit->options.batch;
+    place->samples = fit->data->fill ? 0 : fit->data->count;
+    place->keep_order = fit->options.keep_order != 0;
+    place->report = fit->report;
+    if (!step) return;
+    place->order = fit->order;
+    place->tally = fit->tally;
+}
 
 static rp_real *rpi_best(const rpi_fit *fit) { return (rp_real *)(void *)fit->best.base; }
 
@@ -8844,19 +9024,55 @@ static rp_status rpi_fit_validate(rpi_fit *fit) {
     return status;
 }
 
+#ifndef RP_NO_STDIO
+static rp_status rpi_save(rp_net *net, const char *who, const char *path); /* >>files */
+static rp_status rpi_load(rp_net *net, const char *who, const char *path);
+#endif
+
+static rp_status rpi_fit_save(const rpi_fit *fit) {
+#ifndef RP_NO_STDIO
+    if (fit->options.checkpoint) return rpi_save(fit->net, "rp_fit: checkpoint", fit->options.checkpoint);
+#endif
+    (void)fit;
+    return RP_OK;
+}
+
+/* The first batch of the epoch is at hand. */
+static rp_status rpi_fit_begin_epoch(rpi_fit *fit) {
+    fit->progress.step = fit->resumed;
+    fit->progress.epoch_done = 0;
+    fit->resumed = 0;
+    if (!fit->progress.step) {
+        memset(&fit->tally, 0, sizeof fit->tally);
+        fit->order = rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->net->epochs + 1));
+    }
+    for (int index = 0; fit->data->fill && index < fit->progress.step; index++) {
+        rp_data batch;
+        int more = rpi_stream(fit->net, "rp_fit", fit->data, index, &batch);
+        if (more < 0) return (rp_status)more;
+        if (!more)
+            return rpi_fail(fit->net, RP_ERR_VALUE,
+                            "rp_fit: data.fill ended at batch %d; the net was saved behind batch %d", index,
+                            fit->progress.step);
+    }
+    return RP_OK;
+}
+
 static rp_status rpi_fit_epoch(rpi_fit *fit) {
     rp_data batch;
-    rp_status status;
+    rp_status status = rpi_fit_begin_epoch(fit);
     int more;
-    fit->progress.step = fit->progress.epoch_done = 0;
-    memset(&fit->tally, 0, sizeof fit->tally);
-    fit->order = rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->net->epochs + 1));
+    if (status) return status;
     for (;;) {
+        int stopped, every = fit->options.checkpoint_steps;
         more = rpi_next_batch(fit, &batch);
         if (more <= 0) break;
         status = rpi_fit_step(fit, &batch);
         if (status) return status;
-        if (rpi_fit_progress(fit)) return RP_OK;
+        rpi_fit_mark(fit, fit->progress.epoch, fit->progress.step);
+        stopped = rpi_fit_progress(fit);
+        if (stopped || (every && fit->report.steps % every == 0)) status = rpi_fit_save(fit);
+        if (status || stopped) return status;
     }
     if (more < 0) return (rp_status)more;
     if (!fit->tally.count) return rpi_fail(fit->net, RP_ERR_VALUE, "rp_fit: data.fill gave no batch");
@@ -8866,8 +9082,10 @@ static rp_status rpi_fit_epoch(rpi_fit *fit) {
     fit->report.accuracy = fit->progress.accuracy;
     status = rpi_fit_validate(fit);
     fit->progress.epoch_done = 1;
-    if (!status && rpi_fit_progress(fit)) return RP_OK;
-    return status;
+    if (status) return status;
+    rpi_fit_mark(fit, fit->progress.epoch + 1, 0);
+    rpi_fit_progress(fit);
+    return rpi_fit_save(fit);
 }
 
 static rp_status rpi_fit_check(rpi_fit *fit) {
@@ -8881,6 +9099,14 @@ static rp_status rpi_fit_check(rpi_fit *fit) {
         return rpi_fail(net, RP_ERR_VALUE,
                         "rp_fit: options.batch is %d; it may be 0 to %d, the batch that the net was built for",
                         options->batch, net->batch);
+    if (options->checkpoint_steps < 0 || (options->checkpoint_steps && !options->checkpoint))
+        return rpi_fail(net, RP_ERR_VALUE,
+                        "rp_fit: options.checkpoint_steps is %d; it must be 0 or more, and needs options.checkpoint",
+                        options->checkpoint_steps);
+#ifdef RP_NO_STDIO
+    if (options->checkpoint)
+        return rpi_fail(net, RP_ERR_UNSUPPORTED, "rp_fit: options.checkpoint is set, but RP_NO_STDIO is defined");
+#endif
     if (options->patience < 0)
         return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.patience is %d; it must be 0 or more", options->patience);
     if ((options->patience || options->keep_best) && !validation)
@@ -8893,6 +9119,93 @@ static rp_status rpi_fit_check(rpi_fit *fit) {
     if (!status) status = rpi_check_optimizer(net, "rp_fit", fit->optimizer);
     if (!status && options->schedule && rpi_method_of(fit->optimizer)->paced)
         return rpi_fail(net, RP_ERR_VALUE, "rp_fit: options.schedule needs an optimizer with a rate; this one's is 0");
+    return status;
+}
+
+/* The checkpoint, if there is one. */
+static rp_status rpi_fit_load(const rpi_fit *fit) {
+#ifndef RP_NO_STDIO
+    const char *path = fit->options.checkpoint;
+    FILE *file;
+    if (!path || fit->net->fitting) return RP_OK;
+    errno = 0;
+    file = fopen(path, "rb");
+    if (!file && errno && errno != ENOENT)
+        return rpi_fail(fit->net, RP_ERR_FILE, "rp_fit: checkpoint: %s cannot be opened", path);
+    if (!file) return RP_OK;
+    fclose(file);
+    return rpi_load(fit->net, "rp_fit: checkpoint", path);
+#else
+    (void)fit;
+    return RP_OK;
+#endif
+}
+
+/* Where a loaded net was saved, if that was in the midst of a run. */
+static rp_status rpi_fit_resume(rpi_fit *fit) {
+    const rp_net *net = fit->net;
+    const rpi_place *place = &net->place;
+    int done = place->epoch >= place->epochs || place->report.stopped == 1;
+    int samples = fit->data->fill ? 0 : fit->data->count;
+    if (net->fitting || !place->active || fit->options.anew || (done && !fit->options.checkpoint)) return RP_OK;
+    if (place->step && (place->batch != fit->options.batch || place->samples != samples ||
+                        place->keep_order != (fit->options.keep_order != 0)))
+        return rpi_fail(
+            fit->net, RP_ERR_VALUE,
+            "rp_fit: the net was saved in the midst of an rp_fit of %d samples in batches of %d, %s; here are "
+            "%d in batches of %d (options.anew: begin again)",
+            place->samples, place->batch, place->keep_order ? "in order" : "shuffled", samples, fit->options.batch);
+    fit->report = place->report;
+    fit->resumed = place->step;
+    fit->order = place->order;
+    fit->tally = place->tally;
+    fit->progress.epoch = place->epoch;
+    fit->progress.validation = place->report.validation;
+    if (!place->step) return RP_OK;
+    fit->progress.loss = (rp_real)(fit->tally.loss / (double)fit->tally.count);
+    fit->progress.accuracy = rpi_accuracy(&fit->tally);
+    return RP_OK;
+}
+
+/* Memory for keep_best; a resumed run has them from the file. */
+static rp_status rpi_fit_prepare_best(rpi_fit *fit) {
+    rp_net *net = fit->net;
+    size_t size = (size_t)net->parameter_count * sizeof(rp_real);
+    int loaded = !net->fitting && net->loaded_best.base && fit->report.best_epoch >= 0;
+    if (!fit->options.keep_best) return RP_OK;
+    if (loaded) {
+        fit->best = net->loaded_best;
+        memset(&net->loaded_best, 0, sizeof net->loaded_best);
+        return RP_OK;
+    }
+    fit->report.best_epoch = -1;
+    if (rpi_block_new(&net->memory, &fit->best, size)) return RP_OK;
+    return rpi_fail(net, RP_ERR_MEMORY, "rp_fit: no memory for a copy of %z parameters (options.keep_best)",
+                    (size_t)net->parameter_count);
+}
+
+/* All epochs. Callbacks may run another rp_fit, which leaves this one's place as it was. */
+static rp_status rpi_fit_epochs(rpi_fit *fit) {
+    rp_net *net = fit->net;
+    rpi_place outer = net->place;
+    rp_real *outer_best = net->best;
+    int nested = net->fitting;
+    rp_status status = RP_OK;
+    if (!nested) rpi_leave_place(net);
+    net->fitting = 1;
+    net->best = fit->best.base ? rpi_best(fit) : NULL;
+    if (!fit->progress.epoch && !fit->resumed) { /* also to see early that the checkpoint can be written */
+        rpi_fit_mark(fit, 0, 0);
+        status = rpi_fit_save(fit);
+    }
+    while (!status && !fit->report.stopped && fit->progress.epoch < fit->options.epochs) {
+        status = rpi_fit_epoch(fit);
+        fit->progress.epoch++;
+    }
+    net->fitting = nested;
+    net->best = nested ? outer_best : NULL;
+    net->place = outer;
+    if (!nested) net->place.active = 0;
     return status;
 }
 
@@ -8914,16 +9227,12 @@ RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_dat
     if (!data->fill) fit.progress.steps = (int)(((int64_t)data->count + fit.options.batch - 1) / fit.options.batch);
     fit.progress.epochs = fit.options.epochs;
     fit.report.best_epoch = -1;
-    if (fit.options.keep_best &&
-        !rpi_block_new(&net->memory, &fit.best, (size_t)net->parameter_count * sizeof(rp_real)))
-        return rpi_fail(net, RP_ERR_MEMORY, "rp_fit: no memory for a copy of %z parameters (options.keep_best)",
-                        (size_t)net->parameter_count);
+    status = rpi_fit_load(&fit);
+    if (!status) status = rpi_fit_resume(&fit);
+    if (!status) status = rpi_fit_prepare_best(&fit);
+    if (status) return status;
     if (rpi_has_state(net, optimizer)) rpi_use_parameters(net);
-    while (fit.progress.epoch < fit.options.epochs) {
-        status = rpi_fit_epoch(&fit);
-        fit.progress.epoch++;
-        if (status || fit.report.stopped) break;
-    }
+    status = rpi_fit_epochs(&fit);
     if (rpi_method_of(optimizer)->paced && fit.report.steps) rpi_use_averages(net);
     if (fit.best.base && fit.report.best_epoch >= 0) {
         rpi_copy(net->parameters, rpi_best(&fit), net->parameter_count);
@@ -8959,11 +9268,7 @@ static rp_status rpi_copy_state(rp_net *copy, const rp_net *net) {
     copy->random = net->random;
     copy->epochs = net->epochs;
     if (copy->config.inference_only || !net->method) return RP_OK;
-    memset(&like, 0, sizeof like);
-    like.method = net->method == RPI_PACED ? RP_PARTITIONING : (rp_method)net->method;
-    like.rate = net->method != RPI_PACED;
-    like.momentum = net->first ? (rp_real)0.5 : 0; /* any value above 0 */
-    like.curvature_average = net->second ? (rp_real)0.5 : 0;
+    like = rpi_optimizer_like(net->method, net->first != NULL, net->second != NULL);
     if (rpi_method_of(&like)->computed) status = rpi_prepare_tangents(copy, "rp_clone");
     if (!status) status = rpi_new_state(copy, "rp_clone", &like);
     if (status) return status;
@@ -9003,15 +9308,9 @@ RP_API rp_status rp_reset(rp_net *net, uint64_t seed) {
     rp_status status = rpi_built(net, "rp_reset");
     if (status) return status;
     rpi_draw_parameters(net, seed);
-    if (net->first) rpi_zero(net->first, net->parameter_count);
-    if (net->second) rpi_zero(net->second, net->parameter_count);
-    if (net->averages) rpi_copy(net->averages, net->parameters, net->parameter_count);
-    net->averaged = net->folded = 0;
-    memset(&net->pace, 0, sizeof net->pace);
-    net->time = 0;
+    rpi_restart_state(net);
     net->epochs = 0;
-    net->sigma_from = 0;
-    net->stepped = 0;
+    if (!net->fitting) rpi_leave_place(net);
     net->has_gradient = net->has_curvature = net->has_direction = 0;
     net->forward_count = 0;
     return RP_OK;
@@ -9127,24 +9426,27 @@ RP_API rp_status rp_labels_memory(const void *bytes, size_t size, int classes, r
 }
 
 #ifndef RP_NO_STDIO
-/* The whole file, read in growing pieces so that it need not be seekable; NULL after a failure. */
-static unsigned char *rpi_read_file(FILE *file, size_t *size, rp_status *status) {
-    size_t capacity = 1 << 16, length = 0, got;
-    unsigned char *bytes = (unsigned char *)RP_MALLOC(capacity);
+/* The whole file behind its first *size bytes, read in growing pieces so that it need not be seekable; NULL after a
+   failure. */
+static unsigned char *rpi_read_stream(const rpi_memory *memory, FILE *file, const void *first, size_t *size,
+                                      rp_status *status) {
+    size_t capacity = 1 << 16, length = *size, got;
+    unsigned char *bytes = (unsigned char *)memory->allocate(memory->user, capacity);
+    if (bytes && length) memcpy(bytes, first, length);
     while (bytes && (got = fread(bytes + length, 1, capacity - length, file)) > 0) {
         unsigned char *larger;
         length += got;
         if (length < capacity) continue;
-        larger = capacity > SIZE_MAX / 4 ? NULL : (unsigned char *)RP_MALLOC(capacity * 2);
+        larger = capacity > SIZE_MAX / 4 ? NULL : (unsigned char *)memory->allocate(memory->user, capacity * 2);
         if (larger) memcpy(larger, bytes, length);
-        RP_FREE(bytes);
+        memory->release(memory->user, bytes);
         bytes = larger;
         capacity *= 2;
     }
     *status = bytes ? RP_OK : RP_ERR_MEMORY;
     if (bytes && ferror(file)) {
         *status = RP_ERR_FILE;
-        RP_FREE(bytes);
+        memory->release(memory->user, bytes);
         bytes = NULL;
     }
     *size = length;
@@ -9152,6 +9454,7 @@ static unsigned char *rpi_read_file(FILE *file, size_t *size, rp_status *status)
 }
 
 static rp_status rpi_idx_file(const char *path, int classes, rp_real low, rp_real high, rp_idx *out) {
+    const rpi_memory memory = {rpi_default_allocate, rpi_default_release, NULL};
     rp_status status = RP_ERR_FILE;
     unsigned char *bytes = NULL;
     size_t size = 0;
@@ -9159,7 +9462,7 @@ static rp_status rpi_idx_file(const char *path, int classes, rp_real low, rp_rea
     if (!path) return rpi_idx_fail(out, RP_ERR_NULL, "path is NULL");
     file = fopen(path, "rb");
     if (!file) return rpi_idx_fail(out, RP_ERR_FILE, "%s: cannot be opened", path);
-    bytes = rpi_read_file(file, &size, &status);
+    bytes = rpi_read_stream(&memory, file, NULL, &size, &status);
     fclose(file);
     if (!bytes)
         return rpi_idx_fail(out, status, "%s: %s", path,
@@ -9193,10 +9496,1525 @@ RP_API void rp_idx_free(rp_idx *idx) {
     idx->labels = NULL;
 }
 
+/* >>files
+   Safetensors: the length N of the header in eight bytes, smallest first; the header, N bytes of JSON: {"name":
+   {"dtype": "F32", "shape": [...], "data_offsets": [begin, end]}, ..., "__metadata__": {"key": "text", ...}}; the
+   tensors' bytes. Files are read by walking over the header, which is never stored in another form. Nothing in it is
+   believed: lengths and counts are compared with what there is before they are used. */
+enum {
+    RPI_HEADER_MOST = 100000000, /* bytes: the format's own limit */
+    RPI_TENSORS_MOST = 1 << 20,
+    RPI_DIMENSIONS_MOST = 8,
+    RPI_ENTRY_LEAST = 48, /* bytes of the shortest entry for a tensor */
+    RPI_NAME = 160,
+    RPI_CHUNK = 512, /* numbers that are converted at a time */
+    RPI_PATH = 4096
+};
+
+/* One file on its way into a net. */
+typedef struct rpi_reading {
+    rp_net *net;
+    const char *who, *path; /* path NULL: from memory */
+    rpi_file file;
+} rpi_reading;
+
+static rpi_reading rpi_reading_of(rp_net *net, const char *who, const char *path) {
+    rpi_reading reading;
+    memset(&reading, 0, sizeof reading);
+    reading.net = net;
+    reading.who = who;
+    reading.path = path;
+    return reading;
+}
+
+static rp_status rpi_refuse(const rpi_reading *reading, rp_status status, const char *format, ...) {
+    char what[sizeof reading->net->error];
+    const char *path = reading->path ? reading->path : "";
+    size_t length = strlen(path), most = 60;
+    va_list list;
+    va_start(list, format);
+    rpi_format_list(what, sizeof what, format, list);
+    va_end(list);
+    return rpi_fail(reading->net, status, "%s: %s%s%s%s", reading->who, length > most ? "..." : "",
+                    length > most ? path + length - most : path, length ? ": " : "", what);
+}
+
+/* Names are compared by their characters, however they are escaped. */
+static int rpi_compare_names(rpi_reader a, rpi_reader b) {
+    while (a.at < a.end && b.at < b.end) {
+        int a_length, b_length;
+        int32_t x = rpi_peek(&a, &a_length), y = rpi_peek(&b, &b_length);
+        if (x != y) return x < y ? -1 : 1;
+        a.at += a_length;
+        b.at += b_length;
+    }
+    return (a.at < a.end) - (b.at < b.end);
+}
+static int rpi_is_name(rpi_reader a, const char *name) { return !rpi_compare_names(a, rpi_reader_of(name)); }
+
+/* What an error message shows of a name. */
+static const char *rpi_shown(rpi_reader name, char shown[RPI_WORD]) {
+    rpi_text text = {shown, RPI_WORD, 0};
+    int length;
+    for (; name.at < name.end && text.length < RPI_WORD - 4; name.at += length) {
+        int32_t c = rpi_peek(&name, &length);
+        rpi_put(&text, (char)(c >= 0x20 && c < 0x7F ? c : '?'));
+    }
+    if (name.at < name.end) rpi_put_string(&text, "...");
+    shown[text.length] = 0;
+    return shown;
+}
+
+/* A place in the header. */
+typedef struct rpi_json {
+    const rpi_reading *reading;
+    const char *begin, *at, *end;
+} rpi_json;
+
+static rpi_json rpi_json_of(const rpi_reading *reading, size_t at) {
+    rpi_json json;
+    json.reading = reading;
+    json.begin = (const char *)reading->file.bytes + 8;
+    json.at = json.begin + at;
+    json.end = json.begin + reading->file.header;
+    return json;
+}
+
+static rp_status rpi_expected(const rpi_json *json, const char *what) {
+    return rpi_refuse(json->reading, RP_ERR_VALUE, "byte %z of the header: %s was expected",
+                      (size_t)(json->at - json->begin), what);
+}
+
+/* Takes the character if it comes next. */
+static int rpi_json_char(rpi_json *json, char c) {
+    while (json->at < json->end && (*json->at == ' ' || *json->at == '\n' || *json->at == '\t' || *json->at == '\r'))
+        json->at++;
+    if (json->at == json->end || *json->at != c) return 0;
+    json->at++;
+    return 1;
+}
+static rp_status rpi_json_need(rpi_json *json, char c) {
+    char what[4] = {'\'', c, '\'', 0};
+    return rpi_json_char(json, c) ? RP_OK : rpi_expected(json, what);
+}
+
+static rp_status rpi_json_string(rpi_json *json, rpi_reader *string) {
+    rpi_reader at;
+    if (!rpi_json_char(json, '"')) return rpi_expected(json, "a string");
+    at.at = json->at;
+    at.end = json->end;
+    at.json = 1;
+    *string = at;
+    while (at.at < at.end && *at.at != '"') {
+        int length;
+        int32_t c = rpi_peek(&at, &length);
+        json->at = at.at;
+        if (c < 0) return rpi_expected(json, "a character of UTF-8, or an escape that JSON has,");
+        at.at += length;
+    }
+    json->at = at.at;
+    if (at.at == at.end) return rpi_expected(json, "the end of a string");
+    string->end = at.at;
+    json->at++;
+    return RP_OK;
+}
+
+/* A whole number, at most 2^62. */
+static rp_status rpi_json_number(rpi_json *json, uint64_t *number) {
+    const char *begin;
+    uint64_t x = 0;
+    rpi_json_char(json, 0); /* white space */
+    for (begin = json->at; json->at < json->end && *json->at >= '0' && *json->at <= '9'; json->at++) {
+        if (x > (UINT64_C(1) << 62) / 10 - 1) return rpi_expected(json, "a smaller number");
+        x = x * 10 + (uint64_t)(*json->at - '0');
+    }
+    if (json->at == begin || (*begin == '0' && json->at - begin > 1)) return rpi_expected(json, "a whole number");
+    *number = x;
+    return RP_OK;
+}
+
+/* Between the items of an object or array that has been begun: *more is 0 behind the last. */
+static rp_status rpi_json_next(rpi_json *json, int first, char closing, int *more) {
+    *more = 0;
+    if (rpi_json_char(json, closing)) return RP_OK;
+    *more = 1;
+    return first ? RP_OK : rpi_json_need(json, ',');
+}
+
+/* Number formats; the first ones can be read. */
+typedef struct rpi_dtype {
+    const char *name;
+    int size;
+} rpi_dtype;
+static const rpi_dtype rpi_dtypes[] = {{"F32", 4},     {"F64", 8},    {"F16", 2}, {"BF16", 2}, {"I64", 8},
+                                       {"I32", 4},     {"I16", 2},    {"I8", 1},  {"U64", 8},  {"U32", 4},
+                                       {"U16", 2},     {"U8", 1},     {"C64", 8}, {"BOOL", 1}, {"F8_E4M3", 1},
+                                       {"F8_E5M2", 1}, {"F8_E8M0", 1}};
+enum { RPI_F32, RPI_F64, RPI_F16, RPI_BF16, RPI_READABLE, RPI_DTYPES = sizeof rpi_dtypes / sizeof *rpi_dtypes };
+
+typedef struct rpi_entry {
+    rpi_reader name;
+    int dtype, dimensions;
+    uint64_t shape[RPI_DIMENSIONS_MOST], begin, end; /* bytes */
+} rpi_entry;
+
+static rp_status rpi_read_dtype(rpi_json *json, rpi_entry *entry) {
+    char name[RPI_WORD], type[RPI_WORD];
+    rpi_reader word;
+    rp_status status = rpi_json_string(json, &word);
+    if (status) return status;
+    for (int i = 0; i < RPI_DTYPES; i++) {
+        if (!rpi_is_name(word, rpi_dtypes[i].name)) continue;
+        entry->dtype = i;
+        return RP_OK;
+    }
+    return rpi_refuse(json->reading, RP_ERR_UNSUPPORTED, "the tensor %s has numbers of the type %s, which is not known",
+                      rpi_shown(entry->name, name), rpi_shown(word, type));
+}
+
+static rp_status rpi_read_shape(rpi_json *json, rpi_entry *entry) {
+    char name[RPI_WORD];
+    int more, count = 0;
+    rp_status status = rpi_json_need(json, '[');
+    while (!status) {
+        status = rpi_json_next(json, !count, ']', &more);
+        if (status || !more) break;
+        if (count == RPI_DIMENSIONS_MOST)
+            return rpi_refuse(json->reading, RP_ERR_VALUE, "the tensor %s has more than %d dimensions",
+                              rpi_shown(entry->name, name), RPI_DIMENSIONS_MOST);
+        status = rpi_json_number(json, &entry->shape[count++]);
+    }
+    entry->dimensions = count;
+    return status;
+}
+
+static rp_status rpi_read_offsets(rpi_json *json, rpi_entry *entry) {
+    rp_status status = rpi_json_need(json, '[');
+    if (!status) status = rpi_json_number(json, &entry->begin);
+    if (!status) status = rpi_json_need(json, ',');
+    if (!status) status = rpi_json_number(json, &entry->end);
+    return status ? status : rpi_json_need(json, ']');
+}
+
+/* The bytes that shape and type need are those between the offsets, and lie within the file. */
+static rp_status rpi_check_entry(const rpi_reading *reading, const rpi_entry *entry) {
+    char name[RPI_WORD];
+    uint64_t held = reading->file.size - 8 - reading->file.header, count = 1, size;
+    rpi_shown(entry->name, name);
+    for (int i = 0; i < entry->dimensions; i++) {
+        if (entry->shape[i] && count > (UINT64_C(1) << 58) / entry->shape[i])
+            return rpi_refuse(reading, RP_ERR_OVERFLOW, "the tensor %s has more numbers than can be addressed", name);
+        count *= entry->shape[i];
+    }
+    size = count * (uint64_t)rpi_dtypes[entry->dtype].size;
+    if (entry->begin > entry->end)
+        return rpi_refuse(reading, RP_ERR_VALUE, "the tensor %s ends at %l, before it begins at %l", name,
+                          (int64_t)entry->end, (int64_t)entry->begin);
+    if (entry->end > held)
+        return rpi_refuse(reading, RP_ERR_TRUNCATED, "the tensor %s ends at byte %l, but only %l follow the header",
+                          name, (int64_t)entry->end, (int64_t)held);
+    if (entry->end - entry->begin != size)
+        return rpi_refuse(reading, RP_ERR_VALUE, "the tensor %s has %l bytes; its shape and type need %l", name,
+                          (int64_t)(entry->end - entry->begin), (int64_t)size);
+    return RP_OK;
+}
+
+/* What stands behind the name of a tensor. */
+static rp_status rpi_read_entry(rpi_json *json, rpi_entry *entry) {
+    static const char *const fields[] = {"dtype", "shape", "data_offsets"};
+    char name[RPI_WORD];
+    int seen = 0, more;
+    rp_status status = rpi_json_need(json, '{');
+    while (!status) {
+        rpi_reader key;
+        int field = 0;
+        status = rpi_json_next(json, !seen, '}', &more);
+        if (status || !more) break;
+        status = rpi_json_string(json, &key);
+        if (status) return status;
+        while (field < 3 && !rpi_is_name(key, fields[field])) field++;
+        if (field == 3 || (seen >> field & 1))
+            return rpi_refuse(json->reading, RP_ERR_VALUE, "the tensor %s has %s", rpi_shown(entry->name, name),
+                              field == 3 ? "a field that the format does not know" : "a field twice");
+        seen |= 1 << field;
+        status = rpi_json_need(json, ':');
+        if (!status && field == 0) status = rpi_read_dtype(json, entry);
+        if (!status && field == 1) status = rpi_read_shape(json, entry);
+        if (!status && field == 2) status = rpi_read_offsets(json, entry);
+    }
+    if (!status && seen != 7)
+        return rpi_refuse(json->reading, RP_ERR_VALUE, "the tensor %s lacks dtype, shape or data_offsets",
+                          rpi_shown(entry->name, name));
+    return status ? status : rpi_check_entry(json->reading, entry);
+}
+
+static rp_status rpi_skip_metadata(rpi_json *json) {
+    rpi_reader key, value;
+    int more, count = 0;
+    rp_status status = rpi_json_need(json, '{');
+    while (!status) {
+        status = rpi_json_next(json, !count++, '}', &more);
+        if (status || !more) break;
+        status = rpi_json_string(json, &key);
+        if (!status) status = rpi_json_need(json, ':');
+        if (!status) status = rpi_json_string(json, &value);
+    }
+    return status;
+}
+
+/* Walks over the whole header. tensors NULL: checks and counts them; otherwise lists them. */
+static rp_status rpi_walk_header(rpi_reading *reading, rpi_tensor *tensors) {
+    rpi_json json = rpi_json_of(reading, 0);
+    rpi_file *file = &reading->file;
+    int more, metadata = 0;
+    rp_status status = rpi_json_need(&json, '{');
+    file->count = 0;
+    file->metadata = 0;
+    while (!status) {
+        rpi_entry entry;
+        size_t at;
+        status = rpi_json_next(&json, !file->count && !metadata, '}', &more);
+        if (status || !more) break;
+        at = (size_t)(json.at - json.begin);
+        status = rpi_json_string(&json, &entry.name);
+        if (!status) status = rpi_json_need(&json, ':');
+        if (status) return status;
+        if (rpi_is_name(entry.name, "__metadata__")) {
+            if (metadata++) return rpi_refuse(reading, RP_ERR_VALUE, "__metadata__ stands there twice");
+            file->metadata = (size_t)(json.at - json.begin);
+            status = rpi_skip_metadata(&json);
+            continue;
+        }
+        if (file->count == RPI_TENSORS_MOST)
+            return rpi_refuse(reading, RP_ERR_VALUE, "it has more than %d tensors", RPI_TENSORS_MOST);
+        status = rpi_read_entry(&json, &entry);
+        if (status) return status;
+        if (tensors) {
+            tensors[file->count].begin = entry.begin;
+            tensors[file->count].end = entry.end;
+            tensors[file->count].at = (uint32_t)at;
+        }
+        file->count++;
+    }
+    if (status) return status;
+    rpi_json_char(&json, 0);
+    return json.at == json.end ? RP_OK : rpi_expected(&json, "the end");
+}
+
+/* The tensor of the list, read again. */
+static rpi_entry rpi_entry_of(const rpi_reading *reading, const rpi_tensor *tensor) {
+    rpi_json json = rpi_json_of(reading, tensor->at);
+    rpi_entry entry;
+    memset(&entry, 0, sizeof entry);
+    if (!rpi_json_string(&json, &entry.name) && rpi_json_char(&json, ':')) rpi_read_entry(&json, &entry);
+    return entry;
+}
+static rpi_reader rpi_name_of(const rpi_reading *reading, const rpi_tensor *tensor) {
+    rpi_json json = rpi_json_of(reading, tensor->at);
+    rpi_reader name = rpi_reader_of("");
+    rpi_json_string(&json, &name);
+    return name;
+}
+
+typedef int (*rpi_order)(const rpi_reading *reading, const rpi_tensor *a, const rpi_tensor *b);
+static int rpi_by_place(const rpi_reading *reading, const rpi_tensor *a, const rpi_tensor *b) {
+    (void)reading;
+    if (a->begin != b->begin) return a->begin < b->begin ? -1 : 1;
+    return (a->end > b->end) - (a->end < b->end);
+}
+static int rpi_by_name(const rpi_reading *reading, const rpi_tensor *a, const rpi_tensor *b) {
+    return rpi_compare_names(rpi_name_of(reading, a), rpi_name_of(reading, b));
+}
+
+/* Heapsort: tensor `at` sinks below larger ones. */
+static void rpi_sink_tensor(const rpi_reading *reading, int at, int count, rpi_order order) {
+    rpi_tensor *list = reading->file.tensors, tensor = list[at];
+    for (int child = 2 * at + 1; child < count; child = 2 * at + 1) {
+        if (child + 1 < count && order(reading, &list[child], &list[child + 1]) < 0) child++;
+        if (order(reading, &tensor, &list[child]) >= 0) break;
+        list[at] = list[child];
+        at = child;
+    }
+    list[at] = tensor;
+}
+static void rpi_sort_tensors(const rpi_reading *reading, rpi_order order) {
+    rpi_tensor *list = reading->file.tensors;
+    int count = reading->file.count;
+    for (int i = count / 2 - 1; i >= 0; i--) rpi_sink_tensor(reading, i, count, order);
+    for (int end = count - 1; end > 0; end--) {
+        rpi_tensor largest = list[0];
+        list[0] = list[end];
+        list[end] = largest;
+        rpi_sink_tensor(reading, 0, end, order);
+    }
+}
+
+/* The tensors follow each other from the first byte to the last; no two have one name. */
+static rp_status rpi_check_tensors(rpi_reading *reading) {
+    const rpi_file *file = &reading->file;
+    uint64_t at = 0, held = file->size - 8 - file->header;
+    char name[RPI_WORD];
+    rpi_sort_tensors(reading, rpi_by_place);
+    for (int i = 0; i < file->count; i++) {
+        const rpi_tensor *tensor = &file->tensors[i];
+        if (tensor->begin != at)
+            return rpi_refuse(reading, RP_ERR_VALUE,
+                              "the tensor %s begins at byte %l, but the one before it ends at %l",
+                              rpi_shown(rpi_name_of(reading, tensor), name), (int64_t)tensor->begin, (int64_t)at);
+        at = tensor->end;
+    }
+    if (at != held)
+        return rpi_refuse(reading, RP_ERR_TRAILING, "%l bytes follow the header; the tensors take %l", (int64_t)held,
+                          (int64_t)at);
+    rpi_sort_tensors(reading, rpi_by_name);
+    for (int i = 1; i < file->count; i++)
+        if (!rpi_by_name(reading, &file->tensors[i - 1], &file->tensors[i]))
+            return rpi_refuse(reading, RP_ERR_VALUE, "the tensor %s stands there twice",
+                              rpi_shown(rpi_name_of(reading, &file->tensors[i]), name));
+    return RP_OK;
+}
+
+/* NULL: there is none of that name. */
+static const rpi_tensor *rpi_find_tensor(const rpi_reading *reading, const char *name) {
+    const rpi_file *file = &reading->file;
+    rpi_reader wanted = rpi_reader_of(name);
+    int low = 0, high = file->count;
+    while (low < high) {
+        int middle = low + (high - low) / 2;
+        int sign = rpi_compare_names(rpi_name_of(reading, &file->tensors[middle]), wanted);
+        if (!sign) return &file->tensors[middle];
+        if (sign < 0) low = middle + 1;
+        else high = middle;
+    }
+    return NULL;
+}
+
+/* The header's length, from the first eight bytes of a file of `size`. */
+static rp_status rpi_read_length(rpi_reading *reading, const unsigned char *bytes, size_t size) {
+    uint64_t length = 0;
+    if (size < 8)
+        return rpi_refuse(reading, RP_ERR_TRUNCATED,
+                          "%z bytes are too few for the 8 that a safetensors file begins with", size);
+    for (int i = 7; i >= 0; i--) length = length << 8 | bytes[i];
+    if (length < 2 || length > RPI_HEADER_MOST)
+        return rpi_refuse(reading, RP_ERR_MAGIC, "not a safetensors file: its header would not have 2 to %d bytes",
+                          RPI_HEADER_MOST);
+    if (length > size - 8)
+        return rpi_refuse(reading, RP_ERR_TRUNCATED, "the header has %l bytes, but the file only %z", (int64_t)length,
+                          size);
+    reading->file.header = (size_t)length;
+    reading->file.size = size;
+    return RP_OK;
+}
+
+/* Memory for the list of the tensors that so long a header may have, and `more` bytes behind it. */
+static rp_status rpi_file_block(rpi_reading *reading, rpi_block *block, size_t more) {
+    size_t list = (reading->file.header / RPI_ENTRY_LEAST + 1) * sizeof(rpi_tensor), size = list + more;
+    if (size < more || size > SIZE_MAX - RPI_LINE || !rpi_block_new(&reading->net->memory, block, size))
+        return rpi_refuse(reading, RP_ERR_MEMORY, "no memory for %z bytes", size);
+    reading->file.tensors = (rpi_tensor *)(void *)block->base;
+    reading->file.list_size = list;
+    return RP_OK;
+}
+
+/* Every rule of the format, of the bytes that are there; the list of the tensors has its memory. */
+static rp_status rpi_check_file(rpi_reading *reading) {
+    rp_status status;
+    if (reading->file.bytes[8] != '{')
+        return rpi_refuse(reading, RP_ERR_MAGIC, "not a safetensors file: its header does not begin with {");
+    status = rpi_walk_header(reading, NULL);
+    if (!status) status = rpi_walk_header(reading, reading->file.tensors);
+    return status ? status : rpi_check_tensors(reading);
+}
+
+/* Bytes of the caller's; keep: copied. */
+static rp_status rpi_read_memory(rpi_reading *reading, const void *bytes, size_t size, int keep) {
+    rp_status status = rpi_needs(reading->net, reading->who, "bytes", bytes);
+    if (!status) status = rpi_read_length(reading, (const unsigned char *)bytes, size);
+    if (!status) status = rpi_file_block(reading, &reading->file.block, keep ? size : 0);
+    if (status) return status;
+    reading->file.bytes = (const unsigned char *)bytes;
+    if (keep) {
+        char *copy = reading->file.block.base + reading->file.list_size;
+        memcpy(copy, bytes, size);
+        reading->file.bytes = (const unsigned char *)copy;
+    }
+    return rpi_check_file(reading);
+}
+
+/* How numbers stand in a file. */
+static int rpi_little_endian(void) {
+    const uint16_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first;
+}
+static uint64_t rpi_get_bytes(const unsigned char *from, int size) {
+    uint64_t bits = 0;
+    for (int i = size - 1; i >= 0; i--) bits = bits << 8 | from[i];
+    return bits;
+}
+static float rpi_float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+static float rpi_half(uint32_t half) {
+    uint32_t sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31, fraction = half & 1023;
+    float x;
+    if (exponent == 31) return rpi_float_of(sign | 0x7F800000u | fraction << 13);
+    if (exponent) return rpi_float_of(sign | (exponent + 112) << 23 | fraction << 13);
+    x = (float)fraction / 16777216.0f;
+    return sign ? -x : x;
+}
+static rp_real rpi_number_of(const unsigned char *from, int dtype) {
+    uint64_t bits = rpi_get_bytes(from, rpi_dtypes[dtype].size);
+    double wide;
+    switch (dtype) {
+    case RPI_F32: return (rp_real)rpi_float_of((uint32_t)bits);
+    case RPI_F16: return (rp_real)rpi_half((uint32_t)bits);
+    case RPI_BF16: return (rp_real)rpi_float_of((uint32_t)bits << 16);
+    default: break;
+    }
+    memcpy(&wide, &bits, sizeof wide);
+    return (rp_real)wide;
+}
+
+static void rpi_decode(const unsigned char *from, int dtype, ptrdiff_t count, rp_real *to) {
+    ptrdiff_t size = rpi_dtypes[dtype].size;
+    if (dtype == (sizeof(rp_real) == 8 ? RPI_F64 : RPI_F32) && rpi_little_endian()) {
+        if (count) memcpy(to, from, (size_t)(count * size));
+        return;
+    }
+    for (ptrdiff_t i = 0; i < count; i++) to[i] = rpi_number_of(from + i * size, dtype);
+}
+
+/* No early end, so that compilers may take several at a time. */
+static int rpi_some_not_finite(const rp_real *x, int count) {
+    rpi_int bad = 0;
+    for (int i = 0; i < count; i++) bad |= ((rpi_bits(x[i]) & RPI_EXPONENT) == RPI_EXPONENT);
+    return bad != 0;
+}
+
+/* A parameter of a layer: its tensor's shape and place. Or, with layer -1, a flat array of state. */
+typedef struct rpi_part {
+    int layer, dimensions;
+    const char *name;
+    rp_real *to; /* NULL before the build */
+    ptrdiff_t count, shape[4];
+} rpi_part;
+
+static rpi_part rpi_part_of(const rp_net *net, int index, const char *name, ptrdiff_t at, ptrdiff_t rows,
+                            ptrdiff_t columns) {
+    rpi_part part;
+    memset(&part, 0, sizeof part);
+    part.layer = index;
+    part.name = name;
+    part.to = rpi_offset(net->parameters, at);
+    part.shape[0] = rows;
+    part.shape[1] = columns;
+    part.dimensions = columns ? 2 : 1;
+    part.count = columns ? rows * columns : rows;
+    return part;
+}
+
+/* The parameters of a layer, in the order of the flat arrays; how many. */
+static int rpi_layer_parts(const rp_net *net, int index, rpi_part parts[3]) {
+    const rpi_layer *layer = &net->layers[index];
+    const rpi_geometry *g = &layer->geometry;
+    ptrdiff_t at = layer->weights, units = layer->units;
+    int count = 0;
+    if (!layer->affine) return 0;
+    if (layer->kind == RPI_RECURRENT) {
+        parts[count++] = rpi_part_of(net, index, "weight_ih", at, units, layer->in.channels);
+        parts[count++] = rpi_part_of(net, index, "weight_hh", at + units * layer->in.channels, units, units);
+    } else parts[count++] = rpi_part_of(net, index, "weight", at, units, layer->fan_in);
+    if (layer->kind == RPI_CONV2D) {
+        parts[0].dimensions = 4;
+        parts[0].shape[1] = g->channels;
+        parts[0].shape[2] = g->kernel_height;
+        parts[0].shape[3] = g->kernel_width;
+    }
+    if (layer->bias) parts[count++] = rpi_part_of(net, index, "bias", layer->biases, units, 0);
+    return count;
+}
+
+static void rpi_put_size(rpi_text *text, int first, int64_t size) {
+    if (!first) rpi_put_string(text, ", ");
+    rpi_put_signed(text, size);
+}
+/* "weight of layer 2 (dense)", or the array's name; `shape` receives [4, 3]. */
+static const char *rpi_part_text(const rp_net *net, const rpi_part *part, char name[64], char shape[96]) {
+    rpi_text text = {shape, 96, 0};
+    rpi_put(&text, '[');
+    for (int i = 0; i < part->dimensions; i++) rpi_put_size(&text, !i, part->shape[i]);
+    rpi_put(&text, ']');
+    shape[text.length] = 0;
+    if (part->layer < 0) return part->name;
+    rpi_format(name, 64, "%s of layer %d (%s)", part->name, part->layer, rpi_layer_name(&net->layers[part->layer]));
+    return name;
+}
+static const char *rpi_entry_shape(const rpi_entry *entry, char shape[RPI_NAME]) {
+    rpi_text text = {shape, RPI_NAME, 0};
+    rpi_put(&text, '[');
+    for (int i = 0; i < entry->dimensions; i++) rpi_put_size(&text, !i, (int64_t)entry->shape[i]);
+    rpi_put(&text, ']');
+    shape[text.length < RPI_NAME ? text.length : RPI_NAME - 1] = 0;
+    return shape;
+}
+
+/* The tensor that is to become a part, or a term of it. */
+static rp_status rpi_part_entry(const rpi_reading *reading, const rpi_part *part, const char *tensor,
+                                rpi_entry *entry) {
+    const rpi_tensor *found = rpi_find_tensor(reading, tensor);
+    char name[64], shape[96], other[RPI_NAME];
+    const char *what = rpi_part_text(reading->net, part, name, shape);
+    int same;
+    if (!found) return rpi_refuse(reading, RP_ERR_VALUE, "there is no tensor %s for %s, %s", tensor, what, shape);
+    *entry = rpi_entry_of(reading, found);
+    if (entry->dtype >= RPI_READABLE)
+        return rpi_refuse(reading, RP_ERR_UNSUPPORTED, "the tensor %s for %s has numbers of the type %s", tensor, what,
+                          rpi_dtypes[entry->dtype].name);
+    same = entry->dimensions == part->dimensions;
+    for (int i = 0; i < part->dimensions && same; i++) same = entry->shape[i] == (uint64_t)part->shape[i];
+    if (same) return RP_OK;
+    return rpi_refuse(reading, RP_ERR_SHAPE, "the tensor %s has the shape %s, but %s has %s", tensor,
+                      rpi_entry_shape(entry, other), what, shape);
+}
+
+/* Checks the one or two tensors whose sum a part is to become; with `take`, after that check, copies them. */
+static rp_status rpi_read_part(const rpi_reading *reading, const rpi_part *part, const char *const tensors[2],
+                               int take) {
+    const unsigned char *data = reading->file.bytes + 8 + reading->file.header;
+    rp_real sum[RPI_CHUNK], term[RPI_CHUNK];
+    rpi_entry entries[2];
+    int terms = tensors[1] ? 2 : 1, finite = !reading->net->config.not_finite;
+    char name[64], shape[96];
+    for (int i = 0; i < terms; i++) {
+        rp_status status = rpi_part_entry(reading, part, tensors[i], &entries[i]);
+        if (status) return status;
+    }
+    if (take && terms == 1) {
+        rpi_decode(data + entries[0].begin, entries[0].dtype, part->count, part->to);
+        return RP_OK;
+    }
+    if (!take && !finite) return RP_OK;
+    for (ptrdiff_t at = 0; at < part->count; at += RPI_CHUNK) {
+        int count = part->count - at < RPI_CHUNK ? (int)(part->count - at) : RPI_CHUNK;
+        for (int i = 0; i < terms; i++) {
+            uint64_t offset = entries[i].begin + (uint64_t)at * (uint64_t)rpi_dtypes[entries[i].dtype].size;
+            rpi_decode(data + offset, entries[i].dtype, count, i ? term : sum);
+        }
+        for (int k = 0; k < count && terms == 2; k++) sum[k] += term[k];
+        if (take) rpi_copy(part->to + at, sum, count);
+        else if (rpi_some_not_finite(sum, count))
+            return rpi_refuse(reading, RP_ERR_NOT_FINITE, "the tensor %s for %s holds a number that is not finite",
+                              tensors[0], rpi_part_text(reading->net, part, name, shape));
+    }
+    return RP_OK;
+}
+
+static int rpi_keeps_averages(const rp_optimizer *o) { return rpi_method_of(o)->paced; }
+
+/* What a net keeps beside parameters: the flat arrays that are there ... */
+typedef struct rpi_kept_array {
+    const char *name;
+    size_t at;                                  /* of its pointer in rp_net */
+    int (*kept)(const rp_optimizer *optimizer); /* NULL: it is no optimizer's */
+} rpi_kept_array;
+static const rpi_kept_array rpi_kept_arrays[] = {
+    {"optimizer.first", offsetof(rp_net, first), rpi_keeps_first},
+    {"optimizer.second", offsetof(rp_net, second), rpi_keeps_second},
+    {"optimizer.averages", offsetof(rp_net, averages), rpi_keeps_averages},
+    {"fit.best", offsetof(rp_net, best), NULL},
+};
+enum { RPI_KEPT_ARRAYS = sizeof rpi_kept_arrays / sizeof *rpi_kept_arrays, RPI_FIT_BEST = RPI_KEPT_ARRAYS - 1 };
+
+/* ... and numbers, by where they lie in rp_net. The second list is there in the midst of an rp_fit. Of the numbers that
+   may be below 0 and are whole, there is one: -1 for no epoch. */
+typedef enum rpi_kept_kind { RPI_INT, RPI_INT64, RPI_UINT64, RPI_REAL, RPI_DOUBLE } rpi_kept_kind;
+typedef struct rpi_kept_number {
+    const char *name;
+    rpi_kept_kind kind;
+    size_t at;
+} rpi_kept_number;
+static const rpi_kept_number rpi_kept_numbers[] = {
+    {"rp.random", RPI_UINT64, offsetof(rp_net, random)},
+    {"rp.epochs", RPI_INT64, offsetof(rp_net, epochs)},
+    {"rp.time", RPI_INT64, offsetof(rp_net, time)},
+    {"rp.sigma", RPI_REAL, offsetof(rp_net, sigma)},
+    {"rp.sigma_from", RPI_REAL, offsetof(rp_net, sigma_from)},
+    /* which files of version 0.2.0 may lack: 0 */
+    {"rp.averaged", RPI_INT, offsetof(rp_net, averaged)},
+    {"rp.folded", RPI_INT, offsetof(rp_net, folded)},
+    {"rp.averages_print", RPI_UINT64, offsetof(rp_net, averages_print)},
+    {"rp.pace.curvature", RPI_DOUBLE, offsetof(rp_net, pace.curvature)},
+    {"rp.pace.loss", RPI_DOUBLE, offsetof(rp_net, pace.loss)},
+    {"rp.pace.first", RPI_DOUBLE, offsetof(rp_net, pace.first)},
+    {"rp.pace.least", RPI_DOUBLE, offsetof(rp_net, pace.least)},
+    {"rp.pace.limit", RPI_DOUBLE, offsetof(rp_net, pace.limit)},
+    {"rp.pace.length", RPI_DOUBLE, offsetof(rp_net, pace.length)},
+    {"rp.pace.measurements", RPI_INT64, offsetof(rp_net, pace.measurements)},
+    {"rp.pace.cap", RPI_INT, offsetof(rp_net, pace.cap)},
+};
+static const rpi_kept_number rpi_kept_place[] = {
+    {"rp.fit.epoch", RPI_INT, offsetof(rp_net, place.epoch)},
+    {"rp.fit.step", RPI_INT, offsetof(rp_net, place.step)},
+    {"rp.fit.epochs", RPI_INT, offsetof(rp_net, place.epochs)},
+    {"rp.fit.batch", RPI_INT, offsetof(rp_net, place.batch)},
+    {"rp.fit.samples", RPI_INT, offsetof(rp_net, place.samples)},
+    {"rp.fit.keep_order", RPI_INT, offsetof(rp_net, place.keep_order)},
+    {"rp.fit.order", RPI_UINT64, offsetof(rp_net, place.order)},
+    {"rp.fit.tally.loss", RPI_DOUBLE, offsetof(rp_net, place.tally.loss)},
+    {"rp.fit.tally.right", RPI_DOUBLE, offsetof(rp_net, place.tally.right)},
+    {"rp.fit.tally.weight", RPI_DOUBLE, offsetof(rp_net, place.tally.weight)},
+    {"rp.fit.tally.count", RPI_INT64, offsetof(rp_net, place.tally.count)},
+    {"rp.fit.done.epochs", RPI_INT, offsetof(rp_net, place.report.epochs)},
+    {"rp.fit.done.steps", RPI_INT64, offsetof(rp_net, place.report.steps)},
+    {"rp.fit.done.loss", RPI_REAL, offsetof(rp_net, place.report.loss)},
+    {"rp.fit.done.accuracy", RPI_REAL, offsetof(rp_net, place.report.accuracy)},
+    {"rp.fit.validation.loss", RPI_REAL, offsetof(rp_net, place.report.validation.loss)},
+    {"rp.fit.validation.accuracy", RPI_REAL, offsetof(rp_net, place.report.validation.accuracy)},
+    {"rp.fit.validation.count", RPI_INT64, offsetof(rp_net, place.report.validation.count)},
+    {"rp.fit.best.loss", RPI_REAL, offsetof(rp_net, place.report.best_loss)},
+    {"rp.fit.best.epoch", RPI_INT, offsetof(rp_net, place.report.best_epoch)},
+    {"rp.fit.stopped", RPI_INT, offsetof(rp_net, place.report.stopped)},
+};
+enum {
+    RPI_KEPT_NUMBERS = sizeof rpi_kept_numbers / sizeof *rpi_kept_numbers,
+    RPI_KEPT_FIRST = 5, /* numbers that every version has written */
+    RPI_KEPT_PLACE = sizeof rpi_kept_place / sizeof *rpi_kept_place
+};
+static const char *const rpi_method_words[] = {
+    "none",   "partitioning",      "sgd", "adam", "adagrad", "adadelta", "per_variable",
+    "newton", "partitioning_paced"}; /* as rp_method; RPI_PACED */
+enum { RPI_METHOD_WORDS = sizeof rpi_method_words / sizeof *rpi_method_words };
+
+static void *rpi_field(rp_net *net, size_t at) { return (char *)net + at; }
+static rp_real **rpi_array_of(rp_net *net, int array) { return (rp_real **)rpi_field(net, rpi_kept_arrays[array].at); }
+static rpi_part rpi_array_part(rp_net *net, int array, ptrdiff_t count) {
+    rpi_part part = rpi_part_of(net, -1, rpi_kept_arrays[array].name, 0, count, 0);
+    part.to = *rpi_array_of(net, array);
+    return part;
+}
+
+static void rpi_put_kept(rpi_text *text, rp_net *net, const rpi_kept_number *number) {
+    const void *at = rpi_field(net, number->at);
+    switch (number->kind) {
+    case RPI_INT: rpi_put_signed(text, *(const int *)at); break;
+    case RPI_INT64: rpi_put_signed(text, *(const int64_t *)at); break;
+    case RPI_UINT64: rpi_put_unsigned(text, *(const uint64_t *)at); break;
+    case RPI_REAL: rpi_put_real(text, *(const rp_real *)at); break;
+    case RPI_DOUBLE: rpi_put_exactly(text, &rpi_float64, *(const double *)at); break;
+    }
+}
+
+/* 0: the word is not such a number. */
+static int rpi_read_kept(rp_net *net, const rpi_kept_number *number, const char *word) {
+    void *at = rpi_field(net, number->at);
+    uint64_t whole = 0;
+    double x = 0;
+    switch (number->kind) {
+    case RPI_INT:
+        if (!strcmp(word, "-1") && at == &net->place.report.best_epoch) {
+            *(int *)at = -1;
+            return 1;
+        }
+        if (!rpi_read_unsigned(word, INT_MAX / 2, &whole)) return 0;
+        *(int *)at = (int)whole;
+        return 1;
+    case RPI_INT64:
+        if (!rpi_read_unsigned(word, INT64_MAX / 2, &whole)) return 0;
+        *(int64_t *)at = (int64_t)whole;
+        return 1;
+    case RPI_UINT64: return rpi_read_unsigned(word, UINT64_MAX, (uint64_t *)at);
+    case RPI_REAL:
+        if (!rpi_read_exactly(word, rpi_real_format(), &x)) return 0;
+        *(rp_real *)at = (rp_real)x;
+        return 1;
+    case RPI_DOUBLE: break;
+    }
+    return rpi_read_exactly(word, &rpi_float64, (double *)at);
+}
+
+/* What __metadata__ says, in a net of which only these fields are set. */
+typedef struct rpi_metadata {
+    rp_net kept;
+    rpi_reader text; /* at NULL: there is none */
+    int has_method, texts;
+    uint32_t numbers, place; /* a bit for each that is there */
+} rpi_metadata;
+
+/* One entry of __metadata__. */
+static rp_status rpi_read_key(const rpi_reading *reading, rpi_reader key, rpi_reader value, rpi_metadata *data) {
+    char name[RPI_WORD], word[RPI_WORD];
+    rpi_reader at = value;
+    int method = 0, known = 0;
+    rpi_shown(key, name);
+    if (strncmp(name, "rp.", 3)) return RP_OK;
+    known = rpi_is_name(key, "rp.net") ? 1 : 2 * rpi_is_name(key, "rp.version");
+    if (known) {
+        if (data->texts & known) return rpi_refuse(reading, RP_ERR_VALUE, "%s stands there twice", name);
+        data->texts |= known;
+        if (known == 1) data->text = value;
+        return RP_OK;
+    }
+    if (!rpi_next_word(&at, "", word, RPI_WORD) || at.at != at.end)
+        return rpi_refuse(reading, RP_ERR_VALUE, "%s is not one word", name);
+    if (rpi_is_name(key, "rp.optimizer")) {
+        while (method < RPI_METHOD_WORDS && strcmp(word, rpi_method_words[method])) method++;
+        if (method == RPI_METHOD_WORDS || data->has_method++)
+            return rpi_refuse(reading, RP_ERR_VALUE, "%s is %s, which is no method, or stands there twice", name, word);
+        data->kept.method = method;
+        return RP_OK;
+    }
+    for (int i = 0; i < RPI_KEPT_NUMBERS + RPI_KEPT_PLACE && !known; i++) {
+        int placed = i >= RPI_KEPT_NUMBERS, bit = placed ? i - RPI_KEPT_NUMBERS : i;
+        const rpi_kept_number *number = placed ? &rpi_kept_place[bit] : &rpi_kept_numbers[bit];
+        uint32_t *seen = placed ? &data->place : &data->numbers;
+        if (!rpi_is_name(key, number->name)) continue;
+        if ((*seen >> bit & 1) || !rpi_read_kept(&data->kept, number, word))
+            return rpi_refuse(reading, RP_ERR_VALUE, "%s is %s, which it may not be, or stands there twice", name,
+                              word);
+        *seen |= UINT32_C(1) << bit;
+        known = 1;
+    }
+    if (known) return RP_OK;
+    return rpi_refuse(reading, RP_ERR_UNSUPPORTED, "%s is not known to version " RP_VERSION ", which reads it", name);
+}
+
+/* Of what is there at all. */
+static rp_status rpi_check_metadata(const rpi_reading *reading, const rpi_metadata *data) {
+    const uint32_t all = (UINT32_C(1) << RPI_KEPT_FIRST) - 1, all_place = (UINT32_C(1) << RPI_KEPT_PLACE) - 1;
+    const rpi_place *place = &data->kept.place;
+    if (!data->text.at)
+        return rpi_refuse(reading, RP_ERR_VALUE,
+                          "__metadata__ has no text of a net (rp.net): it was not written by rp_save; see rp_import");
+    if (!data->has_method || (data->numbers & all) != all || (data->place && data->place != all_place))
+        return rpi_refuse(reading, RP_ERR_VALUE, "__metadata__ lacks some of the numbers that rp_save writes");
+    if (data->kept.sigma < 0 || data->kept.sigma_from < 0)
+        return rpi_refuse(reading, RP_ERR_VALUE, "rp.sigma is %g and rp.sigma_from %g; they must be 0 or more",
+                          (double)data->kept.sigma, (double)data->kept.sigma_from);
+    if (data->kept.averaged > 1 || data->kept.folded > 1 || data->kept.pace.cap > RP_CAP_UNDONE)
+        return rpi_refuse(reading, RP_ERR_VALUE, "rp.averaged is %d, rp.folded %d, rp.pace.cap %d; they are too large",
+                          data->kept.averaged, data->kept.folded, data->kept.pace.cap);
+    if (!data->place) return RP_OK;
+    if (place->batch < 1 || place->batch > RPI_LARGEST || place->report.stopped > 2 ||
+        !place->step != !place->tally.count || place->report.best_epoch > place->epoch)
+        return rpi_refuse(reading, RP_ERR_VALUE, "the numbers rp.fit contradict each other");
+    return RP_OK;
+}
+
+static rp_status rpi_read_metadata(const rpi_reading *reading, rpi_metadata *data) {
+    rpi_json json = rpi_json_of(reading, reading->file.metadata);
+    rpi_reader key, value;
+    rp_status status = RP_OK;
+    int more = 1;
+    memset(data, 0, sizeof *data);
+    if (reading->file.metadata && rpi_json_char(&json, '{'))
+        for (int count = 0; !status; count++) {
+            status = rpi_json_next(&json, !count, '}', &more);
+            if (status || !more) break;
+            status = rpi_json_string(&json, &key);
+            if (!status) status = rpi_json_need(&json, ':');
+            if (!status) status = rpi_json_string(&json, &value);
+            if (!status) status = rpi_read_key(reading, key, value, data);
+        }
+    if (!status) status = rpi_check_metadata(reading, data);
+    data->kept.place.active = data->place != 0;
+    return status;
+}
+
+static rp_optimizer rpi_saved_optimizer(const rpi_reading *reading, const rpi_metadata *data) {
+    return rpi_optimizer_like(data->kept.method, rpi_find_tensor(reading, rpi_kept_arrays[0].name) != NULL,
+                              rpi_find_tensor(reading, rpi_kept_arrays[1].name) != NULL);
+}
+
+/* Every tensor that the net needs is there, and no other. take: then they are copied, for which all memory is there. */
+static rp_status rpi_read_tensors(const rpi_reading *reading, const rpi_metadata *data, int take) {
+    rp_net *net = reading->net;
+    rp_optimizer like = rpi_saved_optimizer(reading, data);
+    ptrdiff_t count = 0;
+    int found = 0;
+    rp_status status = RP_OK;
+    for (int i = 0; i < net->layer_count && !status; i++) {
+        rpi_part parts[3];
+        int some = rpi_layer_parts(net, i, parts);
+        for (int k = 0; k < some && !status; k++) {
+            char name[64];
+            const char *names[2] = {name, NULL};
+            rpi_format(name, sizeof name, "%d.%s", i, parts[k].name);
+            count += parts[k].count;
+            status = rpi_read_part(reading, &parts[k], names, take);
+            found++;
+        }
+    }
+    for (int i = 0; i < RPI_KEPT_ARRAYS && !status; i++) {
+        const rpi_kept_array *array = &rpi_kept_arrays[i];
+        const char *names[2] = {array->name, NULL};
+        int there = rpi_find_tensor(reading, array->name) != NULL;
+        int wanted = data->kept.method && array->kept && array->kept(&like);
+        rpi_part part = rpi_array_part(net, i, count);
+        if (there && !array->kept) wanted = data->place && data->kept.place.report.best_epoch >= 0;
+        if (there != wanted)
+            return rpi_refuse(reading, RP_ERR_VALUE, "the tensor %s is %s, which does not fit the method %s",
+                              array->name, there ? "there" : "missing", rpi_method_words[data->kept.method]);
+        if (!there) continue;
+        found++;
+        if (take && (!part.to || (!array->kept && net->fitting))) continue; /* it is not wanted */
+        status = rpi_read_part(reading, &part, names, take);
+    }
+    if (status || found == reading->file.count) return status;
+    return rpi_refuse(reading, RP_ERR_VALUE, "it has %d tensors, but a net of %d layers with this state has %d",
+                      reading->file.count, net->layer_count, found);
+}
+
+/* The memory that the file's state needs in a built net. Nothing that the net had is lost on failure. */
+static rp_status rpi_make_room(const rpi_reading *reading, const rpi_metadata *data) {
+    rp_net *net = reading->net;
+    rp_optimizer like = rpi_saved_optimizer(reading, data);
+    rpi_block best = {NULL, NULL, 0};
+    rp_status status = RP_OK;
+    int same = net->method == data->kept.method;
+    if (net->config.inference_only) return RP_OK;
+    if (rpi_find_tensor(reading, rpi_kept_arrays[RPI_FIT_BEST].name) &&
+        !rpi_block_new(&net->memory, &best, (size_t)net->parameter_count * sizeof(rp_real)))
+        return rpi_refuse(reading, RP_ERR_MEMORY, "no memory for the best parameters of %z",
+                          (size_t)net->parameter_count);
+    for (int i = 0; i < RPI_FIT_BEST && same && data->kept.method; i++)
+        same = !*rpi_array_of(net, i) == !rpi_kept_arrays[i].kept(&like);
+    if (!same && data->kept.method) status = rpi_new_state(net, reading->who, &like);
+    if (!same && !data->kept.method) rpi_forget_state(net);
+    if (status) {
+        rpi_block_free(&net->memory, &best);
+        return status;
+    }
+    if (net->fitting) rpi_block_free(&net->memory, &best); /* a run of rp_fit has its own */
+    else {
+        rpi_block_free(&net->memory, &net->loaded_best);
+        net->loaded_best = best;
+        net->best = (rp_real *)(void *)best.base;
+    }
+    return RP_OK;
+}
+
+/* Whether its numbers are of another format than the net's. */
+static int rpi_converts(const rpi_reading *reading) {
+    const rpi_file *file = &reading->file;
+    return file->count > 0 &&
+           rpi_entry_of(reading, &file->tensors[0]).dtype != (sizeof(rp_real) == 8 ? RPI_F64 : RPI_F32);
+}
+
+/* From a file that was checked against the net, which has the memory: cannot fail. */
+static void rpi_take_file(const rpi_reading *reading, rpi_metadata *data) {
+    rp_net *net = reading->net;
+    rpi_place place = net->place;
+    if (net->config.inference_only) data->kept.place.active = 0;
+    for (int i = 0; i < RPI_KEPT_NUMBERS + RPI_KEPT_PLACE; i++) {
+        const rpi_kept_number *number =
+            i < RPI_KEPT_NUMBERS ? &rpi_kept_numbers[i] : &rpi_kept_place[i - RPI_KEPT_NUMBERS];
+        static const size_t sizes[] = {sizeof(int), sizeof(int64_t), sizeof(uint64_t), sizeof(rp_real), sizeof(double)};
+        memcpy(rpi_field(net, number->at), rpi_field(&data->kept, number->at), sizes[number->kind]);
+    }
+    net->place.active = data->kept.place.active;
+    if (net->fitting) net->place = place;
+    rpi_read_tensors(reading, data, 1);
+    if (net->averaged && rpi_converts(reading)) net->averages_print = rpi_print(net);
+    net->stepped = 0;
+    net->forward_count = 0;
+}
+
+/* The net that the text describes. */
+static rp_status rpi_read_description(const rpi_reading *reading, const rpi_metadata *data, rp_net *net) {
+    rpi_reader text = data->text;
+    char what[sizeof net->error];
+    rp_status status = rpi_read_text(net, "rp.net", &text);
+    if (!status) return RP_OK;
+    memcpy(what, net->error, sizeof what);
+    if (net == reading->net) net->broken = RP_OK; /* so that the message may be changed */
+    return rpi_refuse(reading, status, "%s", what);
+}
+
+static void rpi_put_compared(rpi_text *text, const rp_net *net, int item) {
+    rpi_layer layer;
+    if (item < 0 || item >= net->layer_count) {
+        rpi_put_item(text, net, item < net->layer_count ? -1 : net->layer_count);
+        return;
+    }
+    layer = net->layers[item];
+    layer.frozen = 0;
+    layer.alpha = (rp_real)(float)layer.alpha;
+    rpi_put_layer(text, &layer);
+}
+
+/* Whether input, layers and loss are those of the other net, frozen or not. */
+static rp_status rpi_check_same(const rpi_reading *reading, const rp_net *other) {
+    const rp_net *net = reading->net;
+    if (net->layer_count != other->layer_count)
+        return rpi_refuse(reading, RP_ERR_SHAPE, "it is of a net of %d layers; this one has %d", other->layer_count,
+                          net->layer_count);
+    for (int i = -1; i <= net->layer_count; i++) {
+        char ours[96], theirs[96];
+        rpi_text one = {ours, sizeof ours, 0}, two = {theirs, sizeof theirs, 0};
+        rpi_put_compared(&one, net, i);
+        rpi_put_compared(&two, other, i);
+        ours[one.length < sizeof ours ? one.length : sizeof ours - 1] = 0;
+        theirs[two.length < sizeof theirs ? two.length : sizeof theirs - 1] = 0;
+        if (strcmp(ours, theirs))
+            return rpi_refuse(reading, RP_ERR_SHAPE, "%s %d is '%s' in the file, but '%s' in the net",
+                              i < net->layer_count ? "layer" : "behind layer", i < net->layer_count ? i : i - 1, theirs,
+                              ours);
+    }
+    return RP_OK;
+}
+
+/* A checked file into a built net. */
+static rp_status rpi_load_file(const rpi_reading *reading) {
+    rp_net *net = reading->net, *other;
+    rpi_metadata data;
+    rp_status status = rpi_read_metadata(reading, &data);
+    if (status) return status;
+    other = rp_net_new(rp_vector(1), &net->config);
+    if (!other) return rpi_refuse(reading, RP_ERR_MEMORY, "no memory for its text");
+    status = rpi_read_description(reading, &data, other);
+    if (!status) status = rpi_check_same(reading, other);
+    rp_net_free(other);
+    if (!status) status = rpi_read_tensors(reading, &data, 0);
+    if (!status) status = rpi_make_room(reading, &data);
+    if (!status) rpi_take_file(reading, &data);
+    return status;
+}
+
+RP_API rp_status rp_load_memory(rp_net *net, const void *bytes, size_t size) {
+    rpi_reading reading;
+    rp_status status = rpi_built(net, "rp_load_memory");
+    if (status) return status;
+    reading = rpi_reading_of(net, "rp_load_memory", NULL);
+    status = rpi_read_memory(&reading, bytes, size, 0);
+    if (!status) status = rpi_load_file(&reading);
+    rpi_file_free(&net->memory, &reading.file);
+    return status;
+}
+
+/* A checked file becomes the description of an empty net, which keeps it for the build. */
+static void rpi_open_file(rpi_reading *reading, rp_status status) {
+    rp_net *net = reading->net;
+    rpi_metadata data;
+    if (!status) status = rpi_read_metadata(reading, &data);
+    if (!status) status = rpi_read_description(reading, &data, net);
+    if (!status) status = rpi_read_tensors(reading, &data, 0);
+    if (!status) net->opened = reading->file;
+    else rpi_file_free(&net->memory, &reading->file);
+    net->broken = status;
+}
+
+RP_API rp_net *rp_open_memory(const void *bytes, size_t size, const rp_config *config) {
+    rp_net *net = rp_net_new(rp_vector(1), config);
+    rpi_reading reading;
+    if (!net || net->broken) return net;
+    reading = rpi_reading_of(net, "rp_open_memory", NULL);
+    rpi_open_file(&reading, rpi_read_memory(&reading, bytes, size, 1));
+    return net;
+}
+
+/* For the build: what the file says against what the net has become since it was opened. */
+static rp_status rpi_load_opened(rp_net *net) {
+    rpi_reading reading = rpi_reading_of(net, "rp_net_build", NULL);
+    int finite = net->config.not_finite;
+    rpi_metadata data;
+    rp_status status;
+    reading.file = net->opened;
+    net->config.not_finite = 1; /* that was looked at before */
+    status = rpi_read_metadata(&reading, &data);
+    if (!status) status = rpi_read_tensors(&reading, &data, 0);
+    net->config.not_finite = finite;
+    if (!status) status = rpi_make_room(&reading, &data);
+    if (status) return status;
+    rpi_take_file(&reading, &data);
+    rpi_file_free(&net->memory, &net->opened);
+    return RP_OK;
+}
+
+/* Writing. */
+typedef struct rpi_writer {
+    int (*write)(void *to, const void *bytes, size_t size); /* 0: it failed; NULL: only counted */
+    void *to;
+    uint64_t size;
+    int failed;
+} rpi_writer;
+
+static void rpi_write(rpi_writer *writer, const void *bytes, size_t size) {
+    writer->size += size;
+    if (writer->write && size && !writer->failed) writer->failed = !writer->write(writer->to, bytes, size);
+}
+static void rpi_write_string(rpi_writer *writer, const char *text) { rpi_write(writer, text, strlen(text)); }
+
+static void rpi_write_reals(rpi_writer *writer, const rp_real *x, ptrdiff_t count) {
+    unsigned char bytes[RPI_CHUNK * sizeof(rp_real)];
+    if (rpi_little_endian()) {
+        rpi_write(writer, x, (size_t)count * sizeof *x);
+        return;
+    }
+    for (ptrdiff_t at = 0; at < count; at += RPI_CHUNK) {
+        size_t used = 0;
+        for (ptrdiff_t i = at; i < count && i < at + RPI_CHUNK; i++) {
+            uint64_t bits = (uint64_t)rpi_bits(x[i]);
+            for (size_t k = 0; k < sizeof *x; k++) bytes[used++] = (unsigned char)(bits >> 8 * k);
+        }
+        rpi_write(writer, bytes, used);
+    }
+}
+
+static void rpi_write_key(rpi_writer *writer, const char *key) {
+    rpi_write_string(writer, ",\"");
+    rpi_write_string(writer, key);
+    rpi_write_string(writer, "\":\"");
+}
+
+static void rpi_write_metadata(rpi_writer *writer, rp_net *net) {
+    char piece[256];
+    rpi_write_string(writer, "{\"__metadata__\":{\"format\":\"pt\",\"rp.version\":\"" RP_VERSION "\"");
+    rpi_write_key(writer, "rp.net");
+    for (int item = -1; item <= net->layer_count; item++) {
+        rpi_text text = {piece, sizeof piece, 0};
+        if (item >= 0) rpi_put_string(&text, "; ");
+        rpi_put_item(&text, net, item);
+        rpi_write(writer, piece, text.length);
+    }
+    rpi_write_string(writer, "\"");
+    rpi_write_key(writer, "rp.optimizer");
+    rpi_write_string(writer, rpi_method_words[net->method]);
+    rpi_write_string(writer, "\"");
+    for (int i = 0; i < RPI_KEPT_NUMBERS + (net->place.active ? RPI_KEPT_PLACE : 0); i++) {
+        const rpi_kept_number *number =
+            i < RPI_KEPT_NUMBERS ? &rpi_kept_numbers[i] : &rpi_kept_place[i - RPI_KEPT_NUMBERS];
+        rpi_text text = {piece, sizeof piece, 0};
+        rpi_put_kept(&text, net, number);
+        rpi_write_key(writer, number->name);
+        rpi_write(writer, piece, text.length);
+        rpi_write_string(writer, "\"");
+    }
+    rpi_write_string(writer, "}");
+}
+
+/* The entry of a tensor that begins at byte *at. */
+static void rpi_write_entry(rpi_writer *writer, const rpi_part *part, uint64_t *at) {
+    char piece[256];
+    rpi_text text = {piece, sizeof piece, 0};
+    rpi_put_string(&text, ",\"");
+    if (part->layer >= 0) {
+        rpi_put_signed(&text, part->layer);
+        rpi_put(&text, '.');
+    }
+    rpi_put_string(&text, part->name);
+    rpi_put_string(&text, "\":{\"dtype\":\"");
+    rpi_put_string(&text, rpi_dtypes[sizeof(rp_real) == 8 ? RPI_F64 : RPI_F32].name);
+    rpi_put_string(&text, "\",\"shape\":[");
+    for (int i = 0; i < part->dimensions; i++) {
+        if (i) rpi_put(&text, ',');
+        rpi_put_signed(&text, part->shape[i]);
+    }
+    rpi_put_string(&text, "],\"data_offsets\":[");
+    rpi_put_unsigned(&text, *at);
+    *at += (uint64_t)part->count * sizeof(rp_real);
+    rpi_put(&text, ',');
+    rpi_put_unsigned(&text, *at);
+    rpi_put_string(&text, "]}");
+    rpi_write(writer, piece, text.length);
+}
+
+/* An array of state that is there, and is to be kept; the best parameters only once there are some. */
+static int rpi_keeps_array(rp_net *net, int array) {
+    if (!*rpi_array_of(net, array)) return 0;
+    return array != RPI_FIT_BEST || (net->place.active && net->place.report.best_epoch >= 0);
+}
+
+/* The header without its length, filled up so that what follows is aligned. */
+static void rpi_write_header(rpi_writer *writer, rp_net *net) {
+    uint64_t at = 0, begin = writer->size;
+    rpi_write_metadata(writer, net);
+    for (int i = 0; i < net->layer_count; i++) {
+        rpi_part parts[3];
+        int some = rpi_layer_parts(net, i, parts);
+        for (int k = 0; k < some; k++) rpi_write_entry(writer, &parts[k], &at);
+    }
+    for (int i = 0; i < RPI_KEPT_ARRAYS; i++) {
+        rpi_part part = rpi_array_part(net, i, net->parameter_count);
+        if (rpi_keeps_array(net, i)) rpi_write_entry(writer, &part, &at);
+    }
+    rpi_write_string(writer, "}");
+    while ((writer->size - begin) % 8) rpi_write(writer, " ", 1);
+}
+
+/* The whole file. Tensors of layers follow each other as the flat array has them. */
+static void rpi_write_file(rpi_writer *writer, rp_net *net) {
+    rpi_writer counter = {NULL, NULL, 0, 0};
+    unsigned char length[8];
+    rpi_write_header(&counter, net);
+    for (int i = 0; i < 8; i++) length[i] = (unsigned char)(counter.size >> 8 * i);
+    rpi_write(writer, length, 8);
+    rpi_write_header(writer, net);
+    rpi_write_reals(writer, net->parameters, net->parameter_count);
+    for (int i = 0; i < RPI_KEPT_ARRAYS; i++)
+        if (rpi_keeps_array(net, i)) rpi_write_reals(writer, *rpi_array_of(net, i), net->parameter_count);
+}
+
+static int rpi_write_memory(void *to, const void *bytes, size_t size) {
+    char **at = (char **)to;
+    memcpy(*at, bytes, size);
+    *at += size;
+    return 1;
+}
+
+static rp_status rpi_check_save(rp_net *net, const char *who) {
+    rp_status status = rpi_built(net, who);
+    if (!status && net->layer_count > RPI_LAYERS_MOST)
+        return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: the net has %d layers; a file may have %d", who, net->layer_count,
+                        RPI_LAYERS_MOST);
+    return status;
+}
+
+RP_API rp_status rp_save_memory(rp_net *net, void *bytes, size_t size, size_t *length) {
+    static const char who[] = "rp_save_memory";
+    rpi_writer writer = {NULL, NULL, 0, 0};
+    char *at = (char *)bytes;
+    rp_status status = rpi_check_save(net, who);
+    if (!status) status = rpi_needs(net, who, "length", length);
+    if (status) return status;
+    rpi_write_file(&writer, net);
+    if (writer.size > SIZE_MAX)
+        return rpi_fail(net, RP_ERR_OVERFLOW, "%s: the file is larger than can be addressed", who);
+    *length = (size_t)writer.size;
+    if (!bytes) return RP_OK;
+    if (size < *length)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: size is %z, but the file takes %z bytes", who, size, *length);
+    writer.write = rpi_write_memory;
+    writer.to = &at;
+    rpi_write_file(&writer, net);
+    return RP_OK;
+}
+
+#ifndef RP_NO_STDIO
+static int rpi_write_stream(void *to, const void *bytes, size_t size) {
+    return fwrite(bytes, 1, size, (FILE *)to) == size;
+}
+
+/* To the disk, not only to the system. 0: it failed. */
+static int rpi_flush(FILE *file) {
+    if (fflush(file)) return 0;
+#if defined(_WIN32)
+    return !_commit(_fileno(file));
+#elif defined(RPI_POSIX)
+    return !fsync(fileno(file));
+#else
+    return 1;
+#endif
+}
+
+/* In the place of what is there. 0: it failed. */
+static int rpi_replace(const char *from, const char *to) {
+#if defined(_WIN32)
+    return MoveFileExA(from, to, 1 | 8) != 0; /* replace what is there; through to the disk */
+#else
+    return !rename(from, to);
+#endif
+}
+
+static rp_status rpi_save(rp_net *net, const char *who, const char *path) {
+    char temporary[RPI_PATH];
+    size_t length = strlen(path);
+    rpi_writer writer = {rpi_write_stream, NULL, 0, 0};
+    const char *failed = NULL;
+    FILE *file;
+    if (length + 5 > sizeof temporary)
+        return rpi_fail(net, RP_ERR_VALUE, "%s: the path has %z characters; it may have %d", who, length, RPI_PATH - 5);
+    memcpy(temporary, path, length);
+    memcpy(temporary + length, ".tmp", 5);
+    file = fopen(temporary, "wb");
+    if (!file) return rpi_fail(net, RP_ERR_FILE, "%s: %s.tmp cannot be opened for writing", who, path);
+    writer.to = file;
+    rpi_write_file(&writer, net);
+    if (writer.failed) failed = "written; is the disk full?";
+    else if (!rpi_flush(file)) failed = "flushed to the disk; is it full?";
+    if (fclose(file) && !failed) failed = "closed; is the disk full?";
+    if (!failed && !rpi_replace(temporary, path)) failed = "renamed to what it replaces";
+    if (!failed) return RP_OK;
+    remove(temporary);
+    return rpi_fail(net, RP_ERR_FILE, "%s: %s.tmp cannot be %s", who, path, failed);
+}
+
+RP_API rp_status rp_save(rp_net *net, const char *path) {
+    rp_status status = rpi_check_save(net, "rp_save");
+    if (!status) status = rpi_needs(net, "rp_save", "path", path);
+    return status ? status : rpi_save(net, "rp_save", path);
+}
+
+/* How many bytes the file has, of which eight have been read; 0: it does not say. */
+static size_t rpi_length_of(FILE *file) {
+    long length;
+    if (fseek(file, 0, SEEK_END)) return 0;
+    length = ftell(file);
+    if (fseek(file, 8, SEEK_SET) || length < 8) return 0;
+    return (size_t)length;
+}
+
+/* Into one block of memory, with the list of tensors. */
+static rp_status rpi_read_whole(rpi_reading *reading, FILE *file, const unsigned char first[8], size_t size) {
+    rp_status status = rpi_read_length(reading, first, size);
+    unsigned char *bytes;
+    if (!status) status = rpi_file_block(reading, &reading->file.block, size);
+    if (status) return status;
+    bytes = (unsigned char *)reading->file.block.base + reading->file.list_size;
+    memcpy(bytes, first, 8);
+    reading->file.bytes = bytes;
+    if (fread(bytes + 8, 1, size - 8, file) == size - 8) return RP_OK;
+    return rpi_refuse(reading, RP_ERR_FILE, "cannot be read");
+}
+
+/* Of a file that does not know its length. */
+static rp_status rpi_read_growing(rpi_reading *reading, FILE *file, const unsigned char first[8]) {
+    const rpi_memory *memory = &reading->net->memory;
+    rp_status status;
+    size_t size = 8;
+    unsigned char *bytes = rpi_read_stream(memory, file, first, &size, &status);
+    if (!bytes) return rpi_refuse(reading, status, status == RP_ERR_MEMORY ? "no memory for it" : "cannot be read");
+    reading->file.block.allocation = bytes;
+    reading->file.block.base = (char *)bytes;
+    reading->file.block.size = size;
+    reading->file.bytes = bytes;
+    status = rpi_read_length(reading, bytes, size);
+    return status ? status : rpi_file_block(reading, &reading->file.list, 0);
+}
+
+static rp_status rpi_read_path(rpi_reading *reading) {
+    unsigned char first[8];
+    rp_status status = rpi_needs(reading->net, reading->who, "path", reading->path);
+    size_t size, got;
+    FILE *file;
+    if (status) return status;
+    file = fopen(reading->path, "rb");
+    if (!file) return rpi_refuse(reading, RP_ERR_FILE, "cannot be opened");
+    got = fread(first, 1, 8, file);
+    if (got < 8 && ferror(file)) status = rpi_refuse(reading, RP_ERR_FILE, "cannot be read");
+    else if (got < 8) status = rpi_read_length(reading, first, got);
+    size = status ? 0 : rpi_length_of(file);
+    if (!status && size) status = rpi_read_whole(reading, file, first, size);
+    else if (!status) status = rpi_read_growing(reading, file, first);
+    fclose(file);
+    return status ? status : rpi_check_file(reading);
+}
+
+static rp_status rpi_load(rp_net *net, const char *who, const char *path) {
+    rpi_reading reading = rpi_reading_of(net, who, path);
+    rp_status status = rpi_read_path(&reading);
+    if (!status) status = rpi_load_file(&reading);
+    rpi_file_free(&net->memory, &reading.file);
+    return status;
+}
+
+RP_API rp_status rp_load(rp_net *net, const char *path) {
+    rp_status status = rpi_built(net, "rp_load");
+    return status ? status : rpi_load(net, "rp_load", path);
+}
+
+RP_API rp_net *rp_open(const char *path, const rp_config *config) {
+    rp_net *net = rp_net_new(rp_vector(1), config);
+    rpi_reading reading;
+    if (!net || net->broken) return net;
+    reading = rpi_reading_of(net, "rp_open", path);
+    rpi_open_file(&reading, rpi_read_path(&reading));
+    return net;
+}
+#endif
+
+/* Parameters from other programs' files. */
+
+/* "prefix.name"; `twice` also "+ prefix.second" */
+typedef struct rpi_sources {
+    char first[RPI_NAME], second[RPI_NAME]; /* second "": there is one */
+} rpi_sources;
+
+static rp_status rpi_import_part(const rpi_reading *reading, const rpi_part *part, const rpi_sources *terms, int take) {
+    const char *names[2] = {terms->first, *terms->second ? terms->second : NULL};
+    return rpi_read_part(reading, part, names, take);
+}
+
+static int rpi_has_tensor(const rpi_reading *reading, const char *module, const char *name) {
+    char joined[RPI_NAME];
+    rpi_format(joined, sizeof joined, "%s.%s", module, name);
+    return rpi_find_tensor(reading, joined) != NULL;
+}
+
+/* A layer from a module: all its parameters, and no other that the module has. */
+static rp_status rpi_import_module(const rpi_reading *reading, int layer, const char *module, int take) {
+    static const char *const unwanted[] = {"weight_ih_l1", "weight_ih_l0_reverse", "weight_hr_l0"};
+    rp_net *net = reading->net;
+    rpi_part parts[3];
+    int some = rpi_layer_parts(net, layer, parts), recurrent = net->layers[layer].kind == RPI_RECURRENT;
+    const char *name = rpi_layer_name(&net->layers[layer]), *bias = recurrent ? "bias_ih_l0" : "bias";
+    if (!net->layers[layer].bias && rpi_has_tensor(reading, module, bias))
+        return rpi_refuse(reading, RP_ERR_SHAPE, "there is a tensor %s.%s, but layer %d (%s) has no bias", module, bias,
+                          layer, name);
+    for (int i = 0; i < 3 && recurrent; i++)
+        if (rpi_has_tensor(reading, module, unwanted[i]))
+            return rpi_refuse(reading, RP_ERR_UNSUPPORTED,
+                              "there is a tensor %s.%s: the module has more than one layer or direction; layer %d (%s) "
+                              "has one",
+                              module, unwanted[i], layer, name);
+    for (int i = 0; i < some; i++) {
+        int twice = recurrent && !strcmp(parts[i].name, "bias");
+        rpi_sources terms;
+        rp_status status;
+        terms.second[0] = 0;
+        rpi_format(terms.first, RPI_NAME, twice ? "%s.bias_ih_l0" : "%s.%s", module, parts[i].name);
+        if (recurrent && !twice) rpi_format(terms.first, RPI_NAME, "%s.%s_l0", module, parts[i].name);
+        if (twice) rpi_format(terms.second, RPI_NAME, "%s.bias_hh_l0", module);
+        status = rpi_import_part(reading, &parts[i], &terms, take);
+        if (status) return status;
+    }
+    return RP_OK;
+}
+
+/* The least number above `last` of a module that has weights; -1: there is none. */
+static int rpi_next_module(const rpi_reading *reading, int last) {
+    int least = -1;
+    for (int i = 0; i < reading->file.count; i++) {
+        rpi_reader name = rpi_name_of(reading, &reading->file.tensors[i]);
+        char module[RPI_WORD], rest[RPI_WORD];
+        uint64_t number;
+        rpi_next_word(&name, ".", module, RPI_WORD);
+        rpi_next_word(&name, ".", rest, RPI_WORD);
+        if (!rpi_read_unsigned(module, INT_MAX, &number) || (int)number <= last) continue;
+        rpi_next_word(&name, "", rest, RPI_WORD);
+        if (strcmp(rest, "weight") && strcmp(rest, "weight_ih_l0")) continue;
+        if (least < 0 || (int)number < least) least = (int)number;
+    }
+    return least;
+}
+
+static rp_status rpi_import_sequential(const rpi_reading *reading, int take) {
+    const rp_net *net = reading->net;
+    int module = -1;
+    for (int i = 0; i < net->layer_count; i++) {
+        char name[16];
+        rp_status status;
+        if (!net->layers[i].affine) continue;
+        module = rpi_next_module(reading, module);
+        if (module < 0)
+            return rpi_refuse(
+                reading, RP_ERR_VALUE,
+                "there is no module for layer %d (%s): of those with numbers (0.weight, ...), too few have "
+                "a weight; see names of rp_import",
+                i, rpi_layer_name(&net->layers[i]));
+        rpi_format(name, sizeof name, "%d", module);
+        status = rpi_import_module(reading, i, name, take);
+        if (status) return status;
+    }
+    return RP_OK;
+}
+
+/* One item of the names: "2 weight = a", "2 bias = a + b", "2 = a". */
+typedef struct rpi_naming {
+    const rpi_reading *reading;
+    rpi_reader from;
+    char word[RPI_NAME];
+} rpi_naming;
+
+static void rpi_next_name(rpi_naming *naming) { rpi_next_word(&naming->from, ";=", naming->word, RPI_NAME); }
+static int rpi_naming_ends(const rpi_naming *naming) { return !*naming->word || *naming->word == ';'; }
+static rp_status rpi_misnamed(const rpi_naming *naming, const char *what) {
+    return rpi_refuse(naming->reading, RP_ERR_VALUE, "names: %s, not '%s'", what,
+                      *naming->word ? naming->word : "the end");
+}
+
+static rp_status rpi_import_item(rpi_naming *naming, int take) {
+    const rpi_reading *reading = naming->reading;
+    rp_net *net = reading->net;
+    rpi_part parts[3], *part = NULL;
+    rpi_sources terms;
+    uint64_t layer;
+    int some;
+    if (!rpi_read_unsigned(naming->word, INT_MAX, &layer) || (int)layer >= net->layer_count ||
+        !net->layers[layer].affine)
+        return rpi_misnamed(naming, "the number of a layer with parameters must come first");
+    some = rpi_layer_parts(net, (int)layer, parts);
+    rpi_next_name(naming);
+    if (strcmp(naming->word, "=")) {
+        for (int i = 0; i < some; i++)
+            if (!strcmp(naming->word, parts[i].name)) part = &parts[i];
+        if (!part) return rpi_misnamed(naming, "a parameter that the layer has must follow its number");
+        rpi_next_name(naming);
+    }
+    if (strcmp(naming->word, "=")) return rpi_misnamed(naming, "= must come next");
+    rpi_next_name(naming);
+    if (rpi_naming_ends(naming) || *naming->word == '=') return rpi_misnamed(naming, "a tensor must follow =");
+    memcpy(terms.first, naming->word, RPI_NAME);
+    terms.second[0] = 0;
+    rpi_next_name(naming);
+    if (part && !strcmp(naming->word, "+")) {
+        rpi_next_name(naming);
+        if (rpi_naming_ends(naming)) return rpi_misnamed(naming, "a tensor must follow +");
+        memcpy(terms.second, naming->word, RPI_NAME);
+        rpi_next_name(naming);
+    }
+    if (!rpi_naming_ends(naming)) return rpi_misnamed(naming, "the item must end");
+    return part ? rpi_import_part(reading, part, &terms, take)
+                : rpi_import_module(reading, (int)layer, terms.first, take);
+}
+
+static rp_status rpi_import_names(const rpi_reading *reading, const char *names, int take) {
+    rpi_naming naming;
+    if (!names) return rpi_import_sequential(reading, take);
+    naming.reading = reading;
+    naming.from = rpi_reader_of(names);
+    for (rpi_next_name(&naming); *naming.word; rpi_next_name(&naming)) {
+        rp_status status = *naming.word == ';' ? RP_OK : rpi_import_item(&naming, take);
+        if (status) return status;
+    }
+    return RP_OK;
+}
+
+/* Of a checked file; nothing changes before all of it is found good. */
+static rp_status rpi_import_file(const rpi_reading *reading, const char *names) {
+    rp_net *net = reading->net;
+    rp_status status = rpi_import_names(reading, names, 0);
+    if (status) return status;
+    rpi_import_names(reading, names, 1);
+    rpi_restart_state(net);
+    net->place.active = net->fitting;
+    net->forward_count = 0;
+    return RP_OK;
+}
+
+RP_API rp_status rp_import_memory(rp_net *net, const void *bytes, size_t size, const char *names) {
+    rpi_reading reading;
+    rp_status status = rpi_built(net, "rp_import_memory");
+    if (status) return status;
+    reading = rpi_reading_of(net, "rp_import_memory", NULL);
+    status = rpi_read_memory(&reading, bytes, size, 0);
+    if (!status) status = rpi_import_file(&reading, names);
+    rpi_file_free(&net->memory, &reading.file);
+    return status;
+}
+
+#ifndef RP_NO_STDIO
+RP_API rp_status rp_import(rp_net *net, const char *path, const char *names) {
+    rpi_reading reading;
+    rp_status status = rpi_built(net, "rp_import");
+    if (status) return status;
+    reading = rpi_reading_of(net, "rp_import", path);
+    status = rpi_read_path(&reading);
+    if (!status) status = rpi_import_file(&reading, names);
+    rpi_file_free(&net->memory, &reading.file);
+    return status;
+}
+#endif
+
 /* >>macros
    The program keeps what is documented, and RPI_IMPLEMENTED; see tests/inclusion.sh. */
 #ifndef RPI_KEEP_MACROS /* tests that look inside */
 #undef RPI_ASAN
+#undef RPI_POSIX
 #undef RPI_VECTORS
 #undef RPI_INLINE
 #undef RPI_NOINLINE
