@@ -50,6 +50,7 @@ $(DIRECTORIES):
 	mkdir -p $@
 $(BUILD)/tests/%: LDLIBS += -lpthread
 $(BUILD)/bench/%: LDLIBS += -lpthread
+$(BUILD)/tests/test_files $(BUILD)/tests/test_files_double: CPPFLAGS += -DTEST_FOLDER='"$(CURDIR)/tests"'
 $(LINKED): $(BUILD)/tests/library.o
 $(LINKED:=_double): $(BUILD)/tests/library_double.o
 $(BUILD)/%: %.c $(HEADERS) | $(DIRECTORIES)

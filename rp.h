@@ -4298,12 +4298,12 @@ static int rpi_append_conv2d(const rpi_item *item) {
 }
 
 static int rpi_append_pool2d(const rpi_item *item, rpi_kind kind) {
+    if (!item->window[0] || !item->window[1])
+        return rpi_mistake(item->net, RP_ERR_VALUE, "%s: layer %d, '%s': the window must be 1 or more", item->who,
+                           item->net->layer_count, item->name);
     if (item->stride[0] != item->stride[1])
         return rpi_mistake(item->net, RP_ERR_VALUE, "%s: layer %d, '%s': the stride is %dx%d; it must be one number",
                            item->who, item->net->layer_count, item->name, item->stride[0], item->stride[1]);
-    if (!item->window[1])
-        return rpi_mistake(item->net, RP_ERR_VALUE, "%s: layer %d, '%s': the window must be 1 or more", item->who,
-                           item->net->layer_count, item->name);
     return rpi_pool2d(item->net, item->who, kind, item->window[0], item->window[1], item->stride[0]);
 }
 
@@ -10259,8 +10259,7 @@ static rp_status rpi_read_key(const rpi_reading *reading, rpi_reader key, rpi_re
         if (known == 1) data->text = value;
         return RP_OK;
     }
-    if (!rpi_next_word(&at, "", word, RPI_WORD) || at.at != at.end)
-        return rpi_refuse(reading, RP_ERR_VALUE, "%s is not one word", name);
+    if (!rpi_next_word(&at, "", word, RPI_WORD) || at.at != at.end) memcpy(word, "not a word", 11);
     if (rpi_is_name(key, "rp.optimizer")) {
         while (method < RPI_METHOD_WORDS && strcmp(word, rpi_method_words[method])) method++;
         if (method == RPI_METHOD_WORDS || data->has_method++)
@@ -10454,15 +10453,17 @@ static rp_status rpi_check_same(const rpi_reading *reading, const rp_net *other)
         return rpi_refuse(reading, RP_ERR_SHAPE, "it is of a net of %d layers; this one has %d", other->layer_count,
                           net->layer_count);
     for (int i = -1; i <= net->layer_count; i++) {
-        char ours[96], theirs[96];
+        char ours[96], theirs[96], place[24];
         rpi_text one = {ours, sizeof ours, 0}, two = {theirs, sizeof theirs, 0};
         rpi_put_compared(&one, net, i);
         rpi_put_compared(&two, other, i);
         ours[one.length < sizeof ours ? one.length : sizeof ours - 1] = 0;
         theirs[two.length < sizeof theirs ? two.length : sizeof theirs - 1] = 0;
+        rpi_format(place, sizeof place, "layer %d", i);
+        if (i < 0) rpi_format(place, sizeof place, "the input");
+        if (i == net->layer_count) rpi_format(place, sizeof place, "the loss");
         if (strcmp(ours, theirs))
-            return rpi_refuse(reading, RP_ERR_SHAPE, "%s %d is '%s' in the file, but '%s' in the net",
-                              i < net->layer_count ? "layer" : "behind layer", i < net->layer_count ? i : i - 1, theirs,
+            return rpi_refuse(reading, RP_ERR_SHAPE, "%s is '%s' in the file, but '%s' in the net", place, theirs,
                               ours);
     }
     return RP_OK;
