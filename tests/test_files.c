@@ -604,6 +604,8 @@ static void test_new_process(void) {
         rp_status failed = rp_net_build(copy, SAMPLES, 1);
         for (int i = 0; i < 3 && !failed; i++) failed = rp_train(copy, &o, &p->data, NULL);
         if (!failed) failed = rp_save(copy, path);
+        rp_net_free(copy);
+        rp_net_free(net);
         _exit(failed != RP_OK);
     }
     waitpid(child, &status, 0);
