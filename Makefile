@@ -16,7 +16,7 @@ PAIRS = $(patsubst %_a.c,$(BUILD)/%,$(wildcard tests/*_a.c))
 PROGRAMS = $(TESTS) $(TESTS:=_double) $(PAIRS)
 LINKED = $(addprefix $(BUILD)/tests/test_,fit interface layers math pace solve steps tools torch) # with tests/library.c
 CHECKSUMS = $(BUILD)/tests/checksum $(BUILD)/tests/checksum_double
-QUICK = $(filter %_misuse %_idx %_fit,$(TESTS)) $(PAIRS)
+QUICK = $(filter %_misuse %_idx %_fit %_files,$(TESTS)) $(PAIRS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,9 +33,10 @@ checksum: $(CHECKSUMS) ## print checksums of results, to compare before and afte
 	@$(BUILD)/tests/checksum $(ARGS)
 	@$(BUILD)/tests/checksum_double $(ARGS)
 examples: $(EXAMPLES) ## build the examples
-bench: $(BENCHES) ## measure steps, products and predictions against the machine, and look for cliffs
+bench: $(BENCHES) ## measure steps, products, predictions and files against the machine, and look for cliffs
 	$(BUILD)/bench/bench
 	$(BUILD)/bench/sweep
+	$(BUILD)/bench/files $(BUILD)
 bench-peers: ## the same beside OpenBLAS, FANN and PyTorch, as far as they are installed
 	CC="$(CC)" BUILD="$(BUILD)" bench/peers/compare.sh
 all: $(EXAMPLES) $(BENCHES) $(PROGRAMS) $(CHECKSUMS) ## build everything

@@ -9986,11 +9986,11 @@ static void rpi_decode(const unsigned char *from, int dtype, ptrdiff_t count, rp
     for (ptrdiff_t i = 0; i < count; i++) to[i] = rpi_number_of(from + i * size, dtype);
 }
 
-/* No early end, so that compilers may take several at a time. */
-static int rpi_some_not_finite(const rp_real *x, int count) {
+/* Of a whole chunk and without an early end, so that compilers take several at a time. */
+static int rpi_all_finite_chunk(const rp_real x[RPI_CHUNK]) {
     rpi_int bad = 0;
-    for (int i = 0; i < count; i++) bad |= ((rpi_bits(x[i]) & RPI_EXPONENT) == RPI_EXPONENT);
-    return bad != 0;
+    for (int i = 0; i < RPI_CHUNK; i++) bad |= (rpi_bits(x[i]) & RPI_EXPONENT) == RPI_EXPONENT;
+    return !bad;
 }
 
 /* A parameter of a layer: its tensor's shape and place. Or, with layer -1, a flat array of state. */
@@ -10103,8 +10103,12 @@ static rp_status rpi_read_part(const rpi_reading *reading, const rpi_part *part,
             rpi_decode(data + offset, entries[i].dtype, count, i ? term : sum);
         }
         for (int k = 0; k < count && terms == 2; k++) sum[k] += term[k];
-        if (take) rpi_copy(part->to + at, sum, count);
-        else if (rpi_some_not_finite(sum, count))
+        if (take) {
+            rpi_copy(part->to + at, sum, count);
+            continue;
+        }
+        rpi_zero(sum + count, RPI_CHUNK - count);
+        if (!rpi_all_finite_chunk(sum))
             return rpi_refuse(reading, RP_ERR_NOT_FINITE, "the tensor %s for %s holds a number that is not finite",
                               tensors[0], rpi_part_text(reading->net, part, name, shape));
     }

@@ -3,7 +3,10 @@
        cc -O2 -I. -o conv examples/conv.c -lm && ./conv
 
    It draws its digits itself. `./conv FOLDER` reads images of MNIST or a relative instead, from unpacked files named
-   train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte. */
+   train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte.
+
+   `./conv --checkpoint conv.safetensors` writes what it has learned to that file as it goes. Kill it and start it again:
+   it goes on there, and ends with the same numbers as if nothing had happened. */
 #define RP_IMPLEMENTATION
 #include "../rp.h"
 #include "digits.h"
@@ -36,7 +39,7 @@ static int show_progress(void *user, const rp_progress *p) {
     return 0;
 }
 
-static rp_status train(rp_net *net, const digits_data *data, rp_fit_report *report) {
+static rp_status train(rp_net *net, const digits_data *data, const char *checkpoint, rp_fit_report *report) {
     rp_optimizer optimizer = rp_partitioning();
     rp_fit_options options;
     memset(&options, 0, sizeof options); /* all zero is the default */
@@ -44,6 +47,8 @@ static rp_status train(rp_net *net, const digits_data *data, rp_fit_report *repo
     options.seed = SEED;
     options.validation = &data->validation;
     options.progress = show_progress;
+    options.checkpoint = checkpoint; /* NULL: none */
+    options.checkpoint_steps = checkpoint ? 20 : 0;
     return rp_fit(net, &optimizer, &data->train, &options, report);
 }
 
@@ -73,7 +78,7 @@ static rp_status show_mistake(rp_net *net, const rp_data *unseen) {
     return RP_OK;
 }
 
-static int run(rp_net *net, const digits_data *data) {
+static int run(rp_net *net, const digits_data *data, const char *checkpoint) {
     char summary[1024];
     rp_fit_report report;
     rp_status status = rp_net_build(net, BATCH, SEED);
@@ -81,7 +86,7 @@ static int run(rp_net *net, const digits_data *data) {
         rp_summary(net, summary, sizeof summary);
         puts(summary);
         if (*rp_warning(net)) fprintf(stderr, "conv: %s\n", rp_warning(net));
-        status = train(net, data, &report);
+        status = train(net, data, checkpoint, &report);
     }
     if (!status) status = show_mistake(net, &data->validation);
     if (status) {
@@ -95,10 +100,16 @@ static int run(rp_net *net, const digits_data *data) {
 
 int main(int count, char **arguments) {
     digits_data data;
-    int good = digits_load(&data, count > 1 ? arguments[1] : NULL, SEED, DRAWN);
+    const char *folder = NULL, *checkpoint = NULL;
+    int good;
+    for (int i = 1; i < count; i++) {
+        if (!strcmp(arguments[i], "--checkpoint") && i + 1 < count) checkpoint = arguments[++i];
+        else folder = arguments[i];
+    }
+    good = digits_load(&data, folder, SEED, DRAWN);
     if (good) {
         rp_net *net = describe();
-        good = run(net, &data);
+        good = run(net, &data, checkpoint);
         rp_net_free(net);
     }
     digits_free(&data);

@@ -41,6 +41,14 @@ if "$python" -c 'import torch' 2>/dev/null; then
     }
 else missing "PyTorch ($python cannot import torch)"; fi
 
+if "$python" -c 'import torch, safetensors' 2>/dev/null; then
+    heading "files: 100 million parameters, by rp.h and by the safetensors package"
+    $cc -O2 bench/files.c -o $out/files -lm
+    $out/files $out
+    "$python" bench/peers/files.py $out
+    rm -f $out/*.safetensors
+else missing "files (safetensors)"; fi
+
 if ! command -v hyperfine >/dev/null; then missing "whole programs (hyperfine)"
 elif "$python" -c 'import torch' 2>/dev/null; then
     heading "whole programs: from start to a trained classifier"
