@@ -134,7 +134,7 @@ RP_API const char *rp_version(void); /* RP_VERSION of the implementation */
     X(RP_ERR_MEMORY, -7, "out of memory") \
     X(RP_ERR_OVERFLOW, -8, "sizes multiply to more than can be addressed") \
     X(RP_ERR_UNSUPPORTED, -9, "not available in this build, on this machine or for this net") \
-    X(RP_ERR_FILE, -10, "a file cannot be opened or read") \
+    X(RP_ERR_FILE, -10, "a file cannot be opened, read or written") \
     X(RP_ERR_MAGIC, -11, "the data do not begin as their format does") \
     X(RP_ERR_TRUNCATED, -12, "the data end too early") \
     X(RP_ERR_TRAILING, -13, "the data go on after their end") \
@@ -3816,23 +3816,25 @@ static uint64_t rpi_nearest(const rpi_binary *format, uint64_t digits, int power
 /* digits * 10^power, without zeros at the end: 0.25, 17, 1.5e-07. */
 static void rpi_put_digits(rpi_text *text, uint64_t digits, int power) {
     char figures[24];
-    int count = 0, point;
+    int count = 0, point, scientific;
     for (; digits && digits % 10 == 0; digits /= 10) power++;
     for (uint64_t left = digits; left; left /= 10) figures[count++] = (char)('0' + left % 10);
     point = count + power; /* figures before the point */
     if (!count || (power >= 0 && point <= 15)) {
         rpi_put_unsigned(text, digits);
-        for (int i = 0; count && i < power; i++) rpi_put(text, '0');
+        for (int zeros = count ? power : 0; zeros > 0; zeros--) rpi_put(text, '0');
         return;
     }
-    if (point <= 0 && point > -5) rpi_put_string(text, "0.");
-    for (int i = point; i < 0 && point > -5; i++) rpi_put(text, '0');
+    scientific = point > 15 || point <= -5;
+    if (!scientific && point <= 0) {
+        rpi_put_string(text, "0.");
+        for (int i = point; i < 0; i++) rpi_put(text, '0');
+    }
     for (int i = 0; i < count; i++) {
-        int before = point > 15 || point <= -5 ? 1 : point;
-        if (i && i == before) rpi_put(text, '.');
+        if (i && i == (scientific ? 1 : point)) rpi_put(text, '.');
         rpi_put(text, figures[count - 1 - i]);
     }
-    if (point <= 15 && point > -5) return;
+    if (!scientific) return;
     rpi_put(text, 'e');
     rpi_put_signed(text, point - 1);
 }
@@ -9043,7 +9045,8 @@ static rp_status rpi_fit_begin_epoch(rpi_fit *fit) {
         memset(&fit->tally, 0, sizeof fit->tally);
         fit->order = rpi_mix(fit->options.seed + rpi_mix((uint64_t)fit->net->epochs + 1));
     }
-    for (int index = 0; fit->data->fill && index < fit->progress.step; index++) {
+    if (!fit->data->fill) return RP_OK;
+    for (int index = 0; index < fit->progress.step; index++) {
         rp_data batch;
         int more = rpi_stream(fit->net, "rp_fit", fit->data, index, &batch);
         if (more < 0) return (rp_status)more;
@@ -10073,7 +10076,8 @@ static rp_status rpi_part_entry(const rpi_reading *reading, const rpi_part *part
         return rpi_refuse(reading, RP_ERR_UNSUPPORTED, "the tensor %s for %s has numbers of the type %s", tensor, what,
                           rpi_dtypes[entry->dtype].name);
     same = entry->dimensions == part->dimensions;
-    for (int i = 0; i < part->dimensions && same; i++) same = entry->shape[i] == (uint64_t)part->shape[i];
+    for (int i = 0; i < part->dimensions; i++)
+        if (entry->shape[i] != (uint64_t)part->shape[i]) same = 0; /* 0 behind the last */
     if (same) return RP_OK;
     return rpi_refuse(reading, RP_ERR_SHAPE, "the tensor %s has the shape %s, but %s has %s", tensor,
                       rpi_entry_shape(entry, other), what, shape);
@@ -10102,7 +10106,8 @@ static rp_status rpi_read_part(const rpi_reading *reading, const rpi_part *part,
             uint64_t offset = entries[i].begin + (uint64_t)at * (uint64_t)rpi_dtypes[entries[i].dtype].size;
             rpi_decode(data + offset, entries[i].dtype, count, i ? term : sum);
         }
-        for (int k = 0; k < count && terms == 2; k++) sum[k] += term[k];
+        if (terms == 2)
+            for (int k = 0; k < count; k++) sum[k] += term[k];
         if (take) {
             rpi_copy(part->to + at, sum, count);
             continue;
@@ -10186,6 +10191,9 @@ enum {
     RPI_KEPT_FIRST = 5, /* numbers that every version has written */
     RPI_KEPT_PLACE = sizeof rpi_kept_place / sizeof *rpi_kept_place
 };
+static const rpi_kept_number *rpi_kept(int i) {
+    return i < RPI_KEPT_NUMBERS ? &rpi_kept_numbers[i] : &rpi_kept_place[i - RPI_KEPT_NUMBERS];
+}
 static const char *const rpi_method_words[] = {
     "none",   "partitioning",      "sgd", "adam", "adagrad", "adadelta", "per_variable",
     "newton", "partitioning_paced"}; /* as rp_method; RPI_PACED */
@@ -10270,7 +10278,7 @@ static rp_status rpi_read_key(const rpi_reading *reading, rpi_reader key, rpi_re
     }
     for (int i = 0; i < RPI_KEPT_NUMBERS + RPI_KEPT_PLACE && !known; i++) {
         int placed = i >= RPI_KEPT_NUMBERS, bit = placed ? i - RPI_KEPT_NUMBERS : i;
-        const rpi_kept_number *number = placed ? &rpi_kept_place[bit] : &rpi_kept_numbers[bit];
+        const rpi_kept_number *number = rpi_kept(i);
         uint32_t *seen = placed ? &data->place : &data->numbers;
         if (!rpi_is_name(key, number->name)) continue;
         if ((*seen >> bit & 1) || !rpi_read_kept(&data->kept, number, word))
@@ -10381,8 +10389,10 @@ static rp_status rpi_make_room(const rpi_reading *reading, const rpi_metadata *d
         !rpi_block_new(&net->memory, &best, (size_t)net->parameter_count * sizeof(rp_real)))
         return rpi_refuse(reading, RP_ERR_MEMORY, "no memory for the best parameters of %z",
                           (size_t)net->parameter_count);
-    for (int i = 0; i < RPI_FIT_BEST && same && data->kept.method; i++)
-        same = !*rpi_array_of(net, i) == !rpi_kept_arrays[i].kept(&like);
+    for (int i = 0; i < RPI_FIT_BEST; i++) {
+        int kept = data->kept.method && rpi_kept_arrays[i].kept(&like);
+        if (!*rpi_array_of(net, i) != !kept) same = 0;
+    }
     if (!same && data->kept.method) status = rpi_new_state(net, reading->who, &like);
     if (!same && !data->kept.method) rpi_forget_state(net);
     if (status) {
@@ -10411,8 +10421,7 @@ static void rpi_take_file(const rpi_reading *reading, rpi_metadata *data) {
     rpi_place place = net->place;
     if (net->config.inference_only) data->kept.place.active = 0;
     for (int i = 0; i < RPI_KEPT_NUMBERS + RPI_KEPT_PLACE; i++) {
-        const rpi_kept_number *number =
-            i < RPI_KEPT_NUMBERS ? &rpi_kept_numbers[i] : &rpi_kept_place[i - RPI_KEPT_NUMBERS];
+        const rpi_kept_number *number = rpi_kept(i);
         static const size_t sizes[] = {sizeof(int), sizeof(int64_t), sizeof(uint64_t), sizeof(rp_real), sizeof(double)};
         memcpy(rpi_field(net, number->at), rpi_field(&data->kept, number->at), sizes[number->kind]);
     }
@@ -10588,8 +10597,7 @@ static void rpi_write_metadata(rpi_writer *writer, rp_net *net) {
     rpi_write_string(writer, rpi_method_words[net->method]);
     rpi_write_string(writer, "\"");
     for (int i = 0; i < RPI_KEPT_NUMBERS + (net->place.active ? RPI_KEPT_PLACE : 0); i++) {
-        const rpi_kept_number *number =
-            i < RPI_KEPT_NUMBERS ? &rpi_kept_numbers[i] : &rpi_kept_place[i - RPI_KEPT_NUMBERS];
+        const rpi_kept_number *number = rpi_kept(i);
         rpi_text text = {piece, sizeof piece, 0};
         rpi_put_kept(&text, net, number);
         rpi_write_key(writer, number->name);
@@ -10857,8 +10865,8 @@ static rp_status rpi_import_module(const rpi_reading *reading, int layer, const 
     if (!net->layers[layer].bias && rpi_has_tensor(reading, module, bias))
         return rpi_refuse(reading, RP_ERR_SHAPE, "there is a tensor %s.%s, but layer %d (%s) has no bias", module, bias,
                           layer, name);
-    for (int i = 0; i < 3 && recurrent; i++)
-        if (rpi_has_tensor(reading, module, unwanted[i]))
+    for (int i = 0; i < 3; i++)
+        if (recurrent && rpi_has_tensor(reading, module, unwanted[i]))
             return rpi_refuse(reading, RP_ERR_UNSUPPORTED,
                               "there is a tensor %s.%s: the module has more than one layer or direction; layer %d (%s) "
                               "has one",
