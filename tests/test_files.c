@@ -79,6 +79,12 @@ static bytes read_bytes(const char *from) {
     fclose(file);
     return b;
 }
+static void write_bytes(bytes b) { /* to `path` */
+    FILE *file = fopen(path, "wb");
+    size_t written = file ? fwrite(b.at, 1, b.size, file) : 0;
+    if (file) fclose(file);
+    CHECK(written == b.size, "%s", path);
+}
 static int same_bytes(bytes a, bytes b) { return a.size == b.size && !memcmp(a.at, b.at, a.size); }
 static int exists(const char *name) {
     FILE *file = fopen(name, "rb");
@@ -752,9 +758,7 @@ static rp_status refused(bytes file, const char *words, int by_path) {
     rp_net_free(net);
     rp_net_free(built);
     if (!by_path) return status;
-    FILE *stream = fopen(path, "wb");
-    if (!CHECK(stream && fwrite(file.at, 1, file.size, stream) == file.size && !fclose(stream), "%s", path))
-        return status;
+    write_bytes(file);
     net = rp_open(path, NULL);
     loaded = rp_net_build(net, 1, 1);
     CHECK(loaded == status && has_words(rp_error(net), "rp_open test_files") && has_words(rp_error(net), words),
