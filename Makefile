@@ -37,6 +37,8 @@ bench: $(BENCHES) ## measure steps, products, predictions and files against the 
 	$(BUILD)/bench/bench
 	$(BUILD)/bench/sweep
 	$(BUILD)/bench/files $(BUILD)
+bench-auto: $(BUILD)/bench/auto ## train without a rate, and by Adam at the best of five; ARGS="--help" lists the options
+	$< $(ARGS)
 bench-peers: ## the same beside OpenBLAS, FANN and PyTorch, as far as they are installed
 	CC="$(CC)" BUILD="$(BUILD)" bench/peers/compare.sh
 all: $(EXAMPLES) $(BENCHES) $(PROGRAMS) $(CHECKSUMS) ## build everything
@@ -44,7 +46,7 @@ format: ## format the code with clang-format
 	clang-format -i $(filter-out tests/torch_numbers.h tests/torch_layers.h,$(HEADERS)) $(SOURCES)
 clean: ## remove what was built
 	rm -rf $(BUILD)
-.PHONY: help run test test-quick test-all checksum examples bench bench-peers all format clean
+.PHONY: help run test test-quick test-all checksum examples bench bench-auto bench-peers all format clean
 
 DIRECTORIES = $(addprefix $(BUILD)/,examples tests bench)
 $(DIRECTORIES):

@@ -31,9 +31,10 @@
 
        cc -O2 app.c -lm                           (several threads: cc -O2 -DRP_THREADS app.c -lm -lpthread)
 
-   C99, C++11 and later. Get the best of it. Scale inputs and targets to a size of about 1: with targets 100 times as
-   large the default explains half of what it could. Print rp_warning(net) once. What rp_save keeps also goes on
-   training where it was, to the bit. Keep the implementation in a file of its own, since it takes seconds to compile.
+   C99, C++11 and later. Get the best of it. Scale inputs to a size of about 1: thirty times as large they cost some
+   nets half of what they could learn. After a loop of rp_train, rp_average(net, 1) before you predict is worth its
+   line; rp_fit does it. Print rp_warning(net) once. What rp_save keeps also goes on training where it was, to the bit.
+   Keep the implementation in a file of its own, since it takes seconds to compile.
 
    Contents (search for the anchor)
        >>configuration   macros that you may define before the include
@@ -912,8 +913,8 @@ RP_API void rp_workspace_free(rp_workspace *workspace); /* before its net; NULL 
 /* As rp_predict; leaves rp_error alone. RP_ERR_VALUE: also a workspace of another net. */
 RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, const rp_real *x, int count, rp_real *out);
 
-RP_API const char *
-rp_isa(const rp_net *net); /* "portable", ...: the kernels that this net runs on; "" before the build */
+/* "portable", ...: the kernels that this net runs on; "" before the build */
+RP_API const char *rp_isa(const rp_net *net);
 RP_API size_t rp_memory(const rp_net *net);       /* bytes that the net has allocated */
 RP_API size_t rp_state_memory(const rp_net *net); /* of them, optimizer state */
 
@@ -1230,9 +1231,8 @@ static uint64_t rpi_mix(uint64_t z) {
     return z ^ (z >> 31);
 }
 static uint64_t rpi_random(uint64_t *state) { return rpi_mix(*state += UINT64_C(0x9E3779B97F4A7C15)); }
-static double rpi_uniform(uint64_t *state) {
-    return (double)(rpi_random(state) >> 11) * (1.0 / 9007199254740992.0);
-} /* [0, 1) */
+/* In [0, 1) */
+static double rpi_uniform(uint64_t *state) { return (double)(rpi_random(state) >> 11) * (1.0 / 9007199254740992.0); }
 
 /* The i-th element of a random permutation of 0..count-1: a Feistel network of four rounds over the next even number
    of bits, walked until it lands below count. No memory, any order of access. */
@@ -1527,8 +1527,8 @@ typedef struct rpi_kernels {
 #undef RPI_NEON_PASS
 #endif
 
-static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512",
-                                            "neon"}; /* in the order of rp_isa_kind */
+/* In the order of rp_isa_kind. */
+static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512", "neon"};
 
 /* >>isa
    A set is taken only if the processor has every extension that its pass is compiled for, and the system saves its
@@ -2393,8 +2393,8 @@ typedef struct rpi_reach_call {
 
 struct rpi_map {
     void (*apply)(const rpi_apply_call *call);
-    void (*apply_one)(
-        const rpi_apply_call *call); /* to one sample's contiguous x and y; NULL: it cannot. y is padded with 0 */
+    /* to one sample's contiguous x and y; NULL: it cannot. y is padded with 0 */
+    void (*apply_one)(const rpi_apply_call *call);
     void (*transposed)(const rpi_transposed_call *call);
     void (*outer)(const rpi_outer_call *call); /* NULL: it has no parameters */
     void (*reach)(const rpi_reach_call *call);

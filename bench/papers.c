@@ -47,6 +47,7 @@ static rp_optimizer averaged(double rate, rp_bound_kind bound) {
 /* The method with steps whose length is computed; the rate no longer matters then. */
 static rp_optimizer cubic(rp_optimizer optimizer, double sigma, int adaptive) {
     optimizer.cubic_sigma = (rp_real)sigma;
+    if (!(optimizer.rate > 0)) optimizer.rate = 1; /* any: the length is computed */
     optimizer.cubic_adaptive = adaptive;
     return optimizer;
 }

@@ -72,36 +72,30 @@ static rp_shape output_shape(rp_net *net, int layer) {
     return info.out;
 }
 
-static const struct {
+/* A kind, and how the lines of the output name it. */
+typedef struct named {
     const char *name;
-    rp_activation_kind kind;
-} activations[] = {
+    int kind;
+} named;
+
+static const named activations[] = {
     {"identity", RP_IDENTITY}, {"relu", RP_RELU}, {"leaky", RP_LEAKY_RELU}, {"tanh", RP_TANH}, {"sigmoid", RP_SIGMOID},
     {"softplus", RP_SOFTPLUS}, {"elu", RP_ELU},   {"gelu", RP_GELU},        {"silu", RP_SILU},
 };
-static const struct {
-    const char *name;
-    rp_loss_kind kind;
-} losses[] = {
+static const named losses[] = {
     {"squared error", RP_SQUARED_ERROR},
     {"softmax", RP_SOFTMAX_CROSS_ENTROPY},
     {"binary", RP_BINARY_CROSS_ENTROPY},
     {"Huber", RP_HUBER},
     {"Poisson", RP_POISSON},
 };
-static const struct {
-    const char *name;
-    rp_isa_kind kind;
-} isas[] = {
+static const named isas[] = {
     {"portable", RP_ISA_PORTABLE},
     {"avx2", RP_ISA_AVX2},
     {"avx512", RP_ISA_AVX512},
     {"neon", RP_ISA_NEON},
 };
-static const struct {
-    const char *name;
-    rp_solve_method kind;
-} solvers[] = {
+static const named solvers[] = {
     {"auto", RP_SOLVE_AUTO},
     {"iterative", RP_SOLVE_ITERATIVE},
     {"dense", RP_SOLVE_DENSE},
@@ -115,8 +109,15 @@ enum { PARTITIONINGS = 10, GRADIENTS = 10, CUBICS = 6, NEWTONS = 7 };
 enum { PIECEWISE = PARTITIONINGS + GRADIENTS, DIRECTED = PIECEWISE + CUBICS, NEWTON_END = DIRECTED + NEWTONS };
 enum { PER_VARIABLE = NEWTON_END, OPTIMIZERS = PER_VARIABLE + 3 };
 
+static rp_optimizer rated_partitioning(void) {
+    rp_optimizer optimizer = rp_partitioning();
+    optimizer.rate = 5;
+    optimizer.curvature_average = (rp_real)0.999;
+    return optimizer;
+}
+
 static const char *partitioning_of(int which, rp_optimizer *o) {
-    *o = rp_partitioning();
+    *o = rated_partitioning();
     switch (which) {
     case 0: return "partitioning";
     case 1: return o->momentum = 0, "partitioning without momentum";
@@ -148,7 +149,7 @@ static const char *gradient_of(int which, rp_optimizer *o) {
 }
 
 static const char *cubic_of(int which, rp_optimizer *o) {
-    *o = which < 4 ? rp_sgd((rp_real)0.1) : rp_partitioning();
+    *o = which < 4 ? rp_sgd((rp_real)0.1) : rated_partitioning();
     set_cubic(o, which % 2 ? 1e-3 : 2, which % 2);
     switch (which) {
     case 0: return "cubic SGD";
@@ -850,7 +851,7 @@ static int watch_solve(void *user, int iteration, rp_real residual) {
 }
 static const char *solver_used(rp_solve_method method) {
     for (int i = 0; i < COUNT(solvers); i++)
-        if (solvers[i].kind == method) return solvers[i].name;
+        if (solvers[i].kind == (int)method) return solvers[i].name;
     return "?";
 }
 

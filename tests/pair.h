@@ -22,4 +22,11 @@ static double exclusive_or_loss(void) {
     rp_net_free(net);
     return status ? -1 : (double)loss;
 }
+
+/* Both files see one library: the same bits. */
+#define CHECK_PAIR() do { \
+    double loss = exclusive_or_loss(), other = other_loss(); \
+    CHECK(loss > 0 && loss < 0.1, "loss %g", loss); \
+    CHECK(memcmp(&loss, &other, sizeof loss) == 0, "losses %.17g and %.17g", loss, other); \
+} while (0)
 #endif
