@@ -59,13 +59,13 @@ static void read_file(const uint8_t *data, size_t size) {
 
 /* Names up to the first zero byte, then a file; one without names. */
 static void import_file(const uint8_t *data, size_t size) {
-    static const char *const texts[] = {
+    static const char *const nets[] = {
         "input vector 5; dense 7; tanh; dense 3", "input sequence 5x3; recurrent 4 tanh; dense 2",
         "input image 4x7x6; conv2d 6 3x2 stride 2x1 padding 1x2 groups 2; dense 3 no_bias"};
     const uint8_t *end = (const uint8_t *)memchr(data, 0, size);
     size_t length = end ? (size_t)(end - data) : 0;
     for (int i = 0; i < 3; i++) {
-        rp_net *net = rp_net_text(texts[i], NULL);
+        rp_net *net = rp_net_text(nets[i], NULL);
         must(!rp_net_build(net, 1, 1));
         rp_import_memory(net, data, size, NULL);
         if (end) rp_import_memory(net, end + 1, size - length - 1, (const char *)data);
@@ -98,14 +98,15 @@ static void read_text(const uint8_t *data, size_t size) {
     rp_net_free(net);
 }
 
+static const char *const texts[] = {
+    "input vector 2; dense 2 frozen; elu slope 0.3; dense 1 no_bias; loss huber delta 2",
+    "input image 1x4x4; conv2d 2 3x3 stride 1 padding 1 groups 1; relu; max_pool2d 2x2 stride 2; add 2; dense 2; "
+    "loss "
+    "softmax_cross_entropy",
+    "input sequence 3x2; recurrent 2 tanh all_states; add input; recursive 2 leaky_relu slope 0.1; loss poisson"};
+
 /* Files of nets with a state, which a fuzzer would take long to find. */
 static size_t seed_file(int which, uint8_t *bytes, size_t most) {
-    static const char *const texts[] = {
-        "input vector 2; dense 2 frozen; elu slope 0.3; dense 1 no_bias; loss huber delta 2",
-        "input image 1x4x4; conv2d 2 3x3 stride 1 padding 1 groups 1; relu; max_pool2d 2x2 stride 2; add 2; dense 2; "
-        "loss "
-        "softmax_cross_entropy",
-        "input sequence 3x2; recurrent 2 tanh all_states; add input; recursive 2 leaky_relu slope 0.1; loss poisson"};
     rp_optimizer optimizers[3];
     rp_real x[32] = {1, 2, -1, 0}, targets[8] = {1, 0};
     rp_net *net = rp_net_text(texts[which % 3], NULL);
@@ -130,9 +131,14 @@ size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* Now and then a whole file; otherwise a change, after which the length of the header mostly fits again. */
+/* Now and then a whole file or text; otherwise a change, after which the length of the header mostly fits again. */
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed) {
     size_t length, old = 0;
+    if (seed % 512 == 1 && most >= 400) {
+        const char *text = texts[seed / 512 % 3];
+        memcpy(data, text, strlen(text));
+        return strlen(text);
+    }
     if (seed % 512 == 0 && most >= 4000) return seed_file((int)(seed / 512 % 18), data, most);
     for (int i = 7; i >= 0 && size > 8; i--) old = old << 8 | data[i];
     length = LLVMFuzzerMutate(data, size, most);
