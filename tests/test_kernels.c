@@ -470,14 +470,15 @@ static void test_offsets(void) {
 
 /* Optimizers: updates from gradient and curvature, and the sinks' pieces of them. */
 
-static rpi_update random_update(test_random *random, rp_method method, int time, rp_optimizer *o) {
+static rpi_update random_update(test_random *random, int method, int time, rp_optimizer *o) {
     rpi_update u;
     memset(o, 0, sizeof *o), memset(&u, 0, sizeof u);
-    o->method = method, o->rate = (rp_real)0.1, o->damping = (rp_real)0.01, o->epsilon = (rp_real)1e-6;
+    int ruled = method == RP_PARTITIONING || method == RPI_PACED;
+    o->method = ruled ? RP_PARTITIONING : (rp_method)method, o->rate = (rp_real)0.1, o->damping = (rp_real)0.01, o->epsilon = (rp_real)1e-6;
     if (chance(random, 0.5)) o->weight_decay = (rp_real)0.01;
-    if ((method == RP_PARTITIONING || method == RP_SGD) && chance(random, 0.5)) o->momentum = (rp_real)0.9;
-    if (method == RP_PARTITIONING && chance(random, 0.5)) o->curvature_average = (rp_real)0.99;
-    o->nesterov = o->momentum > 0 && chance(random, 0.5);
+    if ((ruled || method == RP_SGD) && chance(random, 0.5)) o->momentum = (rp_real)0.9;
+    if (ruled && chance(random, 0.5)) o->curvature_average = (rp_real)0.99;
+    o->nesterov = method == RP_SGD && o->momentum > 0 && chance(random, 0.5);
     o->beta1 = o->rho = (rp_real)0.9, o->beta2 = (rp_real)0.999;
     double mean1 = (double)(method == RP_ADAM ? o->beta1 : o->momentum);
     double mean2 = (double)(method == RP_ADAM ? o->beta2 : o->curvature_average);
@@ -485,6 +486,7 @@ static rpi_update random_update(test_random *random, rp_method method, int time,
     u.shrink = (rp_real)(chance(random, 0.5) ? 0.001 : 0);
     u.momentum = o->momentum, u.average = o->curvature_average, u.damping = o->damping, u.nesterov = o->nesterov;
     u.beta1 = o->beta1, u.beta2 = o->beta2, u.rho = o->rho, u.epsilon = o->epsilon;
+    u.fold = (rp_real)test_uniform(random, 0, 1);
     u.correct1 = (rp_real)(1 / (1 - pow(mean1, time))), u.correct2 = (rp_real)(1 / (1 - pow(mean2, time)));
     return u;
 }
@@ -496,7 +498,7 @@ static void square(rp_real *x, int n) {
 /* What an update works on; with states only where the method keeps them. */
 typedef struct parameters {
     int n;
-    rp_real *g, *h, *w, *first, *second;
+    rp_real *g, *h, *w, *first, *second, *averages;
     rp_real scale, scale2;
 } parameters;
 
@@ -505,9 +507,11 @@ static parameters random_parameters(test_random *random, const rpi_update *u, in
     memset(&p, 0, sizeof p);
     p.n = n, p.scale = (rp_real)test_uniform(random, 0.5, 2), p.scale2 = (rp_real)test_uniform(random, 0.5, 2);
     p.g = matrix(random, 1, n, 0), p.w = matrix(random, 1, n, 0);
-    if (u->method == RP_PARTITIONING) p.h = matrix(random, 1, n, 0), square(p.h, n);
-    if (u->method > RP_SGD || u->momentum > 0) p.first = matrix(random, 1, n, 0);
-    if (u->method >= RP_ADAGRAD) square(p.first, n);
+    int paced = u->method == RPI_PACED;
+    if (u->method == RP_PARTITIONING || paced) p.h = matrix(random, 1, n, 0), square(p.h, n);
+    if (paced) p.averages = matrix(random, 1, n, 0);
+    if ((u->method > RP_SGD && !paced) || u->momentum > 0) p.first = matrix(random, 1, n, 0);
+    if (u->method >= RP_ADAGRAD && !paced) square(p.first, n);
     if (u->method == RP_ADAM || u->method == RP_ADADELTA || u->average > 0)
         p.second = matrix(random, 1, n, 0), square(p.second, n);
     return p;
@@ -517,7 +521,34 @@ static parameters copy_parameters(test_random *random, const parameters *from) {
     p.w = copy(random, p.w, (ptrdiff_t)p.n);
     if (p.first) p.first = copy(random, p.first, (ptrdiff_t)p.n);
     if (p.second) p.second = copy(random, p.second, (ptrdiff_t)p.n);
+    if (p.averages) p.averages = copy(random, p.averages, (ptrdiff_t)p.n);
     return p;
+}
+
+static rp_real *offset(rp_real *array, ptrdiff_t at) { return array ? array + at : NULL; }
+
+/* n of them from `at` on. */
+static rpi_update_call update_call(const parameters *p, ptrdiff_t at, int n) {
+    rpi_update_call call;
+    memset(&call, 0, sizeof call);
+    call.n = n, call.scale = p->scale, call.scale2 = p->scale2;
+    call.g = p->g + at, call.h = offset(p->h, at), call.w = p->w + at;
+    call.first = offset(p->first, at), call.second = offset(p->second, at);
+    call.averages = offset(p->averages, at);
+    return call;
+}
+
+/* Of the method without a rate: -rate m / sqrt(p), 0 where p is; g's and h's roundings are those of their terms. */
+static double paced_step(const rpi_update *u, double g, double g_size, double h, double *first, double *second,
+                         double *first_size, double *second_size, double *size) {
+    double beta = (double)u->momentum, average = (double)u->average, root;
+    *second_size = average * *second + (1 - average) * h * g_size;
+    *second = average * *second + (1 - average) * h * fabs(g);
+    *first_size = beta * fabs(*first) + (1 - beta) * g_size;
+    *first = beta * *first + (1 - beta) * g;
+    root = sqrt(*second * (double)u->correct2);
+    *size = root == 0 ? 0 : (double)u->rate * *first_size / root * (1 + *second_size / *second);
+    return root == 0 ? 0 : -(double)u->rate * *first / root;
 }
 
 /* exact1: the step; exact2: first, then second. Sizes: those of a gradient in which nothing cancels. */
@@ -529,6 +560,12 @@ static void naive_update(const rpi_update *u, const rp_optimizer *o, int time, c
         double *first = exact2.value + i, *second = first + p->n, *size1 = exact2.size + i, *size2 = size1 + p->n;
         *first = p->first ? (double)p->first[i] : 0, *second = *size2 = p->second ? (double)p->second[i] : 0;
         *size1 = fabs(*first);
+        if (u->method == RPI_PACED) {
+            double size;
+            exact1.value[i] = paced_step(u, g + decay, fabs(g) + fabs(decay), h, first, second, size1, size2, &size) - shrink;
+            exact1.size[i] = size + fabs(shrink);
+            continue;
+        }
         exact1.value[i] = -ref_step(o, time, rate, g + decay, h, first, second) - shrink;
         exact1.size[i] = fabs(ref_step(o, time, rate, fabs(g) + fabs(decay), h, size1, size2)) + fabs(shrink);
     }
@@ -546,7 +583,7 @@ static double taken_excess(const rp_real *got, const rp_real *before, int n, con
     return worst;
 }
 
-static void check_update(test_random *random, rp_method method, int n) {
+static void check_update(test_random *random, int method, int n) {
     int time = test_int(random, 2, 100), wild = chance(random, 0.2), to = !wild && chance(random, 0.5);
     rp_optimizer o;
     rpi_update u = random_update(random, method, time, &o);
@@ -560,11 +597,17 @@ static void check_update(test_random *random, rp_method method, int n) {
     EACH_SET {
         parameters p = copy_parameters(random, &start);
         rp_real *step = to ? blank(random, (ptrdiff_t)n) : NULL;
-        rpi_update_call call = {n, p.scale, p.scale2, p.g, p.h, p.w, p.first, p.second, step};
+        rpi_update_call call = update_call(&p, 0, n);
+        call.to = step;
         sets[set]->update(&u, &call);
         double error = taken_excess(to ? step : p.w, to ? NULL : start.w, n, exact1.value, exact1.size);
         if (p.first) error = larger(taken_excess(p.first, NULL, n, exact2.value, exact2.size), error);
         if (p.second) error = larger(taken_excess(p.second, NULL, n, exact2.value + n, exact2.size + n), error);
+        for (int i = 0; p.averages && i < n; i++) {
+            double w = (double)start.w[i], average = (double)start.averages[i];
+            error = larger(error_of((double)p.averages[i], average + (double)u.fold * (w - average),
+                                    fabs(w) + 2 * fabs(average), 2), error);
+        }
         int kept = !to || !memcmp(p.w, start.w, bytes_of(n));
         CHECK(error <= 1 && kept && intact(), "%s: update %d of %d%s%s%s%s: error %g", sets[set]->name, (int)method, n,
               p.first ? " first" : "", p.second ? " second" : "", to ? " to" : "", wild ? " wild" : "", error);
@@ -650,10 +693,8 @@ static void check_take(test_random *random) {
     }
 }
 
-static rp_real *offset(rp_real *array, ptrdiff_t at) { return array ? array + at : NULL; }
-
 /* The same as an update of each row; with the piece's curvature, or the sink's. */
-static void check_take_step(test_random *random, rp_method method) {
+static void check_take_step(test_random *random, int method) {
     rp_optimizer o;
     rpi_update u = random_update(random, method, 3, &o);
     ptrdiff_t total;
@@ -666,29 +707,31 @@ static void check_take_step(test_random *random, rp_method method) {
         rpi_sink sink;
         memset(&sink, 0, sizeof sink);
         sink.update = &u, sink.parameters = taken.w, sink.first = taken.first, sink.second = taken.second;
+        sink.averages = taken.averages;
         sink.curvature = own ? start.h : NULL;
         sets[set]->take_step(&sink, &piece);
         for (int r = 0; r < piece.rows; r++) {
             ptrdiff_t at = piece.offset + (ptrdiff_t)r * piece.stride, from = (ptrdiff_t)r * piece.ld;
             const rp_real *h = own ? start.h + at : piece.curvature + from;
             if (!start.h) h = NULL;
-            rpi_update_call call = {piece.n, piece.scale, own ? 1 : piece.scale2, piece.gradient + from,
-                                    h,       p.w + at,    offset(p.first, at),    offset(p.second, at),
-                                    NULL};
+            rpi_update_call call = update_call(&p, at, piece.n);
+            call.scale = piece.scale, call.scale2 = own ? 1 : piece.scale2;
+            call.g = piece.gradient + from, call.h = h;
             sets[set]->update(&u, &call);
         }
         size_t bytes = bytes_of(total);
         int same = !memcmp(taken.w, p.w, bytes) && (!p.first || !memcmp(taken.first, p.first, bytes)) &&
-                   (!p.second || !memcmp(taken.second, p.second, bytes));
+                   (!p.second || !memcmp(taken.second, p.second, bytes)) &&
+                   (!p.averages || !memcmp(taken.averages, p.averages, bytes));
         CHECK(same && intact(), "%s: take_step %d, %d x %d", sets[set]->name, (int)method, piece.rows, piece.n);
     }
 }
 
 static void test_updates(void) {
-    static const rp_method methods[] = {RP_PARTITIONING, RP_SGD, RP_ADAM, RP_ADAGRAD, RP_ADADELTA};
+    static const int methods[] = {RP_PARTITIONING, RP_SGD, RP_ADAM, RP_ADAGRAD, RP_ADADELTA, RPI_PACED};
     test_random random = {3};
     for (int trial = repeats(400); trial > 0; trial--) {
-        for (int m = 0; m < 5; m++) {
+        for (int m = 0; m < (int)(sizeof methods / sizeof *methods); m++) {
             check_update(&random, methods[m], test_int(&random, 1, SMALL));
             check_take_step(&random, methods[m]);
         }
