@@ -72,30 +72,36 @@ static rp_shape output_shape(rp_net *net, int layer) {
     return info.out;
 }
 
-/* A kind, and how the lines of the output name it. */
-typedef struct named {
+static const struct {
     const char *name;
-    int kind;
-} named;
-
-static const named activations[] = {
+    rp_activation_kind kind;
+} activations[] = {
     {"identity", RP_IDENTITY}, {"relu", RP_RELU}, {"leaky", RP_LEAKY_RELU}, {"tanh", RP_TANH}, {"sigmoid", RP_SIGMOID},
     {"softplus", RP_SOFTPLUS}, {"elu", RP_ELU},   {"gelu", RP_GELU},        {"silu", RP_SILU},
 };
-static const named losses[] = {
+static const struct {
+    const char *name;
+    rp_loss_kind kind;
+} losses[] = {
     {"squared error", RP_SQUARED_ERROR},
     {"softmax", RP_SOFTMAX_CROSS_ENTROPY},
     {"binary", RP_BINARY_CROSS_ENTROPY},
     {"Huber", RP_HUBER},
     {"Poisson", RP_POISSON},
 };
-static const named isas[] = {
+static const struct {
+    const char *name;
+    rp_isa_kind kind;
+} isas[] = {
     {"portable", RP_ISA_PORTABLE},
     {"avx2", RP_ISA_AVX2},
     {"avx512", RP_ISA_AVX512},
     {"neon", RP_ISA_NEON},
 };
-static const named solvers[] = {
+static const struct {
+    const char *name;
+    rp_solve_method kind;
+} solvers[] = {
     {"auto", RP_SOLVE_AUTO},
     {"iterative", RP_SOLVE_ITERATIVE},
     {"dense", RP_SOLVE_DENSE},
@@ -851,7 +857,7 @@ static int watch_solve(void *user, int iteration, rp_real residual) {
 }
 static const char *solver_used(rp_solve_method method) {
     for (int i = 0; i < COUNT(solvers); i++)
-        if (solvers[i].kind == (int)method) return solvers[i].name;
+        if (solvers[i].kind == method) return solvers[i].name;
     return "?";
 }
 

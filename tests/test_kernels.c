@@ -474,7 +474,8 @@ static rpi_update random_update(test_random *random, int method, int time, rp_op
     rpi_update u;
     memset(o, 0, sizeof *o), memset(&u, 0, sizeof u);
     int ruled = method == RP_PARTITIONING || method == RPI_PACED;
-    o->method = ruled ? RP_PARTITIONING : (rp_method)method, o->rate = (rp_real)0.1, o->damping = (rp_real)0.01, o->epsilon = (rp_real)1e-6;
+    o->method = ruled ? RP_PARTITIONING : (rp_method)method, o->rate = (rp_real)0.1, o->damping = (rp_real)0.01,
+    o->epsilon = (rp_real)1e-6;
     if (chance(random, 0.5)) o->weight_decay = (rp_real)0.01;
     if ((ruled || method == RP_SGD) && chance(random, 0.5)) o->momentum = (rp_real)0.9;
     if (ruled && chance(random, 0.5)) o->curvature_average = (rp_real)0.99;
@@ -562,7 +563,8 @@ static void naive_update(const rpi_update *u, const rp_optimizer *o, int time, c
         *size1 = fabs(*first);
         if (u->method == RPI_PACED) {
             double size;
-            exact1.value[i] = paced_step(u, g + decay, fabs(g) + fabs(decay), h, first, second, size1, size2, &size) - shrink;
+            exact1.value[i] =
+                paced_step(u, g + decay, fabs(g) + fabs(decay), h, first, second, size1, size2, &size) - shrink;
             exact1.size[i] = size + fabs(shrink);
             continue;
         }
@@ -606,7 +608,8 @@ static void check_update(test_random *random, int method, int n) {
         for (int i = 0; p.averages && i < n; i++) {
             double w = (double)start.w[i], average = (double)start.averages[i];
             error = larger(error_of((double)p.averages[i], average + (double)u.fold * (w - average),
-                                    fabs(w) + 2 * fabs(average), 2), error);
+                                    fabs(w) + 2 * fabs(average), 2),
+                           error);
         }
         int kept = !to || !memcmp(p.w, start.w, bytes_of(n));
         CHECK(error <= 1 && kept && intact(), "%s: update %d of %d%s%s%s%s: error %g", sets[set]->name, (int)method, n,

@@ -27,11 +27,11 @@ static void draw_samples(samples *s, rp_loss_kind loss, uint64_t seed) {
     if (seed % 2) s->data.weights = s->weights;
 }
 
-static const char *const net_names[NETS] = {"dense", "dense without bias", "convolution", "recurrent", "residual",
-                                            "linear"};
+static const char *const net_names[NETS] = {"dense",     "dense without bias", "convolution",
+                                            "recurrent", "residual",           "linear"};
 static rp_net *net_of(int which, rp_loss_kind loss, const rp_config *config) {
-    const rp_shape shapes[NETS] = {rp_vector(INPUTS),      rp_vector(INPUTS), rp_image(1, 6, 6),
-                                   rp_sequence(9, 4),      rp_vector(INPUTS), rp_vector(INPUTS)};
+    const rp_shape shapes[NETS] = {rp_vector(INPUTS), rp_vector(INPUTS), rp_image(1, 6, 6),
+                                   rp_sequence(9, 4), rp_vector(INPUTS), rp_vector(INPUTS)};
     rp_net *net = rp_net_new(shapes[which], config);
     int layer;
     switch (which) {
@@ -64,9 +64,7 @@ static rp_net *net_of(int which, rp_loss_kind loss, const rp_config *config) {
 }
 
 static size_t bytes_of(rp_net *net) { return rp_parameter_count(net) * sizeof(rp_real); }
-static int same_parameters(rp_net *a, rp_net *b) {
-    return !memcmp(rp_parameters(a), rp_parameters(b), bytes_of(a));
-}
+static int same_parameters(rp_net *a, rp_net *b) { return !memcmp(rp_parameters(a), rp_parameters(b), bytes_of(a)); }
 
 /* The formulas of >>optimizers, step by step. */
 typedef struct naive {
@@ -191,7 +189,7 @@ static void check_steps(int which, rp_loss_kind loss, rp_optimizer o, int frozen
     samples s;
     memset(&n, 0, sizeof n);
     n.o = o;
-    draw_samples(&s, loss, (uint64_t)(which + loss));
+    draw_samples(&s, loss, (uint64_t)(which + (int)loss));
     if (frozen) WORKS(rp_freeze(net, 0, 1));
     twin = rp_clone(net, NULL, 0);
     CHECK(count <= PARAMETERS && twin != NULL, "%d parameters", (int)count);
@@ -207,8 +205,8 @@ static void check_steps(int which, rp_loss_kind loss, rp_optimizer o, int frozen
         size = n.length * largest_of(n.d, count);
         CHECK(error <= tolerance * size + 4 * (sizeof(rp_real) == 4 ? FLT_EPSILON : DBL_EPSILON) * largest_of(w, count),
               "%s, loss %d, step %d: off by %g of %g", net_names[which], (int)loss, step, error, size);
-        CHECK(last.cap == n.cap && last.taken, "%s, loss %d, step %d: cap %d, not %d", net_names[which], (int)loss, step,
-              (int)last.cap, (int)n.cap);
+        CHECK(last.cap == n.cap && last.taken, "%s, loss %d, step %d: cap %d, not %d", net_names[which], (int)loss,
+              step, (int)last.cap, (int)n.cap);
         CHECK(last.measured == (step < 20 || step % 8 == 0) && !last.undone, "step %d: measured %d", step,
               last.measured);
         CHECK(fabs((double)last.alpha - n.length) <= tolerance * n.length, "alpha %g, not %g", (double)last.alpha,
@@ -410,11 +408,12 @@ static void test_pieces(void) {
     rp_net_free(whole);
 }
 
-#define REFUSED(field, value) do { \
-    rp_optimizer o = rp_partitioning(); \
-    o.field = value; \
-    FAILS(rp_train(net, &o, &s.data, NULL), RP_ERR_VALUE, #field " rate"); \
-} while (0)
+#define REFUSED(field, value) \
+    do { \
+        rp_optimizer with = rp_partitioning(); \
+        with.field = value; \
+        FAILS(rp_train(net, &with, &s.data, NULL), RP_ERR_VALUE, #field " rate"); \
+    } while (0)
 static rp_real any_schedule(void *user, int64_t step, rp_real rate) {
     (void)user;
     return rate + (rp_real)step;
