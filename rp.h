@@ -210,8 +210,8 @@ typedef struct rp_config {
     void (*release)(void *user, void *pointer);
     void *user;
     rp_isa_kind isa; /* instruction set; RP_ISA_AUTO takes the best that the machine has */
-    /* Threads that work on one call, the caller's included; 0: 1. More need RP_THREADS. The results have the same bits for any
-       number; small pieces of work stay on one. */
+    /* Threads that work on one call, the caller's included; 0: 1. More need RP_THREADS. The results have the same bits
+       for any number; small pieces of work stay on one. */
     int threads;
     int inference_only; /* no memory for training: rp_predict and its like, and rp_evaluate, only */
     int not_finite;     /* 1: files may hold values that are not finite */
@@ -433,8 +433,8 @@ typedef struct rp_rule {
    raise the loss. The rate is read by decoupled weight decay only. lambda, as sigma, stays within a million times of
    what it began with.
 
-   With cubic_sigma or clip, in the last two methods, and where partitioning without a rate measures, gradient, curvature
-   and step are left in the flat arrays. */
+   With cubic_sigma or clip, in the last two methods, and where partitioning without a rate measures, gradient,
+   curvature and step are left in the flat arrays. */
 typedef enum rp_method {
     RP_PARTITIONING = 1,
     RP_SGD,
@@ -471,10 +471,11 @@ struct rp_optimizer {
     int iterations;         /* Newton: most products in a solve, >= 1 */
     rp_real tolerance;      /* Newton: at which the solve ends: residual by right-hand side; in [0, 1) */
 };
-/* rp_partitioning: rate 0, momentum 0.9, curvature_average 0.99, damping 1 (read with a rate only), rule all zero. rp_algorithm_1: the
-   paper's, as printed: paths, Jensen's bound, scale one, damping 1e-8, no averages and so no state. rp_adam: beta1
-   0.9, beta2 0.999, epsilon 1e-8. rp_adagrad: epsilon 1e-10. rp_adadelta: rho 0.9, epsilon 1e-6. rp_per_variable:
-   rate 1. rp_newton: lambda 1, at most 50 products to a tolerance of 0.01; for large batches, or the whole data set. */
+/* rp_partitioning: rate 0, momentum 0.9, curvature_average 0.99, damping 1 (read with a rate only), rule all zero.
+   rp_algorithm_1: the paper's, as printed: paths, Jensen's bound, scale one, damping 1e-8, no averages and so no
+   state. rp_adam: beta1 0.9, beta2 0.999, epsilon 1e-8. rp_adagrad: epsilon 1e-10. rp_adadelta: rho 0.9, epsilon
+   1e-6. rp_per_variable: rate 1. rp_newton: lambda 1, at most 50 products to a tolerance of 0.01; for large batches,
+   or the whole data set. */
 RP_API rp_optimizer rp_partitioning(void); /* the default: nothing to set. Of rates, 1 to 10 are worth a try */
 RP_API rp_optimizer rp_algorithm_1(rp_real rate);
 RP_API rp_optimizer rp_sgd(rp_real rate);
@@ -562,13 +563,13 @@ typedef struct rp_fit_options { /* all zero is the default: rp_fit_options optio
     const rp_data *validation;  /* NULL: none */
     int patience;               /* stop after so many epochs without a better validation loss; 0: never */
     int keep_best;              /* 1: end with the parameters of the best validation loss */
-    /* A file that makes the run survive its program (rp_save, >>keep), NULL: none. It is written at the end of each epoch,
-       where the callback stops, and after every checkpoint_steps steps (0: only there). If there is one when rp_fit
-       begins, the run goes on where it was written, to the bit; at the end of a run, nothing is left to do. Give each
-       rp_fit of a program a file of its own, and remove the file to begin again. */
+    /* A file that makes the run survive its program (rp_save, >>keep), NULL: none. It is written at the end of each
+       epoch, where the callback stops, and after every checkpoint_steps steps (0: only there). If there is one when
+       rp_fit begins, the run goes on where it was written, to the bit; at the end of a run, nothing is left to do.
+       Give each rp_fit of a program a file of its own, and remove the file to begin again. */
     const char *checkpoint;
     int checkpoint_steps;
-    int anew; /* 1: begin at the first epoch, also with a net that was loaded and had been saved in the midst of an rp_fit */
+    int anew; /* 1: begin at the first epoch, also with a net that was saved in the midst of an rp_fit */
     /* After each step and each epoch; anything but 0 stops. */
     int (*progress)(void *user, const rp_progress *progress);
     /* The rate for step 0, 1, ... of this fit, given the optimizer's, which must be above 0 for partitioning. */
@@ -635,8 +636,8 @@ RP_API rp_data rp_idx_data(const rp_idx *images, const rp_idx *labels);
        input image 1x28x28; conv2d 8 5x5 stride 1 padding 0; relu; max_pool2d 2x2 stride 2; dense 10;
        loss softmax_cross_entropy
 
-   White space, line breaks too, may stand around words. N is a whole number, x a decimal one (0.01, 1e-3), S a size: N, or
-   height and width as NxN. In brackets what may be left out; these come in any order. Layers count from 0.
+   White space, line breaks too, may stand around words. N is a whole number, x a decimal one (0.01, 1e-3), S a size:
+   N, or height and width as NxN. In brackets what may be left out; these come in any order. Layers count from 0.
        input vector N    input image NxNxN (channels, height, width)    input sequence NxN (steps, features)
        dense N [no_bias] [frozen]                                       N units
        conv2d N S [stride S] [padding S] [groups N] [no_bias] [frozen]  N filters; otherwise stride 1, padding 0, groups 1
@@ -747,17 +748,17 @@ RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *r
    build; for rp_per_variable the curvature array must hold the Hessian's diagonal (rp_hessian_diagonal).
    RP_ERR_UNSUPPORTED: the length of the step must be computed from a batch (cubic_sigma): do it by rp_direction,
    rp_directional, rp_cubic_length and rp_move; or found from one (partitioning without a rate): rp_direction,
-   rp_gauss_newton_directional, rp_step_length and rp_move; or the step itself must (rp_newton): rp_hessian_solve. rp_direction:
-   the whole step, with sign and rate, into rp_step_array; counts as a step of the optimizer. rp_move: adds alpha
-   times that step to the parameters; one whose new value would not be finite stays as it is. */
+   rp_gauss_newton_directional, rp_step_length and rp_move; or the step itself must (rp_newton): rp_hessian_solve.
+   rp_direction: the whole step, with sign and rate, into rp_step_array; counts as a step of the optimizer. rp_move:
+   adds alpha times that step to the parameters; one whose new value would not be finite stays as it is. */
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_move(rp_net *net, rp_real alpha);
 
-/* The length of a step of partitioning without a rate, for the direction that rp_direction has left: loss (above the least
-   possible) and second are those of rp_backward and rp_gauss_newton_directional, or their means over the machines that
-   share the batch of so many samples. second < 0: not measured at this step: the last length, as far as there is one
-   (RP_ERR_ORDER). *alpha is for rp_move. Call it once for each rp_direction. */
+/* The length of a step of partitioning without a rate, for the direction that rp_direction has left: loss (above the
+   least possible) and second are those of rp_backward and rp_gauss_newton_directional, or their means over the
+   machines that share the batch of so many samples. second < 0: not measured at this step: the last length, as far as
+   there is one (RP_ERR_ORDER). *alpha is for rp_move. Call it once for each rp_direction. */
 RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int samples, rp_real loss, rp_real second,
                                 rp_real *alpha);
 
@@ -8388,8 +8389,11 @@ static void rpi_pace_measure(rp_net *net, int samples, double slope, double seco
     if (pace->curvature > 0) rpi_pace_cap(pace, 2.5 / pace->curvature, RP_CAP_CURVATURE);
     if (product > 0) rpi_pace_cap(pace, sqrt(2 * rpi_energy(net, samples) / product), RP_CAP_ENERGY);
     rpi_pace_layers(net);
-    if (pace->limit > 0) rpi_pace_cap(pace, pace->limit *= 1.1, RP_CAP_UNDONE);
-    if (!rpi_finite((rp_real)pace->length)) pace->length = 0;
+    if (pace->limit > 0) {
+        pace->limit *= 1.1;
+        rpi_pace_cap(pace, pace->limit, RP_CAP_UNDONE);
+    }
+    if (pace->length > (double)RPI_REAL_MAX) pace->length = 0; /* nothing bounds it */
 }
 
 /* The least that the batch's loss could be, whatever the net. */
@@ -8418,9 +8422,9 @@ static void rpi_exchange(rp_net *net) {
     net->forward_count = 0;
 }
 
-/* A step after which the loss is not finite, or many times what it was (single samples differ more), is undone: training goes on from the
-   averages, which it is not part of, without momentum, and with a quarter of the length. If the batch is no better
-   there, nothing changes, and its status stands. */
+/* A step after which the loss is not finite, or many times what it was (single samples differ more), is undone:
+   training goes on from the averages, which it is not part of, without momentum, and with a quarter of the length. If
+   the batch is no better there, nothing changes, and its status stands. */
 static rp_status rpi_retreat(rpi_pass *pass, const rp_optimizer *o, rp_status status) {
     rp_net *net = pass->net;
     rpi_pace *pace = &net->pace;
@@ -8456,7 +8460,7 @@ static rp_status rpi_pace_find(const rpi_pass *pass, const rp_optimizer *o) {
     status = rpi_gauss_newton_along(&along, net->direction, &second);
     if (status && status != RP_ERR_NOT_FINITE) return status;
     if (status) second = -1;
-    second += (double)o->weight_decay * rpi_square_norm(net, net->direction);
+    else second += (double)o->weight_decay * rpi_square_norm(net, net->direction);
     net->pace.least = rpi_least_loss(net, pass->batch);
     net->last.second = (rp_real)second;
     net->last.measured = 1;
