@@ -9589,10 +9589,13 @@ static rp_status rpi_expected(const rpi_json *json, const char *what) {
                       (size_t)(json->at - json->begin), what);
 }
 
-/* Takes the character if it comes next. */
-static int rpi_json_char(rpi_json *json, char c) {
+static void rpi_json_space(rpi_json *json) {
     while (json->at < json->end && (*json->at == ' ' || *json->at == '\n' || *json->at == '\t' || *json->at == '\r'))
         json->at++;
+}
+/* Takes the character if it comes next. */
+static int rpi_json_char(rpi_json *json, char c) {
+    rpi_json_space(json);
     if (json->at == json->end || *json->at != c) return 0;
     json->at++;
     return 1;
@@ -9627,7 +9630,7 @@ static rp_status rpi_json_string(rpi_json *json, rpi_reader *string) {
 static rp_status rpi_json_number(rpi_json *json, uint64_t *number) {
     const char *begin;
     uint64_t x = 0;
-    rpi_json_char(json, 0); /* white space */
+    rpi_json_space(json);
     for (begin = json->at; json->at < json->end && *json->at >= '0' && *json->at <= '9'; json->at++) {
         if (x > (UINT64_C(1) << 62) / 10 - 1) return rpi_expected(json, "a smaller number");
         x = x * 10 + (uint64_t)(*json->at - '0');
@@ -9801,7 +9804,7 @@ static rp_status rpi_walk_header(rpi_reading *reading, rpi_tensor *tensors) {
         file->count++;
     }
     if (status) return status;
-    rpi_json_char(&json, 0);
+    rpi_json_space(&json);
     return json.at == json.end ? RP_OK : rpi_expected(&json, "the end");
 }
 

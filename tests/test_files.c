@@ -859,6 +859,19 @@ static void test_refused_headers(void) {
     }
 }
 
+/* A byte of 0 is not white space. */
+static void test_refused_zeros(void) {
+    static const char *const headers[] = {"{} ", "{\"a\":{\"dtype\":\"F32\",\"shape\":[ 1],\"data_offsets\":[0,4]}}"};
+    for (int i = 0; i < 2; i++) {
+        size_t mark = memory_mark();
+        bytes file = file_of(headers[i], i ? 4 : 0);
+        char *space = (char *)memchr(file.at + 8, ' ', file.size - 8);
+        *space = 0;
+        CHECK(refused(file, i ? "whole number" : "byte 2 end", 1) == RP_ERR_VALUE, "header %d", i);
+        memory_release(mark);
+    }
+}
+
 static void test_refused_metadata(void) {
     static const struct {
         const char *from, *to; /* replaced in the metadata */
@@ -1295,6 +1308,7 @@ int main(int count, char **arguments) {
     test_failing_disk();
     test_no_memory();
     test_refused_headers();
+    test_refused_zeros();
     test_refused_metadata();
     test_mutations();
     test_opened();
