@@ -520,8 +520,9 @@ RP_API rp_status rp_last_step(rp_net *net, rp_step *step); /* RP_ERR_ORDER: no s
 
 /* Puts the averages of the parameters over the steps, which partitioning without a rate keeps, in their place (1), or
    the parameters back (0); nothing where that is so already. Averages predict better; training needs the parameters:
-   with the averages in their place it is RP_ERR_ORDER. What is written to rp_parameters meanwhile is where training
-   goes on. Frozen layers stay. RP_ERR_ORDER: no averages are kept. */
+   with the averages in their place it is RP_ERR_ORDER. Another optimizer begins from what is in place, and forgets the
+   other half. If a parameter is written to meanwhile, all that is in place then is where training goes on. Frozen
+   layers stay. RP_ERR_ORDER: no averages are kept. */
 RP_API rp_status rp_average(rp_net *net, int averages);
 
 /* >>fit
@@ -678,7 +679,8 @@ RP_API size_t rp_describe(const rp_net *net, char *text, size_t size);
 /* rp_save: a file that was there is replaced as a whole: the new one is written beside it as `path`.tmp, flushed to
    the disk and renamed. A crash, or RP_ERR_FILE, leaves the old one. One thread or process at a time saves to a path.
    rp_load: into a built net of the same architecture, which then goes on as the saved one would have: the same bits
-   of every later step. Frozen layers stay as they are in the net. A net for inference only takes the parameters.
+   of every later step. Which layers are frozen stays as it is in the net. A net for inference only takes the
+   parameters.
    rp_open: a net described as the file says; what is wrong sticks, as with rp_net_new. It may still be frozen or given
    another loss; rp_net_build(net, batch, seed) then loads where it would draw. Keeps the file's bytes until then. */
 #ifndef RP_NO_STDIO
@@ -8084,6 +8086,7 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
         return rpi_fail(net, RP_ERR_VALUE, "rp_move: alpha is %g; it must be finite", (double)alpha);
     if (!net->has_direction)
         return rpi_fail(net, RP_ERR_ORDER, "rp_move: the step array was never filled; call rp_direction first");
+    if (net->averaged) return rpi_fail_averaged(net, "rp_move");
     rpi_zero_frozen(net, net->direction); /* frozen since rp_direction, or written by the caller */
     rpi_move(net, alpha);
     net->forward_count = 0;
@@ -8686,6 +8689,7 @@ RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int 
                         (double)optimizer->rate);
     if (!net->has_direction || !rpi_has_state(net, optimizer))
         return rpi_fail(net, RP_ERR_ORDER, "%s: call rp_direction with this optimizer first", who);
+    if (net->averaged) return rpi_fail_averaged(net, who);
     if (samples < 1) return rpi_fail(net, RP_ERR_VALUE, "%s: samples is %d; it must be 1 or more", who, samples);
     if (!rpi_finite(loss) || !rpi_finite(second))
         return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: loss is %g and second is %g", who, (double)loss, (double)second);
@@ -10302,6 +10306,8 @@ static rp_status rpi_read_key(const rpi_reading *reading, rpi_reader key, rpi_re
 static rp_status rpi_check_metadata(const rpi_reading *reading, const rpi_metadata *data) {
     const uint32_t all = (UINT32_C(1) << RPI_KEPT_FIRST) - 1, all_place = (UINT32_C(1) << RPI_KEPT_PLACE) - 1;
     const rpi_place *place = &data->kept.place;
+    const rpi_pace *kept = &data->kept.pace;
+    const double pace[] = {kept->curvature, kept->loss, kept->first, kept->limit, kept->length};
     if (!data->text.at)
         return rpi_refuse(reading, RP_ERR_VALUE,
                           "__metadata__ has no text of a net (rp.net): it was not written by rp_save; see rp_import");
@@ -10313,6 +10319,10 @@ static rp_status rpi_check_metadata(const rpi_reading *reading, const rpi_metada
     if (data->kept.averaged > 1 || data->kept.folded > 1 || data->kept.pace.cap > RP_CAP_UNDONE)
         return rpi_refuse(reading, RP_ERR_VALUE, "rp.averaged is %d, rp.folded %d, rp.pace.cap %d; they are too large",
                           data->kept.averaged, data->kept.folded, data->kept.pace.cap);
+    for (size_t i = 0; i < sizeof pace / sizeof *pace; i++)
+        if (!(pace[i] >= 0 && pace[i] <= (double)RPI_REAL_MAX))
+            return rpi_refuse(reading, RP_ERR_VALUE,
+                              "one of the numbers rp.pace is %g; it must be finite and 0 or more", pace[i]);
     if (!data->place) return RP_OK;
     if (place->batch < 1 || place->batch > RPI_LARGEST || place->report.stopped > 2 ||
         !place->step != !place->tally.count || place->report.best_epoch > place->epoch)

@@ -911,6 +911,22 @@ static void test_refused_metadata(void) {
     }
 }
 
+/* What residual partitioning without a rate measured cannot be below 0. */
+static void test_refused_pace(void) {
+    static const rp_real x[] = {1, 2, 3, -1}, targets[] = {1, 0};
+    static const char key[] = "rp.pace.curvature\":\"";
+    rp_net *net = build_text("input vector 2; dense 1", 2, NULL);
+    rp_optimizer o = rp_partitioning();
+    rp_data data = rp_targeted(x, targets, 2);
+    size_t at = 0;
+    for (int i = 0; i < 5; i++) WORKS(rp_train(net, &o, &data, NULL));
+    bytes file = saved(net);
+    while (at + sizeof key < file.size && memcmp(file.at + at, key, sizeof key - 1)) at++;
+    memcpy(file.at + at + sizeof key - 1, "-1", 2);
+    FAILS(rp_load_memory(net, file.at, file.size), RP_ERR_VALUE, "rp_load_memory rp.pace");
+    rp_net_free(net);
+}
+
 /* A small net with a state. */
 static bytes small_file(void) {
     static const rp_real x[] = {1, 2, 3, -1}, targets[] = {1, 0};
@@ -1309,6 +1325,7 @@ int main(int count, char **arguments) {
     test_no_memory();
     test_refused_headers();
     test_refused_zeros();
+    test_refused_pace();
     test_refused_metadata();
     test_mutations();
     test_opened();

@@ -275,6 +275,7 @@ static void train(rp_net *net, const rp_optimizer *o, const samples *s, int step
 static void test_average(void) {
     rp_net *net = net_of(0, RP_SQUARED_ERROR, NULL), *twin;
     rp_optimizer o = rp_partitioning(), adam = rp_adam((rp_real)0.01);
+    rp_real alpha;
     samples s;
     draw_samples(&s, RP_SQUARED_ERROR, 2);
     FAILS(rp_average(net, 1), RP_ERR_ORDER, "rp_average rate");
@@ -288,6 +289,8 @@ static void test_average(void) {
     FAILS(rp_train(net, &o, &s.data, NULL), RP_ERR_ORDER, "rp_train rp_average");
     WORKS(rp_backward(net, &s.data, &o.rule, NULL));
     FAILS(rp_direction(net, &o), RP_ERR_ORDER, "rp_direction rp_average");
+    FAILS(rp_move(net, 1), RP_ERR_ORDER, "rp_move rp_average");
+    FAILS(rp_step_length(net, &o, BATCH, 1, 1, &alpha), RP_ERR_ORDER, "rp_step_length rp_average");
     WORKS(rp_average(net, 0));
     CHECK(same_parameters(net, twin), "other parameters came back");
     WORKS(rp_average(net, 0));
