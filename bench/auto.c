@@ -10,6 +10,7 @@
 #define RP_IMPLEMENTATION
 #include "../rp.h"
 #include "../examples/digits.h"
+#include "median.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -446,15 +447,6 @@ static outcome train(const job *j, int seed, rp_optimizer optimizer, int linear,
     free(r.averages);
     rp_net_free(r.net);
     return o;
-}
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double median(double *values, int count) {
-    qsort(values, (size_t)count, sizeof *values, by_value);
-    return values[count / 2];
 }
 
 static double mean(const double *values) {

@@ -307,7 +307,7 @@ static void update_peaks(void) {
 static void print_noise(void) {
     double ratios[MOST_CASES];
     for (int i = 0; i < case_count; i++) ratios[i] = measure_median(&measurements[i]) / measure_least(&measurements[i]);
-    qsort(ratios, (size_t)case_count, sizeof *ratios, measure_order);
+    qsort(ratios, (size_t)case_count, sizeof *ratios, by_value);
     printf("noise median_over_least=%.3f rounds=%d\n", ratios[case_count * 9 / 10], measurements[0].rounds);
 }
 

@@ -3,6 +3,7 @@
    the rounds. Needs POSIX clocks: define _POSIX_C_SOURCE before the first include. */
 #ifndef MEASURE_H
 #define MEASURE_H
+#include "median.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -46,25 +47,16 @@ static void measure(measurement *list, int count, double seconds, double run) {
         }
 }
 
-static int measure_order(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double measure_middle(double *values, int count) {
-    qsort(values, (size_t)count, sizeof *values, measure_order);
-    return values[count / 2];
-}
-
 /* How many times as long m takes as `other`, which took turns with it. */
 static inline double measure_ratio(const measurement *m, const measurement *other) {
     double ratios[MEASURE_ROUNDS];
     for (int i = 0; i < m->rounds; i++) ratios[i] = m->times[i] / other->times[i];
-    return measure_middle(ratios, m->rounds);
+    return median(ratios, m->rounds);
 }
 static inline double measure_median(const measurement *m) {
     double sorted[MEASURE_ROUNDS];
     for (int i = 0; i < m->rounds; i++) sorted[i] = m->times[i];
-    return measure_middle(sorted, m->rounds);
+    return median(sorted, m->rounds);
 }
 static inline double measure_least(const measurement *m) {
     double least = m->times[0];

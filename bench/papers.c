@@ -8,6 +8,7 @@
    it says so and succeeds. */
 #define RP_IMPLEMENTATION
 #include "../rp.h"
+#include "median.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,16 +128,6 @@ static rp_status run(const task *t, const method *m, const images *set, uint64_t
     fflush(stdout);
     rp_net_free(net);
     return status;
-}
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int count) {
-    qsort(values, (size_t)count, sizeof *values, by_value);
-    return values[count / 2];
 }
 
 /* Appends a method's row to the table. Returns 1 if it misses its bar. */

@@ -1,5 +1,5 @@
-/* Looks for the one fixed setting of residual partitioning that does best over unlike tasks: what rp_partitioning()
-   returns was chosen by it. Every setting of a grid trains every task for a short while. The table shows validation
+/* Looks for the one fixed setting of residual partitioning with a rate that does best over unlike tasks. Without a rate:
+   auto.c. Every setting of a grid trains every task for a short while. The table shows validation
    losses as multiples of what Adam reaches at the best of three rates, and is sorted by their geometric mean.
 
        cc -O2 bench/tune.c -lm -o tune && ./tune --help
