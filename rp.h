@@ -51,8 +51,8 @@
        >>platform  >>memory  >>random  >>kernels  >>isa  >>team
        >>activations  >>net  >>losses  >>maps  >>describe  >>text  >>lower  >>build  >>inspect  >>data
        >>sweeps  >>rules  >>backward  >>tangents  >>diagonals  >>samples  >>lu  >>minres  >>direct  >>solve
-       >>methods  >>steps  >>pace  >>predict  >>evaluate  >>epochs  >>copies  >>idx  >>files  >>macros  >>template
-       >>licence
+       >>methods  >>steps  >>pace  >>train  >>predict  >>evaluate  >>epochs  >>copies  >>idx  >>files  >>macros
+       >>template  >>licence
 */
 #ifndef RPI_PASS /* the file includes itself once for each instruction set, for the part behind >>template */
 #ifndef RP_H
@@ -308,7 +308,7 @@ typedef struct rp_optimizer rp_optimizer;
    a class.
    RP_ERR_VALUE: the batch has no sample, or more than the net was built for; a target that the loss does not allow, a
    weight below 0; both targets and labels; a field of the optimizer. RP_ERR_NULL: neither targets nor labels.
-   RP_ERR_SHAPE: see rp_data. */
+   RP_ERR_SHAPE: see rp_data. RP_ERR_ORDER: averages are in the place of the parameters (rp_average). */
 RP_API rp_status rp_train(rp_net *net, const rp_optimizer *optimizer, const rp_data *batch, rp_real *loss);
 
 /* For any number of samples, x [count][inputs]. Values that are not finite are passed on as they are (but for
@@ -497,8 +497,8 @@ RP_API rp_status rp_prepare(rp_net *net, const rp_optimizer *optimizer);
    loss, the size of a layer's weights, or an earlier step that was undone. */
 typedef enum rp_cap { RP_CAP_NONE, RP_CAP_CURVATURE, RP_CAP_ENERGY, RP_CAP_LAYER, RP_CAP_UNDONE } rp_cap;
 
-/* What the last step of rp_train or rp_fit did. Of a method that takes its own length only `taken` and `alpha` (1)
-   are set. */
+/* What the last step of rp_train or rp_fit did. Of a method whose rate is its length only `taken` and `alpha` (1) are
+   set. */
 typedef struct rp_step {
     /* 0: none, since the derivative was not below 0, the loss would have risen, or derivatives or length were not
        finite (these are 0 then); parameters are as they were. */
@@ -759,8 +759,10 @@ RP_API rp_status rp_move(rp_net *net, rp_real alpha);
 
 /* The length of a step of partitioning without a rate, for the direction that rp_direction has left: loss (above the
    least possible) and second are those of rp_backward and rp_gauss_newton_directional, or their means over the
-   machines that share the batch of so many samples. second < 0: not measured at this step: the last length, as far as
-   there is one (RP_ERR_ORDER). *alpha is for rp_move. Call it once for each rp_direction. */
+   machines that share the batch of so many samples. second < 0: not measured at this step: the last length. *alpha is
+   for rp_move. Call it once for each rp_direction. RP_ERR_ORDER: no rp_direction by this optimizer went before, no
+   earlier step was measured, or averages are in place. RP_ERR_UNSUPPORTED: an optimizer with a rate, or another method.
+   RP_ERR_VALUE: samples, or a field. RP_ERR_NOT_FINITE: loss or second. */
 RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int samples, rp_real loss, rp_real second,
                                 rp_real *alpha);
 
@@ -2036,7 +2038,6 @@ struct rp_net {
     rpi_block state;
     rp_real *first, *second;
     rp_real *averages; /* of the parameters over the steps, or, if `averaged`, the parameters while averages are used */
-    int retreated;     /* the last step began with undoing the one before */
     int averaged, folded;    /* folded: the present parameters are in their average */
     uint64_t averages_print; /* of the averages that took the parameters' place: did the caller write to them? */
     rpi_pace pace;
@@ -5257,6 +5258,7 @@ typedef struct rpi_pass {
     double loss;           /* left: the mean loss */
     const rp_real *weight; /* left: what each sample's |v x'| counts for; NULL: 1 */
     const rp_real *summed; /* left: the curvature, added up; NULL: it waits in v of every slot */
+    int undone;            /* left: the step before was undone first */
 } rpi_pass;
 
 /* A rule of residual partitioning: curvature = (1/S) sum_s sum_k weight_k,s |v_k,s x_s'| / c, k over its sweeps. */
@@ -5925,6 +5927,14 @@ static rp_status rpi_expand_forward(rpi_pass *pass) {
     return rpi_value(pass);
 }
 
+/* sum_s t'H_f t for t at the outputs, which becomes H_f t; its copy goes to scratch. */
+static double rpi_output_form(const rpi_pass *pass, rp_real *t) {
+    rp_net *net = pass->net;
+    rpi_copy(net->row_output, t, net->outputs * net->buffers.ld);
+    pass->hessian->times(net, pass->count, t);
+    return rpi_dot_outputs(net, pass->count, net->row_output, t);
+}
+
 /* g'grad f = sum_s d't / S and g'Hg = sum_s (2 d't2 + t'H_f t) / S, with those and d in place: forward only. */
 static rp_status rpi_directional(const rpi_pass *pass, const rp_real *g, double *first, double *second) {
     rp_net *net = pass->net;
@@ -5940,9 +5950,7 @@ static rp_status rpi_directional(const rpi_pass *pass, const rp_real *g, double 
     rpi_sweep_tangents(net, rpi_columns(b, count), g, b->v, b->d, NULL);
     *first = rpi_dot_outputs(net, count, d, t) / count;
     *second = 2 * rpi_dot_outputs(net, count, d, b->d[last]);
-    rpi_copy(d, t, size);
-    pass->hessian->times(net, count, t);
-    *second = (*second + rpi_dot_outputs(net, count, d, t)) / count;
+    *second = (*second + rpi_output_form(pass, t)) / count;
     if (rpi_finite_double(*first) && rpi_finite_double(*second)) return RP_OK;
     return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the derivatives along the direction are %g and %g", pass->who, *first,
                     *second);
@@ -5952,15 +5960,12 @@ static rp_status rpi_directional(const rpi_pass *pass, const rp_real *g, double 
 static rp_status rpi_gauss_newton_along(const rpi_pass *pass, const rp_real *g, double *second) {
     rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
-    int count = pass->count, last = net->slot_count - 1;
-    rp_real *t = b->v[last];
+    int last = net->slot_count - 1;
     *second = 0;
     if (!net->live[last]) return RP_OK;
-    rpi_weigh_rows(net, count, pass->batch->weights, net->h);
-    rpi_sweep_tangents(net, rpi_columns(b, count), g, b->v, NULL, NULL);
-    rpi_copy(net->row_output, t, net->outputs * b->ld);
-    pass->hessian->times(net, count, t);
-    *second = rpi_dot_outputs(net, count, net->row_output, t) / count;
+    rpi_weigh_rows(net, pass->count, pass->batch->weights, net->h);
+    rpi_sweep_tangents(net, rpi_columns(b, pass->count), g, b->v, NULL, NULL);
+    *second = rpi_output_form(pass, b->v[last]) / pass->count;
     if (rpi_finite_double(*second)) return RP_OK;
     return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the curvature along the direction is %g", pass->who, *second);
 }
@@ -8064,7 +8069,7 @@ static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_op
                         "%s: optimizer.rate is 0: the length of its step is found from a batch; use rp_train, or "
                         "rp_direction, rp_gauss_newton_directional, rp_step_length and rp_move",
                         who);
-    if (rpi_method_of(o)->paced && rpi_has_state(net, o) && net->averaged) return rpi_fail_averaged(net, who);
+    if (net->averaged && rpi_has_state(net, o)) return rpi_fail_averaged(net, who);
     if (rpi_method_of(o)->solved)
         return rpi_fail(
             net, RP_ERR_UNSUPPORTED,
@@ -8437,8 +8442,8 @@ static rp_status rpi_retreat(rpi_pass *pass, const rp_optimizer *o, rp_status st
     if (!rpi_has_state(net, o) || !net->time || (!worse && status != RP_ERR_NOT_FINITE)) return status;
     pass->tally = NULL; /* each sample counts once */
     rpi_exchange(net);
-    net->retreated = !rpi_differentiate(pass);
-    if (net->retreated) {
+    pass->undone = !rpi_differentiate(pass);
+    if (pass->undone) {
         rpi_copy(net->averages, net->parameters, net->parameter_count);
         if (net->first) rpi_zero(net->first, net->parameter_count);
         pace->limit = pace->length / 4;
@@ -8452,8 +8457,8 @@ static rp_status rpi_retreat(rpi_pass *pass, const rp_optimizer *o, rp_status st
     return status;
 }
 
-/* The step's length from the batch of a pass that has just filled the arrays. */
-static rp_status rpi_pace_find(const rpi_pass *pass, const rp_optimizer *o) {
+/* The step's length from the batch of a pass that has just filled the arrays, and the direction's slope. */
+static rp_status rpi_pace_find(const rpi_pass *pass, const rp_optimizer *o, double slope) {
     rp_net *net = pass->net;
     rpi_pass along = rpi_pass_over(net, pass->who, pass->batch, RPI_KEEP_SLOPES);
     double second;
@@ -8464,11 +8469,9 @@ static rp_status rpi_pace_find(const rpi_pass *pass, const rp_optimizer *o) {
     if (status && status != RP_ERR_NOT_FINITE) return status;
     if (status) second = -1;
     else second += (double)o->weight_decay * rpi_square_norm(net, net->direction);
-    net->pace.least = rpi_least_loss(net, pass->batch);
     net->last.second = (rp_real)second;
     net->last.measured = 1;
-    rpi_pace_loss(net, pass->loss - net->pace.least);
-    rpi_pace_measure(net, pass->count, rpi_pace_slope(net, o), second);
+    rpi_pace_measure(net, pass->count, slope, second);
     return RP_OK;
 }
 
@@ -8476,14 +8479,20 @@ static rp_status rpi_pace_find(const rpi_pass *pass, const rp_optimizer *o) {
 static rp_status rpi_paced_step(const rpi_pass *pass, const rp_optimizer *o, int measure) {
     rp_net *net = pass->net;
     rp_status status = RP_OK;
+    double slope;
     rpi_direction(net, o);
+    slope = rpi_pace_slope(net, o);
     memset(&net->last, 0, sizeof net->last);
-    if (measure) status = rpi_pace_find(pass, o);
-    else rpi_pace_loss(net, pass->loss - net->pace.least);
+    net->last.first = (rp_real)-slope;
+    if (measure) net->pace.least = rpi_least_loss(net, pass->batch);
+    rpi_pace_loss(net, pass->loss - net->pace.least);
+    if (measure) status = rpi_pace_find(pass, o, slope);
     if (!status) rpi_move(net, (rp_real)net->pace.length);
-    net->last.first = (rp_real)-rpi_pace_slope(net, o);
     return status;
 }
+
+/* >>train
+   Steps as a whole: those that are computed, those that are fused with the gradient, and averages. */
 
 /* w -= shrink w */
 static void rpi_shrink(rp_net *net, double shrink) {
@@ -8579,11 +8588,12 @@ static void rpi_fused_step(const rpi_pass *pass, const rp_optimizer *o) {
 }
 
 /* What a step without a rate adds to the account of itself. */
-static void rpi_report_pace(rp_net *net) {
+static void rpi_report_pace(const rpi_pass *pass) {
+    rp_net *net = pass->net;
     net->last.alpha = (rp_real)net->pace.length;
     net->last.cap = (rp_cap)net->pace.cap;
     net->last.taken = net->pace.length > 0;
-    net->last.undone = net->retreated;
+    net->last.undone = pass->undone;
     net->stepped = 1;
 }
 
@@ -8608,12 +8618,11 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     if (!status) status = rpi_check_optimizer(net, who, o);
     if (status) return status;
     paced = rpi_method_of(o)->paced;
-    if (paced && rpi_has_state(net, o) && net->averaged) return rpi_fail_averaged(net, who);
+    if (net->averaged && rpi_has_state(net, o)) return rpi_fail_averaged(net, who);
     memcpy(error, net->error, sizeof error);
     pass.tally = tally;
     if (rpi_method_of(o)->ruled) pass.rule = &o->rule;
     arrays = rpi_choose_arrays(&pass, o);
-    net->retreated = 0;
     status = rpi_differentiate(&pass);
     if (paced) status = rpi_retreat(&pass, o, status);
     measure = rpi_measures(net, o);
@@ -8622,7 +8631,7 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     if (!status) status = rpi_prepare(net, who, o); /* last, as it may drop another optimizer's state */
     if (!status && !arrays && !measure) rpi_fused_step(&pass, o);
     else if (!status) status = paced ? rpi_paced_step(&pass, o, measure) : rpi_computed_step(&pass, o);
-    if (!status && paced) rpi_report_pace(net);
+    if (!status && paced) rpi_report_pace(&pass);
     if (status) net->random = random;
     else memcpy(net->error, error, sizeof error); /* of what failed within a step that was then undone */
     *loss = pass.loss;
@@ -9244,7 +9253,7 @@ RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_dat
     if (rpi_method_of(optimizer)->paced && fit.report.steps) rpi_use_averages(net);
     if (fit.best.base && fit.report.best_epoch >= 0) {
         rpi_copy(net->parameters, rpi_best(&fit), net->parameter_count);
-        net->averages_print = rpi_print(net);
+        if (net->averaged) net->averages_print = rpi_print(net);
     }
     rpi_block_free(&net->memory, &fit.best);
     if (report) *report = fit.report;
