@@ -8654,6 +8654,7 @@ static uint64_t rpi_print(const rp_net *net) {
     return print;
 }
 
+/* Where there are none, nothing. */
 static void rpi_use_averages(rp_net *net) {
     rp_real fold = rpi_fold(net);
     if (!net->averages || net->averaged) return;
@@ -9030,13 +9031,12 @@ static void rpi_fit_keep(rpi_fit *fit) {
 static rp_status rpi_fit_validate(rpi_fit *fit) {
     rp_net *net = fit->net;
     rp_score *score = &fit->progress.validation;
-    int paced = rpi_method_of(fit->optimizer)->paced;
     rp_status status;
     if (!fit->options.validation) return RP_OK;
-    if (paced) rpi_use_averages(net);
+    rpi_use_averages(net);
     status = rpi_evaluate(net, "rp_fit: validation", fit->options.validation, score, NULL);
     if (!status) rpi_fit_keep(fit);
-    if (paced) rpi_use_parameters(net);
+    rpi_use_parameters(net);
     return status;
 }
 
@@ -9250,7 +9250,7 @@ RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_dat
     if (status) return status;
     if (rpi_has_state(net, optimizer)) rpi_use_parameters(net);
     status = rpi_fit_epochs(&fit);
-    if (rpi_method_of(optimizer)->paced && fit.report.steps) rpi_use_averages(net);
+    if (fit.report.steps) rpi_use_averages(net);
     if (fit.best.base && fit.report.best_epoch >= 0) {
         rpi_copy(net->parameters, rpi_best(&fit), net->parameter_count);
         if (net->averaged) net->averages_print = rpi_print(net);

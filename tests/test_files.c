@@ -563,6 +563,26 @@ static void test_checkpoints(int every) {
     memory_release(mark);
 }
 
+/* A finished run is finished whatever the optimizer is: it leaves the net that it left. */
+static void test_finished_checkpoint(void) {
+    size_t mark = memory_mark();
+    problem *p = new_problem();
+    rp_optimizer o = rp_partitioning(), adam = rp_adam((rp_real)0.1);
+    rp_net *net = new_classifier(1), *other = new_classifier(2);
+    rp_fit_options options;
+    memset(&options, 0, sizeof options);
+    options.epochs = 2;
+    options.checkpoint = path;
+    remove(path);
+    WORKS(rp_fit(net, &o, &p->data, &options, NULL));
+    WORKS(rp_fit(other, &adam, &p->data, &options, NULL));
+    CHECK(same_parameters(net, other), "another optimizer leaves other parameters");
+    remove(path);
+    rp_net_free(net);
+    rp_net_free(other);
+    memory_release(mark);
+}
+
 static void test_checkpoint_mistakes(void) {
     size_t mark = memory_mark();
     problem *p = new_problem();
@@ -1316,6 +1336,7 @@ int main(int count, char **arguments) {
     test_averages();
     for (int way = 0; way < 8; way++) test_resumed_fit(way % 2, way / 2 % 2, way / 4);
     for (int every = 1; every < 8; every++) test_checkpoints(every);
+    test_finished_checkpoint();
     test_checkpoint_mistakes();
 #ifdef HAVE_FORK
     test_new_process();
