@@ -677,7 +677,11 @@ RP_API size_t rp_describe(const rp_net *net, char *text, size_t size);
    RP_ERR_MEMORY. */
 
 /* rp_save: a file that was there is replaced as a whole: the new one is written beside it as `path`.tmp, flushed to
-   the disk and renamed. A crash, or RP_ERR_FILE, leaves the old one. One thread or process at a time saves to a path.
+   the disk and renamed. A crash, or RP_ERR_FILE, leaves the old one. Where the path is a symbolic link, the link stays,
+   and the file to which it leads is replaced, or made. One thread or process at a time saves to a path. Numbers that
+   are not finite are saved as they are. RP_ERR_FILE: also what is there is a directory, device or pipe, which stays.
+   RP_ERR_VALUE: the path is empty, or too long (4091 characters). RP_ERR_ORDER: the net is not built.
+   RP_ERR_UNSUPPORTED: it has more than 65536 layers.
    rp_load: into a built net of the same architecture, which then goes on as the saved one would have: the same bits
    of every later step. Which layers are frozen stays as it is in the net. A net for inference only takes the
    parameters.
@@ -952,12 +956,15 @@ RP_API size_t rp_state_memory(const rp_net *net); /* of them, optimizer state */
 #include <stdio.h>
 #if defined(_WIN32)
 #include <io.h>
+#include <sys/stat.h>
 RP_EXTERN __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
 #elif defined(__unix__) || defined(__APPLE__)
+#include <sys/stat.h>
 #include <unistd.h>
 #define RPI_POSIX
-#if !defined(__cplusplus)
-int(fileno)(FILE *file); /* which -std=c99 hides */
+#if !defined(__cplusplus) /* which -std=c99 hides */
+int(fileno)(FILE *file);
+ssize_t(readlink)(const char *path, char *to, size_t size);
 #endif
 #endif
 #endif
@@ -9043,6 +9050,7 @@ static rp_status rpi_fit_validate(rpi_fit *fit) {
 #ifndef RP_NO_STDIO
 static rp_status rpi_save(rp_net *net, const char *who, const char *path); /* >>files */
 static rp_status rpi_load(rp_net *net, const char *who, const char *path);
+static rp_status rpi_check_path(rp_net *net, const char *who, const char *path, int replace);
 #endif
 
 static rp_status rpi_fit_save(const rpi_fit *fit) {
@@ -9144,7 +9152,10 @@ static rp_status rpi_fit_load(const rpi_fit *fit) {
 #ifndef RP_NO_STDIO
     const char *path = fit->options.checkpoint;
     FILE *file;
+    rp_status status;
     if (!path || fit->net->fitting) return RP_OK;
+    status = rpi_check_path(fit->net, "rp_fit: checkpoint", path, 1);
+    if (status) return status;
     errno = 0;
     file = fopen(path, "rb");
     if (!file && errno && errno != ENOENT)
@@ -10756,27 +10767,93 @@ static int rpi_replace(const char *from, const char *to) {
 #endif
 }
 
-static rp_status rpi_save(rp_net *net, const char *who, const char *path) {
-    char temporary[RPI_PATH];
-    size_t length = strlen(path);
+/* What is at the path, or where a link there leads, if the system tells; NULL: a file, or nothing. */
+static const char *rpi_no_file(const char *path) {
+#if defined(_WIN32)
+    struct __stat64 what;
+    if (_stat64(path, &what) || (what.st_mode & _S_IFMT) == _S_IFREG) return NULL;
+    return (what.st_mode & _S_IFMT) == _S_IFDIR ? "a directory" : "a device";
+#elif defined(RPI_POSIX)
+    struct stat what;
+    if (stat(path, &what) || S_ISREG(what.st_mode)) return NULL;
+    if (S_ISDIR(what.st_mode)) return "a directory";
+    if (S_ISFIFO(what.st_mode)) return "a pipe";
+    return S_ISCHR(what.st_mode) || S_ISBLK(what.st_mode) ? "a device" : "no regular file";
+#else
+    (void)path;
+    return NULL;
+#endif
+}
+
+/* A path that is to be read, be it a pipe, or, with `replace`, at which a file is to be made or replaced. */
+static rp_status rpi_check_path(rp_net *net, const char *who, const char *path, int replace) {
+    rpi_reading reading = rpi_reading_of(net, who, path);
+    const char *what;
+    if (!*path) return rpi_refuse(&reading, RP_ERR_VALUE, "the path is empty");
+    what = rpi_no_file(path);
+    if (what && replace) return rpi_refuse(&reading, RP_ERR_FILE, "it is %s, which no file may replace", what);
+    if (what && !strcmp(what, "a directory")) return rpi_refuse(&reading, RP_ERR_FILE, "it is a directory");
+    return RP_OK;
+}
+
+/* Follows symbolic links from `place`, which becomes the path of the file, there or not. 0: they do not end. */
+static int rpi_follow_links(char place[RPI_PATH]) {
+#if defined(RPI_POSIX)
+    char target[RPI_PATH];
+    for (int links = 0; links < 40; links++) {
+        ssize_t length = readlink(place, target, sizeof target);
+        const char *slash = strrchr(place, '/');
+        size_t folder = slash && length > 0 && *target != '/' ? (size_t)(slash - place) + 1 : 0;
+        if (length < 0) return 1; /* it is no link */
+        if (folder + (size_t)length + 5 > RPI_PATH) return 0;
+        memcpy(place + folder, target, (size_t)length);
+        place[folder + (size_t)length] = 0;
+    }
+    return 0;
+#else
+    (void)place;
+    return 1;
+#endif
+}
+
+/* What could not be done to write the file, which is then not there; NULL: nothing. */
+static const char *rpi_write_path(rp_net *net, const char *path) {
     rpi_writer writer = {rpi_write_stream, NULL, 0, 0};
     const char *failed = NULL;
-    FILE *file;
-    if (length + 5 > sizeof temporary)
-        return rpi_fail(net, RP_ERR_VALUE, "%s: the path has %z characters; it may have %d", who, length, RPI_PATH - 5);
-    memcpy(temporary, path, length);
-    memcpy(temporary + length, ".tmp", 5);
-    file = fopen(temporary, "wb");
-    if (!file) return rpi_fail(net, RP_ERR_FILE, "%s: %s.tmp cannot be opened for writing", who, path);
+    FILE *file = fopen(path, "wb");
+    if (!file) return "opened for writing";
     writer.to = file;
     rpi_write_file(&writer, net);
     if (writer.failed) failed = "written; is the disk full?";
     else if (!rpi_flush(file)) failed = "flushed to the disk; is it full?";
     if (fclose(file) && !failed) failed = "closed; is the disk full?";
-    if (!failed && !rpi_replace(temporary, path)) failed = "renamed to what it replaces";
-    if (!failed) return RP_OK;
+    if (failed) remove(path);
+    return failed;
+}
+
+static rp_status rpi_save(rp_net *net, const char *who, const char *path) {
+    char place[RPI_PATH], temporary[RPI_PATH];
+    size_t length = strlen(path);
+    rpi_reading reading = rpi_reading_of(net, who, path);
+    const char *failed;
+    rp_status status = rpi_check_path(net, who, path, 1);
+    if (status) return status;
+    if (length + 5 > sizeof place)
+        return rpi_refuse(&reading, RP_ERR_VALUE, "the path has %z characters; it may have %d", length, RPI_PATH - 5);
+    memcpy(place, path, length + 1);
+    if (!rpi_follow_links(place))
+        return rpi_refuse(&reading, RP_ERR_FILE, "its symbolic links lead in a circle, or too far");
+    length = strlen(place);
+    memcpy(temporary, place, length);
+    memcpy(temporary + length, ".tmp", 5);
+    status = rpi_check_path(net, who, temporary, 1);
+    if (status) return status;
+    reading.path = temporary;
+    failed = rpi_write_path(net, temporary);
+    if (failed) return rpi_refuse(&reading, RP_ERR_FILE, "it cannot be %s", failed);
+    if (rpi_replace(temporary, place)) return RP_OK;
     remove(temporary);
-    return rpi_fail(net, RP_ERR_FILE, "%s: %s.tmp cannot be %s", who, path, failed);
+    return rpi_refuse(&reading, RP_ERR_FILE, "it cannot be renamed to what it replaces");
 }
 
 RP_API rp_status rp_save(rp_net *net, const char *path) {
@@ -10810,9 +10887,11 @@ static rp_status rpi_read_whole(rpi_reading *reading, FILE *file, const unsigned
 /* Of a file that does not know its length. */
 static rp_status rpi_read_growing(rpi_reading *reading, FILE *file, const unsigned char first[8]) {
     const rpi_memory *memory = &reading->net->memory;
-    rp_status status;
+    rp_status status = rpi_read_length(reading, first, SIZE_MAX); /* which what has no end would not be */
     size_t size = 8;
-    unsigned char *bytes = rpi_read_stream(memory, file, first, &size, &status);
+    unsigned char *bytes;
+    if (status) return status;
+    bytes = rpi_read_stream(memory, file, first, &size, &status);
     if (!bytes) return rpi_refuse(reading, status, status == RP_ERR_MEMORY ? "no memory for it" : "cannot be read");
     reading->file.block.allocation = bytes;
     reading->file.block.base = (char *)bytes;
@@ -10827,6 +10906,7 @@ static rp_status rpi_read_path(rpi_reading *reading) {
     rp_status status = rpi_needs(reading->net, reading->who, "path", reading->path);
     size_t size, got;
     FILE *file;
+    if (!status) status = rpi_check_path(reading->net, reading->who, reading->path, 0);
     if (status) return status;
     file = fopen(reading->path, "rb");
     if (!file) return rpi_refuse(reading, RP_ERR_FILE, "cannot be opened");

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #if defined(__unix__) || defined(__APPLE__)
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -679,6 +680,96 @@ static void test_killed(void) {
 }
 #endif
 
+/* An empty path, and a directory, are told from a file that cannot be opened. */
+static void test_paths(void) {
+    rp_optimizer o = rp_sgd((rp_real)0.1);
+    rp_fit_options options = fit_of(1);
+    problem *p = new_problem();
+    for (int directory = 0; directory < 2; directory++) {
+        const char *place = directory ? "." : "", *words = directory ? ". directory" : "path empty";
+        rp_status status = directory ? RP_ERR_FILE : RP_ERR_VALUE;
+        rp_net *net = rp_open(place, NULL);
+        FAILS(rp_net_build(net, 1, 1), status, words);
+        rp_net_free(net);
+        net = new_classifier(1);
+        FAILS(rp_save(net, place), status, words);
+        FAILS(rp_load(net, place), status, words);
+        FAILS(rp_import(net, place, NULL), status, words);
+        options.checkpoint = place;
+        FAILS(rp_fit(net, &o, &p->data, &options, NULL), status, words);
+        FAILS(rp_fit(net, &o, &p->data, &options, NULL), status, "rp_fit checkpoint");
+        options.anew = 1;
+        FAILS(rp_fit(net, &o, &p->data, &options, NULL), status, words);
+        options.anew = 0;
+        rp_net_free(net);
+    }
+}
+
+#ifdef HAVE_FORK
+static int is_link(const char *name) {
+    struct stat what;
+    return !lstat(name, &what) && S_ISLNK(what.st_mode);
+}
+
+/* What is no file is not replaced by one, be it named itself or by a link. */
+static void test_no_files(void) {
+    static const char *const links[][3] = {{"test_files.pipe", "device", "/dev/null"},
+                                           {"test_files.pipe", "directory", "."},
+                                           {"test_files.link", "pipe", "test_files.pipe"},
+                                           {"test_files.link", "links", "test_files.link"}};
+    rp_net *net = new_classifier(1);
+    rp_optimizer o = rp_sgd((rp_real)0.1);
+    rp_fit_options options = fit_of(1);
+    problem *p = new_problem();
+    struct stat what;
+    for (int i = 0; i < 4; i++) {
+        const char *name = links[i][0];
+        CHECK(!symlink(links[i][2], name), "%s", name);
+        if (i == 2) CHECK(!mkfifo(links[i][2], 0600), "%s", links[i][2]);
+        FAILS(rp_save(net, name), RP_ERR_FILE, "rp_save test_files");
+        FAILS(rp_save(net, name), RP_ERR_FILE, links[i][1]);
+        options.checkpoint = name;
+        FAILS(rp_fit(net, &o, &p->data, &options, NULL), RP_ERR_FILE, i < 3 ? links[i][1] : "checkpoint opened");
+        CHECK(is_link(name), "%s is no longer a link", name);
+        if (i == 2) FAILS(rp_save(net, links[i][2]), RP_ERR_FILE, "rp_save test_files.pipe pipe");
+        CHECK(i != 2 || (!lstat(links[i][2], &what) && S_ISFIFO(what.st_mode)), "%s is no longer a pipe", links[i][2]);
+        if (i == 2) remove(links[i][2]);
+        remove(name);
+    }
+    CHECK(!mkfifo(temporary, 0600), "%s", temporary); /* where the new file would be written */
+    FAILS(rp_save(net, path), RP_ERR_FILE, "rp_save .tmp pipe");
+    CHECK(!lstat(temporary, &what) && S_ISFIFO(what.st_mode), "%s is no longer a pipe", temporary);
+    remove(temporary);
+    FAILS(rp_load(net, "/dev/zero"), RP_ERR_MAGIC, "rp_load /dev/zero"); /* which has no end */
+    rp_net_free(net);
+}
+
+/* A link stays, and the file to which it leads is replaced, or made, in its own folder. */
+static void test_links(void) {
+    size_t mark = memory_mark();
+    rp_net *net = new_classifier(1);
+    bytes file = saved(net);
+    remove("test_files.far");
+    CHECK(!mkdir("test_files.d", 0700) && !symlink("test_files.d/near", "test_files.link"), "links cannot be made");
+    CHECK(!symlink("../test_files.far", "test_files.d/near"), "links cannot be made");
+    for (int there = 0; there < 2; there++) {
+        WORKS(rp_save(net, "test_files.link"));
+        CHECK(same_bytes(file, read_bytes("test_files.far")), "%d: not what was saved", there);
+        CHECK(is_link("test_files.link") && is_link("test_files.d/near"), "%d: a link is gone", there);
+        WORKS(rp_load(net, "test_files.link"));
+        WORKS(rp_reset(net, 8));
+        file = saved(net);
+    }
+    CHECK(!exists("test_files.far.tmp"), "the temporary file is left");
+    remove("test_files.d/near");
+    remove("test_files.d");
+    remove("test_files.link");
+    remove("test_files.far");
+    rp_net_free(net);
+    memory_release(mark);
+}
+#endif
+
 /* Every call that writes, flushes, closes or renames fails once. */
 static void test_failing_disk(void) {
     size_t mark = memory_mark();
@@ -1061,7 +1152,10 @@ static void test_opened(void) {
     FAILS(rp_save(net, NULL), RP_ERR_NULL, "rp_save path");
     FAILS(rp_load(net, NULL), RP_ERR_NULL, "rp_load path");
     FAILS(rp_load(net, "no such file"), RP_ERR_FILE, "rp_load no such file opened");
-    FAILS(rp_load(net, "."), RP_ERR_FILE, "rp_load read");
+    char *endless = (char *)take(5000);
+    memset(endless, 'a', 4999);
+    endless[4999] = 0;
+    FAILS(rp_save(net, endless), RP_ERR_VALUE, "rp_save 4999 4091");
     FAILS(rp_load_memory(net, file.at, file.size), RP_ERR_SHAPE, "rp_load_memory input vector 2' 6'");
     FAILS(rp_import(net, NULL, NULL), RP_ERR_NULL, "rp_import path");
     CHECK(rp_load(NULL, path) == RP_ERR_NULL && rp_save(NULL, path) == RP_ERR_NULL, "no net");
@@ -1341,7 +1435,10 @@ int main(int count, char **arguments) {
 #ifdef HAVE_FORK
     test_new_process();
     test_killed();
+    test_no_files();
+    test_links();
 #endif
+    test_paths();
     test_failing_disk();
     test_no_memory();
     test_refused_headers();
