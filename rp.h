@@ -564,13 +564,16 @@ typedef struct rp_fit_options { /* all zero is the default: rp_fit_options optio
     const rp_data *validation;  /* NULL: none */
     int patience;               /* stop after so many epochs without a better validation loss; 0: never */
     int keep_best;              /* 1: end with the parameters of the best validation loss */
-    /* A file that makes the run survive its program (rp_save, >>keep), NULL: none. It is written at the end of each
-       epoch, where the callback stops, and after every checkpoint_steps steps (0: only there). If there is one when
-       rp_fit begins, the run goes on where it was written, to the bit; at the end of a run, nothing is left to do.
-       Give each rp_fit of a program a file of its own, and remove the file to begin again. */
+    /* A file that makes the run survive its program (rp_save, >>keep), NULL: none. It is written when the run begins,
+       at the end of each epoch, where the callback stops, and after every checkpoint_steps steps (0: only there). If
+       there is one when rp_fit begins, the run goes on where it was written, to the bit; at the end of a run, nothing
+       is left to do, unless there are more epochs. See rp_fit. Give each rp_fit of a program a file of its own, and
+       remove the file to begin again. */
     const char *checkpoint;
     int checkpoint_steps;
-    int anew; /* 1: begin at the first epoch, also with a net that was saved in the midst of an rp_fit */
+    /* 1: begin at the first epoch, with the net as it is, also if it was saved in an rp_fit; a checkpoint is not read,
+       but replaced */
+    int anew;
     /* After each step and each epoch; anything but 0 stops. */
     int (*progress)(void *user, const rp_progress *progress);
     /* The rate for step 0, 1, ... of this fit, given the optimizer's, which must be above 0 for partitioning. */
@@ -596,8 +599,15 @@ typedef struct rp_fit_report {
    anew. Allocates nothing once the optimizer's state is there, except a copy of the parameters for keep_best, which
    keeps parameters, not state, and what reading and writing a checkpoint takes. The report is also filled where
    training fails, but not where an argument is refused.
-   A net that was saved in a callback of rp_fit, then loaded, goes on there in its next rp_fit, with the same data and
-   batch (RP_ERR_VALUE: others): the same steps follow. Streams are asked again for the batches before. */
+   A run goes on where another rp_fit was, if there is a checkpoint, or if the net was saved in a callback of rp_fit and
+   then loaded: in the midst of an epoch or between two, the same steps follow. It must be the same run: as many
+   samples (or a stream), the same options.batch and keep_order, and, once a step was taken, an optimizer with the same
+   state: method, rate above 0 or not (partitioning), momentum and curvature_average above 0 or not. Anything else is
+   RP_ERR_VALUE, with the net as it was. What is not in the file is not compared: the numbers of the data and of the
+   optimizer, seed, schedule, validation. Streams are asked again for the batches before (RP_ERR_VALUE: they end there).
+   Epochs and patience are those of this call: where they leave something to do, a checkpoint of a finished run goes on,
+   too. A net that was saved where its run ended, and is then loaded without a checkpoint, begins another run. With a
+   checkpoint rp_fit fails as rp_save and rp_load do, too. */
 RP_API rp_status rp_fit(rp_net *net, const rp_optimizer *optimizer, const rp_data *data, const rp_fit_options *options,
                         rp_fit_report *report);
 
@@ -683,10 +693,12 @@ RP_API size_t rp_describe(const rp_net *net, char *text, size_t size);
    RP_ERR_VALUE: the path is empty, or too long (4091 characters). RP_ERR_ORDER: the net is not built.
    RP_ERR_UNSUPPORTED: it has more than 65536 layers.
    rp_load: into a built net of the same architecture, which then goes on as the saved one would have: the same bits
-   of every later step. Which layers are frozen stays as it is in the net. A net for inference only takes the
-   parameters.
-   rp_open: a net described as the file says; what is wrong sticks, as with rp_net_new. It may still be frozen or given
-   another loss; rp_net_build(net, batch, seed) then loads where it would draw. Keeps the file's bytes until then. */
+   of every later step. Which layers are frozen stays as it is in the net, but parameters of frozen ones are loaded,
+   too. A net for inference only takes the parameters. In a callback of rp_fit, that run keeps its place. RP_ERR_ORDER:
+   the net is not built.
+   rp_open: a net described as the file says; what is wrong sticks, as with rp_net_new, and NULL is no memory, too. It
+   may still be frozen or given another loss; rp_net_build(net, batch, seed) then loads where it would draw, and fails
+   as rp_load does if layers were changed. Keeps the file's bytes until then. */
 #ifndef RP_NO_STDIO
 RP_API rp_status rp_save(rp_net *net, const char *path);
 RP_API rp_status rp_load(rp_net *net, const char *path);
@@ -9049,7 +9061,7 @@ static rp_status rpi_fit_validate(rpi_fit *fit) {
 
 #ifndef RP_NO_STDIO
 static rp_status rpi_save(rp_net *net, const char *who, const char *path); /* >>files */
-static rp_status rpi_load(rp_net *net, const char *who, const char *path);
+static rp_status rpi_load(rp_net *net, const char *who, const char *path, const rpi_fit *fit);
 static rp_status rpi_check_path(rp_net *net, const char *who, const char *path, int replace);
 #endif
 
@@ -9147,6 +9159,33 @@ static rp_status rpi_fit_check(rpi_fit *fit) {
     return status;
 }
 
+/* Whether this run may go on at a place in another one, which an optimizer like that left: on as many samples, in the
+   same batches and order, and from its first step on by an optimizer with the same state. */
+static rp_status rpi_fit_goes_on(const rpi_fit *fit, const rpi_place *place, const rp_optimizer *like) {
+    const rp_optimizer *o = fit->optimizer;
+    int samples = fit->data->fill ? 0 : fit->data->count, keep_order = fit->options.keep_order != 0;
+    int same = rpi_method_number(o) == rpi_method_number(like);
+    const char *method = rpi_method_of(o)->name;
+    if (place->batch != fit->options.batch || place->samples != samples || place->keep_order != keep_order)
+        return rpi_fail(
+            fit->net, RP_ERR_VALUE,
+            "rp_fit: the net was saved in an rp_fit of %d samples in batches of %d, %s; here are %d in batches of "
+            "%d, %s (options.anew: begin again)",
+            place->samples, place->batch, place->keep_order ? "in order" : "shuffled", samples, fit->options.batch,
+            keep_order ? "in order" : "shuffled");
+    if (!place->report.steps) return RP_OK;
+    if (!same)
+        return rpi_fail(fit->net, RP_ERR_VALUE,
+                        "rp_fit: the net was saved in an rp_fit by %s; this one is by %s (options.anew: begin again)",
+                        rpi_method_of(like)->name, method);
+    if (rpi_keeps_first(o) == rpi_keeps_first(like) && rpi_keeps_second(o) == rpi_keeps_second(like)) return RP_OK;
+    return rpi_fail(fit->net, RP_ERR_VALUE,
+                    "rp_fit: the net was saved in an rp_fit by %s, %s momentum and %s curvature_average; this one is "
+                    "%s and %s (options.anew: begin again)",
+                    method, rpi_keeps_first(like) ? "with" : "without", rpi_keeps_second(like) ? "with" : "without",
+                    rpi_keeps_first(o) ? "with" : "without", rpi_keeps_second(o) ? "with" : "without");
+}
+
 /* The checkpoint, if there is one. */
 static rp_status rpi_fit_load(const rpi_fit *fit) {
 #ifndef RP_NO_STDIO
@@ -9155,35 +9194,34 @@ static rp_status rpi_fit_load(const rpi_fit *fit) {
     rp_status status;
     if (!path || fit->net->fitting) return RP_OK;
     status = rpi_check_path(fit->net, "rp_fit: checkpoint", path, 1);
-    if (status) return status;
+    if (status || fit->options.anew) return status;
     errno = 0;
     file = fopen(path, "rb");
     if (!file && errno && errno != ENOENT)
         return rpi_fail(fit->net, RP_ERR_FILE, "rp_fit: checkpoint: %s cannot be opened", path);
     if (!file) return RP_OK;
     fclose(file);
-    return rpi_load(fit->net, "rp_fit: checkpoint", path);
+    return rpi_load(fit->net, "rp_fit: checkpoint", path, fit);
 #else
     (void)fit;
     return RP_OK;
 #endif
 }
 
-/* Where a loaded net was saved, if that was in the midst of a run. */
+/* Where a loaded net was saved, if that was in the midst of a run. What patience ended goes on if there is more. */
 static rp_status rpi_fit_resume(rpi_fit *fit) {
     const rp_net *net = fit->net;
     const rpi_place *place = &net->place;
     int done = place->epoch >= place->epochs || place->report.stopped == 1;
-    int samples = fit->data->fill ? 0 : fit->data->count;
+    int worse = place->epoch - 1 - place->report.best_epoch;
+    rp_optimizer like;
+    rp_status status;
     if (net->fitting || !place->active || fit->options.anew || (done && !fit->options.checkpoint)) return RP_OK;
-    if (place->step && (place->batch != fit->options.batch || place->samples != samples ||
-                        place->keep_order != (fit->options.keep_order != 0)))
-        return rpi_fail(
-            fit->net, RP_ERR_VALUE,
-            "rp_fit: the net was saved in the midst of an rp_fit of %d samples in batches of %d, %s; here are "
-            "%d in batches of %d (options.anew: begin again)",
-            place->samples, place->batch, place->keep_order ? "in order" : "shuffled", samples, fit->options.batch);
+    like = rpi_optimizer_like(net->method, net->first != NULL, net->second != NULL);
+    status = rpi_fit_goes_on(fit, place, &like);
+    if (status) return status;
     fit->report = place->report;
+    fit->report.stopped = place->report.stopped == 1 && fit->options.patience && worse >= fit->options.patience;
     fit->resumed = place->step;
     fit->order = place->order;
     fit->tally = place->tally;
@@ -9543,6 +9581,7 @@ enum {
 typedef struct rpi_reading {
     rp_net *net;
     const char *who, *path; /* path NULL: from memory */
+    const rpi_fit *fit;     /* the run for which it is read, or NULL */
     rpi_file file;
 } rpi_reading;
 
@@ -10344,8 +10383,9 @@ static rp_status rpi_check_metadata(const rpi_reading *reading, const rpi_metada
             return rpi_refuse(reading, RP_ERR_VALUE,
                               "one of the numbers rp.pace is %g; it must be finite and 0 or more", pace[i]);
     if (!data->place) return RP_OK;
-    if (place->batch < 1 || place->batch > RPI_LARGEST || place->report.stopped > 2 ||
-        !place->step != !place->tally.count || place->report.best_epoch > place->epoch)
+    if (place->batch < 1 || place->batch > RPI_LARGEST || place->report.stopped > 2 || place->keep_order > 1 ||
+        !place->step != !place->tally.count || place->report.best_epoch > place->epoch ||
+        (place->report.steps && !data->kept.method))
         return rpi_refuse(reading, RP_ERR_VALUE, "the numbers rp.fit contradict each other");
     return RP_OK;
 }
@@ -10528,6 +10568,10 @@ static rp_status rpi_load_file(const rpi_reading *reading) {
     if (!status) status = rpi_check_same(reading, other);
     rp_net_free(other);
     if (!status) status = rpi_read_tensors(reading, &data, 0);
+    if (!status && reading->fit && data.kept.place.active) {
+        rp_optimizer like = rpi_saved_optimizer(reading, &data);
+        status = rpi_fit_goes_on(reading->fit, &data.kept.place, &like);
+    }
     if (!status) status = rpi_make_room(reading, &data);
     if (!status) rpi_take_file(reading, &data);
     return status;
@@ -10920,9 +10964,10 @@ static rp_status rpi_read_path(rpi_reading *reading) {
     return status ? status : rpi_check_file(reading);
 }
 
-static rp_status rpi_load(rp_net *net, const char *who, const char *path) {
+static rp_status rpi_load(rp_net *net, const char *who, const char *path, const rpi_fit *fit) {
     rpi_reading reading = rpi_reading_of(net, who, path);
     rp_status status = rpi_read_path(&reading);
+    reading.fit = fit;
     if (!status) status = rpi_load_file(&reading);
     rpi_file_free(&net->memory, &reading.file);
     return status;
@@ -10930,7 +10975,7 @@ static rp_status rpi_load(rp_net *net, const char *who, const char *path) {
 
 RP_API rp_status rp_load(rp_net *net, const char *path) {
     rp_status status = rpi_built(net, "rp_load");
-    return status ? status : rpi_load(net, "rp_load", path);
+    return status ? status : rpi_load(net, "rp_load", path, NULL);
 }
 
 RP_API rp_net *rp_open(const char *path, const rp_config *config) {

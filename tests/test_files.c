@@ -564,23 +564,145 @@ static void test_checkpoints(int every) {
     memory_release(mark);
 }
 
-/* A finished run is finished whatever the optimizer is: it leaves the net that it left. */
-static void test_finished_checkpoint(void) {
+/* A run of two epochs that was stopped by call `stop_at` of its callback, or finished, goes on only as it began. */
+static void test_other_runs(int stop_at) {
+    static const char *const words[] = {"rp_fit 26 samples 25", "rp_fit batches 8 4", "rp_fit shuffled order",
+                                        "rp_fit Adam SGD", "rp_fit partitioning momentum"};
+    for (int other = 0; other < 5; other++) {
+        size_t mark = memory_mark();
+        problem *p = new_problem();
+        rp_optimizer o = other == 4 ? rp_algorithm_1(3) : rp_adam((rp_real)0.1), changed = o;
+        run r = {NULL, -1, stop_at, 0, 0, 0};
+        rp_fit_options options = fit_with(&r, NULL, &o);
+        rp_net *net = new_classifier(1), *again = new_classifier(1);
+        rp_data less = p->data;
+        options.epochs = 2;
+        options.checkpoint = path;
+        options.schedule = NULL;
+        remove(path);
+        WORKS(rp_fit(net, &o, &p->data, &options, NULL));
+        bytes file = read_bytes(path), before = saved(again);
+        r.stop_at = -1;
+        less.count -= other == 0;
+        if (other == 1) options.batch = 4;
+        if (other == 2) options.keep_order = 1;
+        if (other == 3) changed = rp_sgd((rp_real)0.1);
+        if (other == 4) changed.momentum = (rp_real)0.5;
+        rp_net_free(net);
+        net = again;
+        FAILS(rp_fit(net, &changed, &less, &options, NULL), RP_ERR_VALUE, words[other]);
+        FAILS(rp_fit(net, &changed, &less, &options, NULL), RP_ERR_VALUE, "saved anew");
+        CHECK(same_bytes(before, saved(net)) && same_bytes(file, read_bytes(path)), "stopped at %d, other %d: changed",
+              stop_at, other);
+        WORKS(rp_load(net, path)); /* the same without a checkpoint, but that a run that is done is no longer there */
+        before = saved(net);
+        options.checkpoint = NULL;
+        if (stop_at < 9) FAILS(rp_fit(net, &changed, &less, &options, NULL), RP_ERR_VALUE, words[other]);
+        if (stop_at < 9) CHECK(same_bytes(before, saved(net)), "stopped at %d, other %d: changed", stop_at, other);
+        options.anew = 1;
+        WORKS(rp_fit(net, &changed, &less, &options, NULL));
+        rp_net_free(net);
+        memory_release(mark);
+    }
+}
+
+/* Before its first step a run may be taken up by any optimizer, on the same data. */
+static void test_run_without_steps(void) {
     size_t mark = memory_mark();
     problem *p = new_problem();
     rp_optimizer o = rp_partitioning(), adam = rp_adam((rp_real)0.1);
-    rp_net *net = new_classifier(1), *other = new_classifier(2);
-    rp_fit_options options;
-    memset(&options, 0, sizeof options);
-    options.epochs = 2;
+    rp_net *net = new_classifier(1), *other = new_classifier(1);
+    rp_fit_options options = fit_of(1);
     options.checkpoint = path;
     remove(path);
-    WORKS(rp_fit(net, &o, &p->data, &options, NULL));
-    WORKS(rp_fit(other, &adam, &p->data, &options, NULL));
-    CHECK(same_parameters(net, other), "another optimizer leaves other parameters");
+    train_some(net, &adam, p, 2);
+    p->x[0] = (rp_real)NAN;
+    FAILS(rp_fit(net, &adam, &p->data, &options, NULL), RP_ERR_NOT_FINITE, "rp_fit");
+    p->x[0] = 1;
+    WORKS(rp_fit(other, &o, &p->data, &options, NULL));
     remove(path);
     rp_net_free(net);
     rp_net_free(other);
+    memory_release(mark);
+}
+
+/* A finished run goes on with more epochs to the bits of one that had them at once; patience that has ended a run ends
+   it again unless there is more of it. */
+static void test_more_epochs(void) {
+    for (int which = 0; which < 4; which++) {
+        size_t mark = memory_mark();
+        problem *p = new_problem();
+        rp_optimizer o = which % 2 ? rp_adam((rp_real)0.1) : rp_partitioning();
+        rp_data validation = rp_labelled(p->x, p->labels, 5);
+        run r = {NULL, -1, -1, 0, 0, 0};
+        rp_fit_options options = fit_with(&r, which / 2 ? &validation : NULL, &o);
+        rp_net *net = new_classifier(1), *parts = NULL;
+        rp_fit_report report, again;
+        options.patience = 0;
+        options.epochs = 5;
+        WORKS(rp_fit(net, &o, &p->data, &options, &report));
+        remove(path);
+        options.checkpoint = path;
+        for (int epochs = 1; epochs <= 5; epochs += 2) {
+            rp_net_free(parts);
+            parts = new_classifier(1);
+            options.epochs = epochs;
+            WORKS(rp_fit(parts, &o, &p->data, &options, &again));
+        }
+        CHECK(same_bytes(saved(net), saved(parts)), "optimizer %d", which);
+        check_report(&report, &again, which);
+        rp_net_free(net);
+        rp_net_free(parts);
+        memory_release(mark);
+    }
+}
+
+static void test_more_patience(void) {
+    size_t mark = memory_mark();
+    problem *p = new_problem();
+    rp_optimizer o = rp_sgd((rp_real)1e-30); /* no epoch is better than the first */
+    rp_data validation = rp_labelled(p->x, p->labels, 5);
+    run r = {NULL, -1, -1, 0, 0, 0};
+    rp_fit_options options = fit_with(&r, &validation, &o);
+    rp_fit_report report;
+    options.schedule = NULL;
+    options.epochs = 20;
+    options.checkpoint = path;
+    remove(path);
+    for (int patience = 2; patience <= 6; patience += 2)
+        for (int twice = 0; twice < 2; twice++) {
+            rp_net *net = new_classifier(1);
+            options.patience = patience;
+            WORKS(rp_fit(net, &o, &p->data, &options, &report));
+            CHECK(report.stopped == 1 && report.epochs == patience + 1, "patience %d: %d epochs, stopped %d", patience,
+                  report.epochs, report.stopped);
+            rp_net_free(net);
+        }
+    remove(path);
+    memory_release(mark);
+}
+
+/* options.anew: the file is not read, but replaced. */
+static void test_checkpoint_anew(void) {
+    size_t mark = memory_mark();
+    problem *p = new_problem();
+    rp_optimizer o = rp_partitioning();
+    rp_net *net = new_classifier(1), *other = build_text("input vector 6; dense 3", SAMPLES, NULL);
+    rp_net *expected = new_classifier(1);
+    rp_fit_options options = fit_of(1);
+    WORKS(rp_fit(expected, &o, &p->data, &options, NULL));
+    WORKS(rp_save(other, path));
+    options.checkpoint = path;
+    options.anew = 1;
+    for (int twice = 0; twice < 2; twice++) {
+        rp_net_free(net);
+        net = new_classifier(1);
+        WORKS(rp_fit(net, &o, &p->data, &options, NULL));
+        CHECK(same_parameters(net, expected), "run %d", twice);
+    }
+    rp_net_free(net);
+    rp_net_free(other);
+    rp_net_free(expected);
     memory_release(mark);
 }
 
@@ -606,7 +728,7 @@ static void test_checkpoint_mistakes(void) {
     WORKS(rp_fit(net, &o, &p->data, &options, NULL));
     WORKS(rp_load(net, path)); /* in the midst of the first epoch */
     options.batch = 4;
-    FAILS(rp_fit(net, &o, &p->data, &options, NULL), RP_ERR_VALUE, "rp_fit midst 26 8, shuffled 4 anew");
+    FAILS(rp_fit(net, &o, &p->data, &options, NULL), RP_ERR_VALUE, "rp_fit saved 26 8, shuffled 4, shuffled anew");
     options.anew = 1;
     WORKS(rp_fit(net, &o, &p->data, &options, NULL));
     rp_net_free(net);
@@ -1430,7 +1552,12 @@ int main(int count, char **arguments) {
     test_averages();
     for (int way = 0; way < 8; way++) test_resumed_fit(way % 2, way / 2 % 2, way / 4);
     for (int every = 1; every < 8; every++) test_checkpoints(every);
-    test_finished_checkpoint();
+    for (int stop_at = 2; stop_at <= 10; stop_at += 2) test_other_runs(stop_at);
+    test_other_runs(9);
+    test_run_without_steps();
+    test_more_epochs();
+    test_more_patience();
+    test_checkpoint_anew();
     test_checkpoint_mistakes();
 #ifdef HAVE_FORK
     test_new_process();
