@@ -674,17 +674,24 @@ RP_API size_t rp_describe(const rp_net *net, char *text, size_t size);
    [filters][channels / groups][height][width], and "0.bias" of layer 0; "1.weight_ih" [units][features], "1.weight_hh"
    [units][units] and "1.bias" of recurrent layers. Optimizer state is in tensors "optimizer. ..." with an entry for
    each parameter, in the order of the flat arrays; "fit.best" are the parameters that rp_fit's keep_best keeps.
-   __metadata__ has the text of the net (rp.net), the version that wrote it, the method, its clock, what adapts, the
-   random state, and the place in a run of rp_fit. Little-endian on any machine, F32, or F64 with RP_DOUBLE; both
-   builds read both.
+   __metadata__ has the text of the net (rp.net), the version that wrote it (rp.version), the method, its clock, what
+   adapts, the random state, and the place in a run of rp_fit. Little-endian on any machine, F32, or F64 with RP_DOUBLE;
+   both builds read both.
+
+   rp.format numbers the format: 1; without it, it is 1. The number rises with anything that an earlier version could
+   not read as it is meant, a new rp. entry too. A version reads its own format and all before; later ones are
+   RP_ERR_UNSUPPORTED, with both versions. So is an rp. entry that the format does not have: it is misspelt, and what
+   it meant would be lost. Entries of other names, which other programs may add, are not looked at. Numbers stand
+   without white space.
 
    A file is checked as a whole before anything changes: the JSON and each field of it, names that occur twice,
    lengths and shapes against each other, tensors end to end without a hole, overlap or rest, architecture and state
-   against the net, every value finite (but see config.not_finite). What is wrong is said with layer, tensor and both
-   shapes. RP_ERR_FILE: cannot be opened, read or written. RP_ERR_MAGIC: not a safetensors file. RP_ERR_TRUNCATED,
-   RP_ERR_TRAILING: fewer or more bytes than it says. RP_ERR_VALUE: what it says is not allowed. RP_ERR_SHAPE: it is of
-   another net. RP_ERR_UNSUPPORTED: a number format that this build does not read. RP_ERR_NOT_FINITE. RP_ERR_OVERFLOW.
-   RP_ERR_MEMORY. */
+   against the net, every value finite (but see config.not_finite; what was F64 must be finite as rp_real). What is
+   wrong is said with layer, tensor and both shapes. RP_ERR_NULL: net, path or bytes. RP_ERR_FILE: cannot be opened,
+   read or written. RP_ERR_MAGIC: not a safetensors file. RP_ERR_TRUNCATED, RP_ERR_TRAILING: fewer or more bytes than it
+   says. RP_ERR_VALUE: what it says is not allowed, a tensor is missing or surplus; an empty path. RP_ERR_SHAPE: it is
+   of another net. RP_ERR_UNSUPPORTED: a number format that this build does not read, or as above. RP_ERR_NOT_FINITE.
+   RP_ERR_OVERFLOW: shapes multiply to more than can be addressed. RP_ERR_MEMORY. */
 
 /* rp_save: a file that was there is replaced as a whole: the new one is written beside it as `path`.tmp, flushed to
    the disk and renamed. A crash, or RP_ERR_FILE, leaves the old one. Where the path is a symbolic link, the link stays,
@@ -10220,7 +10227,7 @@ static const rpi_kept_number rpi_kept_numbers[] = {
     {"rp.time", RPI_INT64, offsetof(rp_net, time)},
     {"rp.sigma", RPI_REAL, offsetof(rp_net, sigma)},
     {"rp.sigma_from", RPI_REAL, offsetof(rp_net, sigma_from)},
-    /* which files of version 0.2.0 may lack: 0 */
+    /* all of which files of version 0.2.0 may lack: 0 */
     {"rp.averaged", RPI_INT, offsetof(rp_net, averaged)},
     {"rp.folded", RPI_INT, offsetof(rp_net, folded)},
     {"rp.averages_print", RPI_UINT64, offsetof(rp_net, averages_print)},
@@ -10316,29 +10323,52 @@ static int rpi_read_kept(rp_net *net, const rpi_kept_number *number, const char 
     return rpi_read_exactly(word, &rpi_float64, (double *)at);
 }
 
+/* Files of an earlier format are read; a later one has what this version could misunderstand. */
+enum { RPI_FORMAT = 1 };
+
 /* What __metadata__ says, in a net of which only these fields are set. */
 typedef struct rpi_metadata {
     rp_net kept;
-    rpi_reader text; /* at NULL: there is none */
-    int has_method, texts;
+    rpi_reader text;        /* at NULL: there is none */
+    char version[RPI_WORD]; /* that wrote it; "": it does not say */
+    int format;             /* 0: it does not say, as files of version 0.2.0 may, which have format 1 */
+    int has_method;
     uint32_t numbers, place; /* a bit for each that is there */
 } rpi_metadata;
 
-/* One entry of __metadata__. */
+/* The whole value as a word; what it is not is none. */
+static void rpi_read_whole_word(rpi_reader value, char word[RPI_WORD]) {
+    rpi_reader at = value;
+    int length, spaced = at.at < at.end && rpi_is_space(rpi_peek(&at, &length));
+    if (spaced || !rpi_next_word(&at, "", word, RPI_WORD) || at.at != at.end) memcpy(word, "not a word", 11);
+}
+
+/* Of the entries that say which others there may be. */
+static rp_status rpi_read_version(const rpi_reading *reading, rpi_reader key, rpi_reader value, rpi_metadata *data) {
+    int version = rpi_is_name(key, "rp.version"), twice = version ? *data->version : data->format;
+    char word[RPI_WORD];
+    uint64_t format = 0;
+    if (!version && !rpi_is_name(key, "rp.format")) return RP_OK;
+    rpi_read_whole_word(value, word);
+    if (version) memcpy(data->version, word, RPI_WORD);
+    else if (rpi_read_unsigned(word, INT_MAX, &format)) data->format = (int)format;
+    if (!twice && (version ? !strchr(word, ' ') : data->format > 0)) return RP_OK;
+    return rpi_refuse(reading, RP_ERR_VALUE, "%s is %s, which it may not be, or stands there twice",
+                      version ? "rp.version" : "rp.format", word);
+}
+
+/* Of all others; those of other programs are not looked at. */
 static rp_status rpi_read_key(const rpi_reading *reading, rpi_reader key, rpi_reader value, rpi_metadata *data) {
     char name[RPI_WORD], word[RPI_WORD];
-    rpi_reader at = value;
     int method = 0, known = 0;
     rpi_shown(key, name);
-    if (strncmp(name, "rp.", 3)) return RP_OK;
-    known = rpi_is_name(key, "rp.net") ? 1 : 2 * rpi_is_name(key, "rp.version");
-    if (known) {
-        if (data->texts & known) return rpi_refuse(reading, RP_ERR_VALUE, "%s stands there twice", name);
-        data->texts |= known;
-        if (known == 1) data->text = value;
+    if (strncmp(name, "rp.", 3) || rpi_is_name(key, "rp.version") || rpi_is_name(key, "rp.format")) return RP_OK;
+    if (rpi_is_name(key, "rp.net")) {
+        if (data->text.at) return rpi_refuse(reading, RP_ERR_VALUE, "%s stands there twice", name);
+        data->text = value;
         return RP_OK;
     }
-    if (!rpi_next_word(&at, "", word, RPI_WORD) || at.at != at.end) memcpy(word, "not a word", 11);
+    rpi_read_whole_word(value, word);
     if (rpi_is_name(key, "rp.optimizer")) {
         while (method < RPI_METHOD_WORDS && strcmp(word, rpi_method_words[method])) method++;
         if (method == RPI_METHOD_WORDS || data->has_method++)
@@ -10363,14 +10393,16 @@ static rp_status rpi_read_key(const rpi_reading *reading, rpi_reader key, rpi_re
 
 /* Of what is there at all. */
 static rp_status rpi_check_metadata(const rpi_reading *reading, const rpi_metadata *data) {
-    const uint32_t all = (UINT32_C(1) << RPI_KEPT_FIRST) - 1, all_place = (UINT32_C(1) << RPI_KEPT_PLACE) - 1;
+    const uint32_t first = (UINT32_C(1) << RPI_KEPT_FIRST) - 1, all = (UINT32_C(1) << RPI_KEPT_NUMBERS) - 1;
+    const uint32_t all_place = (UINT32_C(1) << RPI_KEPT_PLACE) - 1;
     const rpi_place *place = &data->kept.place;
     const rpi_pace *kept = &data->kept.pace;
     const double pace[] = {kept->curvature, kept->loss, kept->first, kept->limit, kept->length};
     if (!data->text.at)
         return rpi_refuse(reading, RP_ERR_VALUE,
                           "__metadata__ has no text of a net (rp.net): it was not written by rp_save; see rp_import");
-    if (!data->has_method || (data->numbers & all) != all || (data->place && data->place != all_place))
+    if (!data->has_method || (data->numbers != all && data->numbers != first) ||
+        (data->place && data->place != all_place))
         return rpi_refuse(reading, RP_ERR_VALUE, "__metadata__ lacks some of the numbers that rp_save writes");
     if (data->kept.sigma < 0 || data->kept.sigma_from < 0)
         return rpi_refuse(reading, RP_ERR_VALUE, "rp.sigma is %g and rp.sigma_from %g; they must be 0 or more",
@@ -10390,21 +10422,36 @@ static rp_status rpi_check_metadata(const rpi_reading *reading, const rpi_metada
     return RP_OK;
 }
 
-static rp_status rpi_read_metadata(const rpi_reading *reading, rpi_metadata *data) {
+typedef rp_status (*rpi_key_reader)(const rpi_reading *reading, rpi_reader key, rpi_reader value, rpi_metadata *data);
+
+/* Each entry of __metadata__, which the walk over the header has found well formed. */
+static rp_status rpi_read_keys(const rpi_reading *reading, rpi_key_reader read, rpi_metadata *data) {
     rpi_json json = rpi_json_of(reading, reading->file.metadata);
     rpi_reader key, value;
     rp_status status = RP_OK;
     int more = 1;
+    if (!reading->file.metadata || !rpi_json_char(&json, '{')) return RP_OK;
+    for (int count = 0; !status; count++) {
+        status = rpi_json_next(&json, !count, '}', &more);
+        if (status || !more) break;
+        status = rpi_json_string(&json, &key);
+        if (!status) status = rpi_json_need(&json, ':');
+        if (!status) status = rpi_json_string(&json, &value);
+        if (!status) status = read(reading, key, value, data);
+    }
+    return status;
+}
+
+static rp_status rpi_read_metadata(const rpi_reading *reading, rpi_metadata *data) {
+    rp_status status;
     memset(data, 0, sizeof *data);
-    if (reading->file.metadata && rpi_json_char(&json, '{'))
-        for (int count = 0; !status; count++) {
-            status = rpi_json_next(&json, !count, '}', &more);
-            if (status || !more) break;
-            status = rpi_json_string(&json, &key);
-            if (!status) status = rpi_json_need(&json, ':');
-            if (!status) status = rpi_json_string(&json, &value);
-            if (!status) status = rpi_read_key(reading, key, value, data);
-        }
+    status = rpi_read_keys(reading, rpi_read_version, data);
+    if (!status && data->format > RPI_FORMAT)
+        return rpi_refuse(reading, RP_ERR_UNSUPPORTED,
+                          "it has format %d and was written by version %s; version " RP_VERSION
+                          " reads formats up to %d",
+                          data->format, *data->version ? data->version : "?", RPI_FORMAT);
+    if (!status) status = rpi_read_keys(reading, rpi_read_key, data);
     if (!status) status = rpi_check_metadata(reading, data);
     data->kept.place.active = data->place != 0;
     return status;
@@ -10665,7 +10712,12 @@ static void rpi_write_key(rpi_writer *writer, const char *key) {
 
 static void rpi_write_metadata(rpi_writer *writer, rp_net *net) {
     char piece[256];
+    rpi_text format = {piece, sizeof piece, 0};
+    rpi_put_signed(&format, RPI_FORMAT);
     rpi_write_string(writer, "{\"__metadata__\":{\"format\":\"pt\",\"rp.version\":\"" RP_VERSION "\"");
+    rpi_write_key(writer, "rp.format");
+    rpi_write(writer, piece, format.length);
+    rpi_write_string(writer, "\"");
     rpi_write_key(writer, "rp.net");
     for (int item = -1; item <= net->layer_count; item++) {
         rpi_text text = {piece, sizeof piece, 0};
