@@ -724,12 +724,16 @@ RP_API rp_net *rp_open_memory(const void *bytes, size_t size, const rp_config *c
 
        0 weight = features.0.weight; 0 bias = features.0.bias; 2 = classifier; 4 bias = rnn.bias_ih_l0 + rnn.bias_hh_l0
 
-   "layer parameter = tensor", where the parameter is weight, weight_ih, weight_hh or bias, and tensors joined by + are
-   added up. "layer = module" is short for all of them: weight = module.weight, bias = module.bias; of a recurrent
+   "layer parameter = tensor", where the parameter is weight, weight_ih, weight_hh or bias, and two tensors joined by +
+   are added up. "layer = module" is short for all of them: weight = module.weight, bias = module.bias; of a recurrent
    layer weight_ih = module.weight_ih_l0, weight_hh = module.weight_hh_l0, bias = module.bias_ih_l0 +
-   module.bias_hh_l0. NULL fits nn.Sequential: the layers with parameters, in their order, are the modules 0, 1, ...
-   that have a weight. Optimizer state begins anew. Fails as rp_load does, RP_ERR_VALUE also for a mistake in names,
-   and leaves the net as it was. */
+   module.bias_hh_l0. Of what is named twice, the last counts. A tensor's name has at most 159 characters, and no white
+   space, ; or =. NULL fits nn.Sequential: the layers with parameters, in their order, are the modules 0, 1, ... that
+   have a weight.
+   Frozen layers take parameters, too. Optimizer state begins anew, averages as the parameters. Fails as rp_load does
+   and leaves the net as it was. RP_ERR_VALUE: also a mistake in names; a layer that is not there, or has no such
+   parameter; a tensor that is not there. RP_ERR_SHAPE: also a module with a bias for a layer without.
+   RP_ERR_UNSUPPORTED: also a recurrent module with more than one layer or direction, or a projection. */
 #ifndef RP_NO_STDIO
 RP_API rp_status rp_import(rp_net *net, const char *path, const char *names);
 #endif
@@ -11145,17 +11149,24 @@ static rp_status rpi_import_item(rpi_naming *naming, int take) {
     rp_net *net = reading->net;
     rpi_part parts[3], *part = NULL;
     rpi_sources terms;
+    const char *name;
     uint64_t layer;
     int some;
-    if (!rpi_read_unsigned(naming->word, INT_MAX, &layer) || (int)layer >= net->layer_count ||
-        !net->layers[layer].affine)
-        return rpi_misnamed(naming, "the number of a layer with parameters must come first");
+    if (!rpi_read_unsigned(naming->word, INT_MAX, &layer))
+        return rpi_misnamed(naming, "the number of a layer must come first");
+    if ((int)layer >= net->layer_count)
+        return rpi_refuse(reading, RP_ERR_VALUE, "names: there is no layer %d; the net has %d", (int)layer,
+                          net->layer_count);
+    name = rpi_layer_name(&net->layers[layer]);
     some = rpi_layer_parts(net, (int)layer, parts);
+    if (!some) return rpi_refuse(reading, RP_ERR_VALUE, "names: layer %d (%s) has no parameters", (int)layer, name);
     rpi_next_name(naming);
     if (strcmp(naming->word, "=")) {
         for (int i = 0; i < some; i++)
             if (!strcmp(naming->word, parts[i].name)) part = &parts[i];
-        if (!part) return rpi_misnamed(naming, "a parameter that the layer has must follow its number");
+        if (!part)
+            return rpi_refuse(reading, RP_ERR_VALUE, "names: layer %d (%s) has no parameter %s, and = does not follow",
+                              (int)layer, name, *naming->word ? naming->word : "there");
         rpi_next_name(naming);
     }
     if (strcmp(naming->word, "=")) return rpi_misnamed(naming, "= must come next");
