@@ -280,7 +280,8 @@ RP_API rp_status rp_huber_delta(rp_net *net, rp_real delta); /* > 0, for RP_HUBE
    +-1/sqrt(fan_in), which is PyTorch's default; in recurrent layers in +-1/sqrt(units), as there. The same seed gives
    the same net. Reports the first mistake made in describing the net, RP_ERR_SHAPE for a net without a layer,
    RP_ERR_VALUE for a Huber delta with another loss, RP_ERR_ORDER if it is built already, RP_ERR_OVERFLOW,
-   RP_ERR_MEMORY. If the build itself found too little memory, it may be tried again. */
+   RP_ERR_MEMORY; of a net from rp_open what rp_load reports. If the build itself found too little memory, it may be
+   tried again. */
 RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed);
 
 /* Samples: one batch, or a whole data set. Arrays stay the caller's. Make it by one of the functions below. */
@@ -519,10 +520,11 @@ typedef struct rp_step {
 RP_API rp_status rp_last_step(rp_net *net, rp_step *step); /* RP_ERR_ORDER: no step yet */
 
 /* Puts the averages of the parameters over the steps, which partitioning without a rate keeps, in their place (1), or
-   the parameters back (0); nothing where that is so already. Averages predict better; training needs the parameters:
-   with the averages in their place it is RP_ERR_ORDER. Another optimizer begins from what is in place, and forgets the
-   other half. If a parameter is written to meanwhile, all that is in place then is where training goes on. Frozen
-   layers stay. RP_ERR_ORDER: no averages are kept. */
+   the parameters back (0); nothing where that is so already. Before the first step, also behind rp_reset or rp_import,
+   they are the same. Averages predict better; training needs the parameters: with the averages in their place it is
+   RP_ERR_ORDER. Another optimizer begins from what is in place, and forgets the other half. If a parameter is written to
+   meanwhile, all that is in place then is where training goes on. Frozen layers stay. RP_ERR_ORDER: no averages are
+   kept. */
 RP_API rp_status rp_average(rp_net *net, int averages);
 
 /* >>fit
@@ -648,7 +650,8 @@ RP_API rp_data rp_idx_data(const rp_idx *images, const rp_idx *labels);
        loss softmax_cross_entropy
 
    White space, line breaks too, may stand around words. N is a whole number, x a decimal one (0.01, 1e-3), S a size:
-   N, or height and width as NxN. In brackets what may be left out; these come in any order. Layers count from 0.
+   N, or height and width as NxN. In brackets what may be left out; these come in any order. Layers count from 0; there
+   are at most 65536. N is at most 2^31 - 1, x has at most 19 figures. Empty items are skipped.
        input vector N    input image NxNxN (channels, height, width)    input sequence NxN (steps, features)
        dense N [no_bias] [frozen]                                       N units
        conv2d N S [stride S] [padding S] [groups N] [no_bias] [frozen]  N filters; otherwise stride 1, padding 0, groups 1
@@ -663,11 +666,13 @@ RP_API rp_data rp_idx_data(const rp_idx *images, const rp_idx *labels);
    Activations: identity, relu, leaky_relu, tanh, sigmoid, softplus, elu, gelu, silu. Later versions read what earlier
    ones wrote. */
 
-/* A net described by a text, to be added to and built as any other; its mistakes stick as those of rp_net_new do. */
+/* A net described by a text, to be added to and built as any other. NULL if there is no memory; its mistakes stick as
+   those of rp_net_new do. RP_ERR_VALUE: a word or number that the grammar does not have there, or that its layer does
+   not allow. RP_ERR_SHAPE: a layer that does not fit what is before it. RP_ERR_NULL: text. */
 RP_API rp_net *rp_net_text(const char *text, const rp_config *config);
 
 /* The text of the net as it is described so far. Writes at most `size` bytes with the final 0 and returns the length of
-   the whole text, as snprintf does; 0 if net is NULL. */
+   the whole text, as snprintf does; 0 if net is NULL or its input is invalid. */
 RP_API size_t rp_describe(const rp_net *net, char *text, size_t size);
 
 /* Files are in the safetensors format, with names as PyTorch has them: "0.weight" [out][in], or
@@ -713,7 +718,8 @@ RP_API rp_net *rp_open(const char *path, const rp_config *config);
 #endif
 
 /* The same in memory. rp_save_memory: *length is how many bytes that takes; RP_ERR_VALUE: `size` is less, and nothing
-   is written (bytes NULL: RP_OK, to ask for the length). rp_open_memory copies the bytes. */
+   is written (bytes NULL: RP_OK, to ask for the length); RP_ERR_NULL: length; RP_ERR_OVERFLOW: no memory is that large.
+   rp_open_memory copies the bytes. */
 RP_API rp_status rp_save_memory(rp_net *net, void *bytes, size_t size, size_t *length);
 RP_API rp_status rp_load_memory(rp_net *net, const void *bytes, size_t size);
 RP_API rp_net *rp_open_memory(const void *bytes, size_t size, const rp_config *config);
@@ -741,7 +747,9 @@ RP_API rp_status rp_import_memory(rp_net *net, const void *bytes, size_t size, c
 
 /* >>pieces
    A step in pieces: between them the caller may look at the arrays, average them over machines, change them, or
-   choose the length of the step. All flat arrays have rp_parameter_count entries, layer after layer: weights
+   choose the length of the step. By an optimizer whose rate is its length these are the steps of rp_train, to the bit;
+   where the length is found or computed, loss and derivatives pass through rp_real on the way, so that steps may differ
+   in the last bits, and none is undone. All flat arrays have rp_parameter_count entries, layer after layer: weights
    row-major [out][in] (conv2d: [out][in][height][width]; recurrent: W [units][features], then U [units][units]), then
    biases [out]. They belong to the net and live as long as it does. */
 

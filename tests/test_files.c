@@ -439,6 +439,31 @@ static void test_averages(void) {
     }
 }
 
+/* Where no step was taken, the averages are the parameters. */
+static void test_first_averages(void) {
+    for (int way = 0; way < 4; way++) {
+        size_t mark = memory_mark();
+        problem *p = new_problem();
+        rp_optimizer o = rp_partitioning();
+        rp_net *net = new_classifier(1), *like = new_classifier(1);
+        bytes file = saved(like);
+        WORKS(rp_reset(like, 8));
+        if (way == 0) WORKS(rp_prepare(net, &o));
+        else train_some(net, &o, p, 3);
+        if (way == 3) WORKS(rp_average(net, 1)); /* also where they are in place */
+        if (way == 1) WORKS(rp_reset(net, 8));
+        else if (way) WORKS(rp_import_memory(net, file.at, file.size, NULL));
+        memcpy(rp_parameters(like), rp_parameters(net), rp_parameter_count(net) * sizeof(rp_real));
+        for (int averages = 1; averages >= 0; averages--) {
+            WORKS(rp_average(net, averages));
+            CHECK(same_parameters(net, like), "way %d, averages %d", way, averages);
+        }
+        rp_net_free(net);
+        rp_net_free(like);
+        memory_release(mark);
+    }
+}
+
 /* A run of rp_fit with everything that it remembers, saved by its callback behind step `save_at`, or stopped there. */
 typedef struct run {
     rp_net *net;
@@ -1570,6 +1595,7 @@ int main(int count, char **arguments) {
     test_random_nets();
     test_resumed();
     test_averages();
+    test_first_averages();
     for (int way = 0; way < 8; way++) test_resumed_fit(way % 2, way / 2 % 2, way / 4);
     for (int every = 1; every < 8; every++) test_checkpoints(every);
     for (int stop_at = 2; stop_at <= 10; stop_at += 2) test_other_runs(stop_at);
