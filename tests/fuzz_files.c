@@ -47,6 +47,21 @@ static void again(rp_net *net) {
     free(others);
 }
 
+/* An rp_fit goes on where the file says that one was. */
+static void go_on(rp_net *net) {
+    enum { SAMPLES = 3, WIDTH = 64 };
+    static rp_real x[SAMPLES * WIDTH], targets[SAMPLES * WIDTH];
+    rp_optimizer o = rpi_optimizer_like(net->method, net->first != NULL, net->second != NULL);
+    rp_data data = rp_targeted(x, targets, net->place.samples < SAMPLES ? net->place.samples : SAMPLES);
+    rp_fit_options options;
+    if (!net->place.active || !net->method || rp_inputs(net) > WIDTH || rp_outputs(net) > WIDTH) return;
+    memset(&options, 0, sizeof options);
+    options.epochs = net->place.epoch + 1;
+    options.keep_order = net->place.keep_order;
+    rp_status status = rp_fit(net, &o, &data, &options, NULL);
+    must(!status == !*rp_error(net));
+}
+
 static void read_file(const uint8_t *data, size_t size) {
     rp_config config = limited();
     rp_net *net = rp_open_memory(data, size, &config);
@@ -54,6 +69,7 @@ static void read_file(const uint8_t *data, size_t size) {
     rp_status status = rp_net_build(net, 1, 1);
     must(!status == !*rp_error(net));
     if (!status) again(net);
+    if (!status) go_on(net);
     rp_net_free(net);
 }
 
@@ -121,6 +137,9 @@ static size_t seed_file(int which, uint8_t *bytes, size_t most) {
         net->place.active = net->place.batch = 1;
         net->place.step = which % 2;
         net->place.tally.count = which % 2;
+        net->place.samples = 3;
+        net->place.epochs = 2;
+        net->place.report.steps = 4;
     }
     if (rp_save_memory(net, bytes, most, &length)) length = 0;
     rp_net_free(net);
