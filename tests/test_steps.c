@@ -254,6 +254,25 @@ static void test_no_rate(void) {
     }
 }
 
+/* Where the rate is the length, backward pass and update are the steps of rp_train, to the bit. */
+static void test_update_is_train(void) {
+    for (int n = 0; n < METHODS; n++) {
+        named_optimizer o = method_of(n);
+        rp_net *net = classifier(), *twin = classifier();
+        samples s;
+        if (n % 2) o.with.clip = (rp_real)0.1;
+        draw_classes(&s, (uint64_t)n);
+        for (int step = 0; step < 5; step++) {
+            CHECK(!rp_train(twin, &o.with, &s.data, NULL), "%s", rp_error(twin));
+            fill_arrays(net, &o.with, &s.data);
+            WORKS(rp_update(net, &o.with));
+            CHECK(has_parameters(net, rp_parameters(twin)), "%s: step %d", o.name, step);
+        }
+        rp_net_free(net);
+        rp_net_free(twin);
+    }
+}
+
 /* Momentum still points to where the last target was. */
 static void check_uphill(int adaptive) {
     rp_net *net = one_parameter(0);
@@ -879,6 +898,7 @@ int main(void) {
     test_cubic_limits();
     test_cubic_steps();
     test_no_rate();
+    test_update_is_train();
     test_uphill();
     test_no_step();
     test_adaptive();
