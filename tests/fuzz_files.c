@@ -73,18 +73,21 @@ static void read_file(const uint8_t *data, size_t size) {
     rp_net_free(net);
 }
 
-/* Names up to the first zero byte, then a file; one without names. */
+/* A file into nets that are built already; or names, for the file of such a net. */
 static void import_file(const uint8_t *data, size_t size) {
     static const char *const nets[] = {
         "input vector 5; dense 7; tanh; dense 3", "input sequence 5x3; recurrent 4 tanh; dense 2",
         "input image 4x7x6; conv2d 6 3x2 stride 2x1 padding 1x2 groups 2; dense 3 no_bias"};
-    const uint8_t *end = (const uint8_t *)memchr(data, 0, size);
-    size_t length = end ? (size_t)(end - data) : 0;
+    static uint8_t file[4000];
+    char names[400];
+    size_t length = size < sizeof names ? size : sizeof names - 1, file_size;
+    memcpy(names, data, length);
+    names[length] = 0;
     for (int i = 0; i < 3; i++) {
         rp_net *net = rp_net_text(nets[i], NULL);
-        must(!rp_net_build(net, 1, 1));
+        must(!rp_net_build(net, 1, 1) && !rp_save_memory(net, file, sizeof file, &file_size));
         rp_import_memory(net, data, size, NULL);
-        if (end) rp_import_memory(net, end + 1, size - length - 1, (const char *)data);
+        if (rp_import_memory(net, file, file_size, names)) must(*rp_error(net) != 0);
         rp_load_memory(net, data, size);
         rp_net_free(net);
     }
@@ -119,13 +122,16 @@ static const char *const texts[] = {
     "input image 1x4x4; conv2d 2 3x3 stride 1 padding 1 groups 1; relu; max_pool2d 2x2 stride 2; add 2; dense 2; "
     "loss "
     "softmax_cross_entropy",
-    "input sequence 3x2; recurrent 2 tanh all_states; add input; recursive 2 leaky_relu slope 0.1; loss poisson"};
+    "input sequence 3x2; recurrent 2 tanh all_states; add input; recursive 2 leaky_relu slope 0.1; loss poisson",
+    "0 weight = 0.weight; 0 bias = 0.bias + 0.bias; 2 = 2", /* names */
+    "0 weight_ih = 0.weight_ih; 0 weight_hh=0.weight_hh;\n0 bias = 0.bias; 1 = 1; 0 = 0"};
+enum { NETS = 3, TEXTS = sizeof texts / sizeof *texts };
 
 /* Files of nets with a state, which a fuzzer would take long to find. */
 static size_t seed_file(int which, uint8_t *bytes, size_t most) {
     rp_optimizer optimizers[3];
     rp_real x[32] = {1, 2, -1, 0}, targets[8] = {1, 0};
-    rp_net *net = rp_net_text(texts[which % 3], NULL);
+    rp_net *net = rp_net_text(texts[which % NETS], NULL);
     rp_data data = rp_targeted(x, targets, 1);
     size_t length = 0;
     optimizers[0] = rp_adam((rp_real)0.1);
@@ -154,7 +160,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed) {
     size_t length, old = 0;
     if (seed % 512 == 1 && most >= 400) {
-        const char *text = texts[seed / 512 % 3];
+        const char *text = texts[seed / 512 % TEXTS];
         memcpy(data, text, strlen(text));
         return strlen(text);
     }
