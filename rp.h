@@ -667,8 +667,8 @@ RP_API rp_data rp_idx_data(const rp_idx *images, const rp_idx *labels);
    ones wrote. */
 
 /* A net described by a text, to be added to and built as any other. NULL if there is no memory; its mistakes stick as
-   those of rp_net_new do. RP_ERR_VALUE: a word or number that the grammar does not have there, or that its layer does
-   not allow. RP_ERR_SHAPE: a layer that does not fit what is before it. RP_ERR_NULL: text. */
+   those of rp_net_new do. RP_ERR_VALUE: a word or number that the grammar does not have there. RP_ERR_NULL: text.
+   Otherwise as the calls for which it stands. */
 RP_API rp_net *rp_net_text(const char *text, const rp_config *config);
 
 /* The text of the net as it is described so far. Writes at most `size` bytes with the final 0 and returns the length of
@@ -739,7 +739,8 @@ RP_API rp_net *rp_open_memory(const void *bytes, size_t size, const rp_config *c
    Frozen layers take parameters, too. Optimizer state begins anew, averages as the parameters. Fails as rp_load does
    and leaves the net as it was. RP_ERR_VALUE: also a mistake in names; a layer that is not there, or has no such
    parameter; a tensor that is not there. RP_ERR_SHAPE: also a module with a bias for a layer without.
-   RP_ERR_UNSUPPORTED: also a recurrent module with more than one layer or direction, or a projection. */
+   RP_ERR_UNSUPPORTED: also a recurrent module with more than one layer or direction, or a projection; any tensor of a
+   type that the format did not have. */
 #ifndef RP_NO_STDIO
 RP_API rp_status rp_import(rp_net *net, const char *path, const char *names);
 #endif
