@@ -1305,11 +1305,13 @@ static int rpi_permute(uint64_t seed, int count, int i) {
    `columns`, n is a multiple of the vector length, and a row is read and written in whole vectors of them. Elsewhere
    n is any number, and nothing beyond the n-th entry is read or written. No array needs to be aligned. What is
    written overlaps nothing that is read unless the contract says so. */
-#define RPI_K_BLOCK 256  /* inner dimension of a product's block: so many rows of B, one panel wide, stay in L1 */
-#define RPI_M_BLOCK 96   /* rows of A in a block: its magnitudes are packed and stay in L2 */
-#define RPI_PANEL 64     /* columns of a gradient's panel: at least the widest tile's */
-#define RPI_POSITIONS 64 /* positions of a shared weight that are summed up at a time: their rows stay in L2 */
-#define RPI_ROWS_MOST 8  /* most rows of a tile in registers, of any instruction set */
+#define RPI_K_BLOCK 256        /* inner dimension of a product's block: so many rows of B, one panel wide, stay in L1 */
+#define RPI_M_BLOCK 96         /* rows of A in a block: its magnitudes are packed and stay in L2 */
+#define RPI_PANEL 64           /* columns of a gradient's panel: at least the widest tile's */
+#define RPI_WEIGHTS 64         /* filters, and taps, of a block of shared weights whose sums stay in L2 */
+#define RPI_L2_REALS (1 << 17) /* of the rows of a block of filters, and of pointers to those of its taps */
+#define RPI_POSITIONS 128      /* times RPI_LANES_MOST samples: a tap's rows of them are met at a time and stay in L1 */
+#define RPI_ROWS_MOST 8        /* most rows of a tile in registers, of any instruction set */
 
 /* C = bias + A B (bias[i] in row i), and C2 = column + |A| B2 (column[s] in column s) in the same pass over A.
    A[i][p] = a[i * a_row + p * a_column], where a_row or a_column is 1; B is [k][ldb], C is [m][ldc]. */
@@ -1337,20 +1339,22 @@ typedef struct rpi_gemm {
     int per_row; /* start: one value for each row */
 } rpi_gemm;
 
-/* Sums over positions t: out[i * out_row + j] += sum_s sum_t d_i,t[s] y_j,t[s]; with `samples`, each sample's own
-   sum: out[(i * out_row + j) * samples + s] += sum_t d_i,t[s] y_j,t[s]. Row i of d is at d + i * d_row + d_at[t], row
-   j of y at y[j * positions + t]; |y| with magnitudes. n: columns, of which d is 0 beyond the samples; of `out` too
-   with `samples`. */
+/* Each sample's sums over positions t: z_ij[s] = sum_t d_i,t[s] y_j,t[s]; row i of d is at d + i * d_row + t * d_step,
+   row j of y at y[t * RPI_TAPS_MOST + j]; |y| with magnitudes. They are added up over the samples, lane by lane:
+   sums[(i * sums_row + j) * lanes + s % lanes] += z_ij[s], or with a weight weight[s] f(z_ij[s]), where f is the
+   magnitude or the square; or, in the place of that, for each sample: total[s] += sum_ij f(z_ij[s]). From column
+   `from` on n columns, of which d is 0 beyond the samples. */
 typedef struct rpi_correlation {
-    int m, taps, positions, n, magnitudes; /* at most RPI_TAPS_MOST taps, RPI_POSITIONS positions */
+    int m, taps, positions, from, n; /* at most RPI_TAPS_MOST taps; y has rows for RPI_TAPS_MOST */
+    int magnitudes, squares;
     const rp_real *d;
-    ptrdiff_t d_row, out_row, samples;
-    const ptrdiff_t *d_at;
+    ptrdiff_t d_row, d_step, sums_row;
     const rp_real *const *y;
-    rp_real *out;
+    const rp_real *weight;
+    rp_real *sums, *total;
 } rpi_correlation;
 #define RPI_TAPS_MOST 4
-#define RPI_FILTERS_MOST 4 /* of a tile */
+#define RPI_LANES_MOST 16
 
 /* A pool's window of k rows at x + at[j], of n columns. In a max pool the largest's place (the first of equals)
    decides for each column which row of `in` (rows at in + at[j]) goes to `out`, or to which row of d_in (at d_in +
@@ -1977,8 +1981,12 @@ typedef struct rpi_buffers {
     rp_real *a_packed, *panel, *tile; /* for each thread */
     ptrdiff_t *at;                    /* for each thread: two lists of a window's offsets, at_size long */
     ptrdiff_t at_size, threads;
-    rp_real *columns, *own; /* for each thread: a row; RPI_TAPS_MOST * RPI_FILTERS_MOST rows */
-    rp_real *shared;        /* [2][shared_size]: |W|, or gradient and curvature of a shared weight */
+    const rp_real **rows; /* for each thread: rows of a block of taps */
+    ptrdiff_t rows_size;
+    rp_real *columns; /* for each thread: a row */
+    rp_real *sums;    /* for each thread: 2 blocks of sums, each of sums_size vectors */
+    ptrdiff_t sums_size;
+    rp_real *shared; /* [2][shared_size]: |W|, or gradient and curvature of a shared weight */
     ptrdiff_t shared_size;
     int *bad;              /* for each step and thread: a value before the activation was not finite */
     rp_real *zeros, *ones; /* a row each */
@@ -2669,13 +2677,23 @@ static int rpi_one_position(const rpi_step *step) {
 }
 
 /* Maps of shared weights. What such a step needs of the scratch in rpi_buffers: */
+static int rpi_at_most(int count, int most) { return count < most ? count : most; }
+static int rpi_at_least(int count, int least) { return count > least ? count : least; }
 static ptrdiff_t rpi_larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
-static void rpi_scratch_of(const rpi_step *step, ptrdiff_t *at_size, ptrdiff_t *shared_size) {
+/* Taps of a block: a multiple of RPI_TAPS_MOST; the pointers to their rows stay in L2. */
+static int rpi_taps_at_once(const rpi_geometry *g) {
+    int taps = RPI_WEIGHTS;
+    while (taps > RPI_TAPS_MOST && (ptrdiff_t)taps * g->positions > RPI_L2_REALS / 4) taps /= 2;
+    return taps;
+}
+static void rpi_scratch_of(const rpi_step *step, rpi_buffers *b) {
     const rpi_geometry *g = &step->geometry;
     ptrdiff_t covering = (ptrdiff_t)g->window * g->group_filters;
     if (!g->filters) return;
-    *at_size = rpi_larger(*at_size, rpi_larger(RPI_POSITIONS, rpi_larger(g->taps, covering)));
-    *shared_size = rpi_larger(*shared_size, ((ptrdiff_t)g->taps + 1) * g->filters);
+    b->at_size = rpi_larger(b->at_size, rpi_larger(g->taps, covering));
+    b->rows_size = rpi_larger(b->rows_size, (ptrdiff_t)g->positions * rpi_taps_at_once(g));
+    b->shared_size = rpi_larger(b->shared_size, ((ptrdiff_t)g->taps + 1) * g->filters);
+    b->sums_size = rpi_larger(b->sums_size, (ptrdiff_t)rpi_at_most(g->group_filters, RPI_WEIGHTS) * RPI_WEIGHTS);
 }
 
 /* Rows at which channel or filter 0 has a position. */
@@ -2892,179 +2910,165 @@ typedef struct rpi_sums_work {
     int n, taps; /* taps: with the bias's */
 } rpi_sums_work;
 
-/* Pointers to the rows that taps j..j + count - 1 of a group read at `positions` positions from t on:
-   [count][positions]. */
-static void rpi_tap_rows(const rpi_sums_work *w, int group, int j, int count, int t, int positions,
-                         const rp_real **rows) {
+/* Some filters of a group and some taps, for samples column..end - 1. */
+typedef struct rpi_sums_block {
+    int group, filter, filters, tap, taps, column, end;
+} rpi_sums_block;
+
+/* Pointers to the rows that a tap of a group reads at all positions, RPI_TAPS_MOST pointers apart. */
+static void rpi_tap_rows(const rpi_sums_work *w, int group, int tap, const rp_real **rows) {
     const rpi_geometry *g = &w->step->geometry;
-    const rp_real *x = w->x + (ptrdiff_t)group * g->channels * g->in_channel * w->b->ld;
-    for (int tap = j; tap < j + count; tap++)
-        for (int p = t; p < t + positions; p++) {
-            int row = p / g->out_width * g->stride_height - g->padding_height + tap % g->window / g->kernel_width;
-            int column = p % g->out_width * g->stride_width - g->padding_width + tap % g->kernel_width;
-            int inside = row >= 0 && row < g->height && column >= 0 && column < g->width;
-            ptrdiff_t at = tap / g->window * g->in_channel + row * g->in_y + column * g->in_x;
-            if (tap == g->taps) *rows++ = w->b->ones;
-            else *rows++ = inside ? x + at * w->b->ld : w->b->zeros;
+    const rpi_buffers *b = w->b;
+    const int i = tap % g->window / g->kernel_width - g->padding_height, j = tap % g->kernel_width - g->padding_width;
+    const ptrdiff_t channel = ((ptrdiff_t)group * g->channels + tap / g->window) * g->in_channel;
+    int p = g->first;
+    while (p < g->positions) {
+        int y = p / g->out_width, end = rpi_at_most((y + 1) * g->out_width, g->positions);
+        int row = y * g->stride_height + i, left = (p - y * g->out_width) * g->stride_width + j;
+        for (; p < end; p++, left += g->stride_width, rows += RPI_TAPS_MOST) {
+            int inside = row >= 0 && row < g->height && left >= 0 && left < g->width;
+            *rows = inside ? w->x + (channel + row * g->in_y + left * g->in_x) * b->ld : b->zeros;
         }
-}
-
-static void rpi_position_rows(const rpi_geometry *g, int t, int positions, ptrdiff_t ld, ptrdiff_t *at) {
-    for (int p = 0; p < positions; p++) at[p] = rpi_out_at(g, t + p) * ld;
-}
-
-static int rpi_at_most(int count, int most) { return count < most ? count : most; }
-
-/* Gradient, and curvature that needs no own sums, of some taps into the shared scratch, for a block of positions. */
-static void rpi_taps_tile(const rpi_sums_work *w, int group, int t, int positions, int j, int taps,
-                          const ptrdiff_t *at) {
-    const rpi_buffers *b = w->b;
-    const rpi_geometry *g = &w->step->geometry;
-    const rpi_outer_call *call = w->outer;
-    ptrdiff_t filter = (ptrdiff_t)group * g->group_filters;
-    const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
-    rpi_correlation q;
-    rpi_tap_rows(w, group, j, taps, t, positions, rows);
-    q.m = g->group_filters;
-    q.taps = taps;
-    q.positions = positions;
-    q.n = w->n;
-    q.samples = 0;
-    q.d_row = g->out_filter * b->ld;
-    q.d_at = at;
-    q.y = rows;
-    q.out_row = (ptrdiff_t)g->taps + 1;
-    if (call->d) {
-        q.magnitudes = 0;
-        q.d = call->d + filter * q.d_row;
-        q.out = b->shared + filter * q.out_row + j;
-        b->kernels->correlate(&q);
     }
-    if (call->v && !call->weight) {
-        q.magnitudes = 1;
-        q.d = call->v + filter * q.d_row;
-        q.out = b->shared + b->shared_size + filter * q.out_row + j;
-        b->kernels->correlate(&q);
+}
+static void rpi_bias_rows(const rpi_sums_work *w, const rp_real **rows) {
+    const rpi_geometry *g = &w->step->geometry;
+    for (int p = g->first; p < g->positions; p++, rows += RPI_TAPS_MOST) *rows = w->b->ones;
+}
+
+/* Those of a block's taps: for each RPI_TAPS_MOST of them, of which the last may repeat, [positions][RPI_TAPS_MOST]. */
+static void rpi_block_rows(const rpi_sums_work *w, const rpi_sums_block *k, const rp_real **rows) {
+    const rpi_geometry *g = &w->step->geometry;
+    const int whole = (k->taps + RPI_TAPS_MOST - 1) / RPI_TAPS_MOST * RPI_TAPS_MOST;
+    for (int j = 0; j < whole; j++) {
+        int tap = k->tap + rpi_at_most(j, k->taps - 1), place = j % RPI_TAPS_MOST;
+        const rp_real **to = rows + (ptrdiff_t)(j - place) * (g->positions - g->first) + place;
+        if (tap < g->taps) rpi_tap_rows(w, k->group, tap, to);
+        else rpi_bias_rows(w, to);
     }
 }
 
-/* A block of positions at a time, so that its rows stay in the cache for all taps. Each part has taps of its own. */
-static void rpi_taps_part(const void *context, int part, int parts) {
-    const rpi_sums_work *w = (const rpi_sums_work *)context;
+/* Samples whose rows of a tap stay in L1. */
+static int rpi_sums_columns(const rpi_sums_work *w) {
     const rpi_geometry *g = &w->step->geometry;
-    int from = rpi_begin(w->taps, RPI_TAPS_MOST, part, parts), end = rpi_begin(w->taps, RPI_TAPS_MOST, part + 1, parts);
-    int some;
-    ptrdiff_t *at = w->b->at + (ptrdiff_t)part * 2 * w->b->at_size;
-    for (int group = 0; group < g->groups; group++)
-        for (int t = g->first; t < g->positions; t += some) {
-            some = rpi_at_most(g->positions - t, RPI_POSITIONS);
-            rpi_position_rows(g, t, some, w->b->ld, at);
-            for (int j = from; j < end; j += RPI_TAPS_MOST)
-                rpi_taps_tile(w, group, t, some, j, rpi_at_most(end - j, RPI_TAPS_MOST), at);
-        }
+    return RPI_LANES_MOST * rpi_at_least(RPI_POSITIONS / rpi_at_least(g->positions - g->first, 1), 1);
 }
 
-/* A tile of some filters by some taps, for samples column..column + n - 1, and a thread's scratch for it. */
-typedef struct rpi_own_tile {
-    int group, filter, filters, tap, taps, column, n;
-    rp_real *own, *sums;
-    ptrdiff_t *at;
-} rpi_own_tile;
-
-/* Each sample's own sums over positions of e with the tile's taps, into tile->own. */
-static void rpi_own_sums(const rpi_sums_work *w, const rpi_own_tile *tile, const rp_real *e) {
+/* Some correlations of a block; each has its d and where its sums go, as if at the first tap. */
+static void rpi_correlate_block(const rpi_sums_work *w, const rpi_sums_block *k, int part, const rpi_correlation *each,
+                                int count) {
     const rpi_buffers *b = w->b;
     const rpi_geometry *g = &w->step->geometry;
-    ptrdiff_t filter = (ptrdiff_t)tile->group * g->group_filters + tile->filter;
-    const rp_real *rows[RPI_TAPS_MOST * RPI_POSITIONS];
-    rpi_correlation q;
-    rpi_fill_rows(RPI_FILTERS_MOST * RPI_TAPS_MOST, tile->n, b->ld, NULL, tile->own);
-    q.m = tile->filters;
-    q.taps = tile->taps;
-    q.n = tile->n;
-    q.magnitudes = 0;
-    q.samples = b->ld;
-    q.out = tile->own;
-    q.out_row = RPI_TAPS_MOST;
-    q.d_row = g->out_filter * b->ld;
-    q.d = e + filter * q.d_row + tile->column;
-    q.d_at = tile->at;
-    q.y = rows;
-    for (int t = g->first; t < g->positions; t += q.positions) {
-        q.positions = rpi_at_most(g->positions - t, RPI_POSITIONS);
-        rpi_position_rows(g, t, q.positions, b->ld, tile->at);
-        rpi_tap_rows(w, tile->group, tile->tap, tile->taps, t, q.positions, rows);
-        for (int i = 0; i < tile->taps * q.positions; i++) rows[i] += tile->column;
-        b->kernels->correlate(&q);
-    }
+    const int positions = g->positions - g->first, columns = rpi_sums_columns(w), lanes = b->kernels->lanes;
+    const ptrdiff_t filter = (ptrdiff_t)k->group * g->group_filters + k->filter;
+    const rp_real **rows = b->rows + part * b->rows_size;
+    rpi_block_rows(w, k, rows);
+    for (int s = k->column; s < k->end; s += columns)
+        for (int j = 0; j < k->taps; j += RPI_TAPS_MOST)
+            for (int c = 0; c < count; c++) {
+                rpi_correlation q = each[c];
+                q.m = k->filters;
+                q.taps = rpi_at_most(k->taps - j, RPI_TAPS_MOST);
+                q.positions = positions;
+                q.from = s;
+                q.n = rpi_at_most(k->end - s, columns);
+                q.d += (filter * g->out_filter + rpi_out_at(g, g->first)) * b->ld;
+                q.d_row = g->out_filter * b->ld;
+                q.d_step = (g->out_width > 1 ? g->out_x : g->out_y) * b->ld;
+                q.y = rows + (ptrdiff_t)j * positions;
+                if (!q.total) q.sums += j * lanes;
+                b->kernels->correlate(&q);
+            }
 }
 
-/* Their magnitudes or squares, weighted and summed over the samples, into the shared scratch. */
-static void rpi_own_outer(const rpi_sums_work *w, const rpi_own_tile *tile) {
-    const rpi_buffers *b = w->b;
+/* A block's sums [filters][RPI_WEIGHTS][lanes], added up over their lanes, into [filters][taps + 1]. */
+static void rpi_add_lanes(const rpi_sums_work *w, const rpi_sums_block *k, const rp_real *sums, rp_real *out) {
     const rpi_geometry *g = &w->step->geometry;
-    ptrdiff_t filter = (ptrdiff_t)tile->group * g->group_filters + tile->filter, row = (ptrdiff_t)g->taps + 1, zero = 0;
-    int sums = RPI_FILTERS_MOST * RPI_TAPS_MOST;
-    const rp_real *rows[RPI_FILTERS_MOST * RPI_TAPS_MOST];
-    rp_real results[RPI_FILTERS_MOST * RPI_TAPS_MOST] = {0};
-    rpi_correlation q;
-    rpi_own_sums(w, tile, w->outer->v);
-    if (w->outer->squares) b->kernels->weigh(sums, tile->n, tile->own, b->ld, tile->own, b->ld, 0);
-    for (int r = 0; r < sums; r++) rows[r] = tile->own + r * b->ld;
-    q.m = 1;
-    q.taps = sums;
-    q.positions = 1;
-    q.n = tile->n;
-    q.magnitudes = 1;
-    q.samples = 0;
-    q.d = w->outer->weight;
-    q.d_row = 0;
-    q.d_at = &zero;
-    q.y = rows;
-    q.out = results;
-    q.out_row = 0;
-    b->kernels->correlate(&q);
-    for (int r = 0; r < tile->filters; r++)
-        for (int k = 0; k < tile->taps; k++)
-            b->shared[b->shared_size + (filter + r) * row + tile->tap + k] = results[r * RPI_TAPS_MOST + k];
-}
-
-/* The same into the total of each sample. */
-static void rpi_own_reach(const rpi_sums_work *w, const rpi_own_tile *tile) {
     const rpi_kernels *kernels = w->b->kernels;
-    int sums = RPI_FILTERS_MOST * RPI_TAPS_MOST;
-    rpi_own_sums(w, tile, w->reach->e);
-    kernels->column_sums(sums, tile->n, tile->own, w->b->ld, tile->sums, w->reach->squares);
-    kernels->add_rows(1, tile->n, w->reach->c, tile->sums, 0, w->reach->total + tile->column, 0);
+    const int lanes = kernels->lanes, n = rpi_columns(w->b, k->taps);
+    rp_real turned[RPI_LANES_MOST * RPI_WEIGHTS];
+    out += ((ptrdiff_t)k->group * g->group_filters + k->filter) * (g->taps + 1) + k->tap;
+    for (int f = 0; f < k->filters; f++, sums += RPI_WEIGHTS * lanes, out += g->taps + 1) {
+        kernels->transpose(sums, lanes, k->taps, lanes, turned, RPI_WEIGHTS, n);
+        for (int i = 1; i < lanes; i++) kernels->add_rows(1, n, 1, turned + i * RPI_WEIGHTS, 0, turned, 0);
+        rpi_copy(out, turned, k->taps);
+    }
 }
 
-/* All tiles: for an outer product each part has taps of its own, for a reach it has samples of its own. */
-static void rpi_own_part(const void *context, int part, int parts) {
+/* Gradient and curvature of a block into the shared scratch. */
+static void rpi_outer_block(const rpi_sums_work *w, const rpi_sums_block *k, int part) {
+    const rpi_buffers *b = w->b;
+    const rpi_outer_call *call = w->outer;
+    const int lanes = b->kernels->lanes;
+    const ptrdiff_t size = b->sums_size * lanes;
+    rp_real *sums = b->sums + 2 * part * size;
+    rpi_correlation each[2];
+    int count = 0;
+    memset(each, 0, sizeof each);
+    if (call->d) {
+        each[count].d = call->d;
+        each[count].sums = sums;
+        count++;
+    }
+    if (call->v) {
+        each[count].d = call->v;
+        each[count].sums = sums + size;
+        each[count].weight = call->weight;
+        each[count].magnitudes = !call->weight;
+        each[count].squares = call->squares;
+        count++;
+    }
+    for (int i = 0; i < count; i++) {
+        each[i].sums_row = RPI_WEIGHTS;
+        rpi_zero(each[i].sums, (ptrdiff_t)k->filters * RPI_WEIGHTS * lanes);
+    }
+    rpi_correlate_block(w, k, part, each, count);
+    if (call->d) rpi_add_lanes(w, k, sums, b->shared);
+    if (call->v) rpi_add_lanes(w, k, sums + size, b->shared + b->shared_size);
+}
+
+/* For each sample: the sizes of a block's own sums. */
+static void rpi_reach_block(const rpi_sums_work *w, const rpi_sums_block *k, int part) {
+    const rpi_buffers *b = w->b;
+    rpi_correlation q;
+    memset(&q, 0, sizeof q);
+    q.d = w->reach->e;
+    q.squares = w->reach->squares;
+    q.total = b->columns + part * b->ld;
+    rpi_correlate_block(w, k, part, &q, 1);
+}
+
+/* All blocks: for an outer product each part has taps of its own, for a reach it has samples of its own. The rows of
+   a block's filters stay in L2. */
+static void rpi_sums_part(const void *context, int part, int parts) {
     const rpi_sums_work *w = (const rpi_sums_work *)context;
     const rpi_buffers *b = w->b;
     const rpi_geometry *g = &w->step->geometry;
-    int from = 0, end = w->taps;
-    rpi_own_tile tile;
-    tile.column = 0;
-    tile.n = w->n;
-    tile.own = b->own + (ptrdiff_t)part * RPI_FILTERS_MOST * RPI_TAPS_MOST * b->ld;
-    tile.sums = b->columns + part * b->ld;
-    tile.at = b->at + (ptrdiff_t)part * 2 * b->at_size;
+    const ptrdiff_t filter = ((ptrdiff_t)g->positions - g->first) * rpi_sums_columns(w) + 1;
+    const int filters = rpi_at_least(rpi_at_most((int)(RPI_L2_REALS / filter), RPI_WEIGHTS) / 4 * 4, 4);
+    rp_real *total = b->columns + part * b->ld;
+    int from = 0, end = w->taps, taps = rpi_taps_at_once(g);
+    rpi_sums_block k;
+    k.column = 0;
+    k.end = w->n;
     if (w->outer) {
         from = rpi_begin(w->taps, RPI_TAPS_MOST, part, parts);
         end = rpi_begin(w->taps, RPI_TAPS_MOST, part + 1, parts);
     } else {
-        tile.column = rpi_begin(w->n, b->kernels->lanes, part, parts);
-        tile.n = rpi_begin(w->n, b->kernels->lanes, part + 1, parts) - tile.column;
+        k.column = rpi_begin(w->n, b->kernels->lanes, part, parts);
+        k.end = rpi_begin(w->n, b->kernels->lanes, part + 1, parts);
+        rpi_zero(total + k.column, k.end - k.column);
     }
-    for (tile.group = 0; tile.group < g->groups; tile.group++)
-        for (tile.filter = 0; tile.filter < g->group_filters; tile.filter += RPI_FILTERS_MOST)
-            for (tile.tap = from; tile.tap < end; tile.tap += RPI_TAPS_MOST) {
-                tile.filters = rpi_at_most(g->group_filters - tile.filter, RPI_FILTERS_MOST);
-                tile.taps = rpi_at_most(end - tile.tap, RPI_TAPS_MOST);
-                if (w->outer) rpi_own_outer(w, &tile);
-                else rpi_own_reach(w, &tile);
+    for (k.group = 0; k.group < g->groups; k.group++)
+        for (k.filter = 0; k.filter < g->group_filters; k.filter += filters)
+            for (k.tap = from; k.tap < end; k.tap += taps) {
+                k.filters = rpi_at_most(g->group_filters - k.filter, filters);
+                k.taps = rpi_at_most(end - k.tap, taps);
+                if (w->outer) rpi_outer_block(w, &k, part);
+                else rpi_reach_block(w, &k, part);
             }
+    if (w->reach)
+        b->kernels->add_rows(1, k.end - k.column, w->reach->c, total + k.column, 0, w->reach->total + k.column, 0);
 }
 
 static double rpi_sums_worth(const rpi_sums_work *w) {
@@ -3075,7 +3079,6 @@ static void rpi_shared_outer(const rpi_outer_call *call) {
     const rpi_buffers *b = call->b;
     const rpi_step *step = call->step;
     const rpi_geometry *g = &step->geometry;
-    int parts;
     rpi_sums_work w;
     rpi_piece piece;
     memset(&w, 0, sizeof w);
@@ -3085,10 +3088,7 @@ static void rpi_shared_outer(const rpi_outer_call *call) {
     w.x = call->x;
     w.n = rpi_columns(b, call->count);
     w.taps = g->taps + call->bias;
-    parts = rpi_parts(b->team, rpi_sums_worth(&w), w.taps, RPI_TAPS_MOST);
-    rpi_zero(b->shared, 2 * b->shared_size);
-    rpi_share(b->team, parts, rpi_taps_part, &w);
-    if (call->v && call->weight) rpi_share(b->team, parts, rpi_own_part, &w);
+    rpi_share(b->team, rpi_parts(b->team, rpi_sums_worth(&w), w.taps, RPI_TAPS_MOST), rpi_sums_part, &w);
     piece.rows = g->filters;
     piece.n = g->taps;
     piece.ld = (ptrdiff_t)g->taps + 1;
@@ -3118,7 +3118,7 @@ static void rpi_shared_reach(const rpi_reach_call *call) {
     w.x = call->x;
     w.n = call->n;
     w.taps = call->step->geometry.taps + call->step->bias;
-    rpi_share(team, rpi_parts(team, rpi_sums_worth(&w), w.n, call->b->kernels->lanes), rpi_own_part, &w);
+    rpi_share(team, rpi_parts(team, rpi_sums_worth(&w), w.n, call->b->kernels->lanes), rpi_sums_part, &w);
 }
 
 static int rpi_shared_positions(const rpi_step *step) { return step->geometry.positions; }
@@ -4753,12 +4753,13 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
     b->a_packed = rpi_claim_rows(arena, RPI_M_BLOCK * threads, RPI_K_BLOCK);
     b->at_size = 0;
     b->shared_size = 0;
+    b->rows_size = 0;
+    b->sums_size = 0;
     b->threads = threads;
-    for (int i = 0; i < net->step_count; i++) rpi_scratch_of(&net->steps[i], &b->at_size, &b->shared_size);
+    for (int i = 0; i < net->step_count; i++) rpi_scratch_of(&net->steps[i], b);
     b->at = (ptrdiff_t *)rpi_claim(arena, 2 * threads * b->at_size, sizeof *b->at);
     b->shared = rpi_claim_rows(arena, 2, rpi_larger(b->shared_size, 1));
     b->columns = rpi_claim_rows(arena, threads, b->ld);
-    b->own = rpi_claim_rows(arena, threads * RPI_TAPS_MOST * RPI_FILTERS_MOST, b->ld);
     b->zeros = rpi_claim_reals(arena, b->ld);
     b->ones = rpi_claim_reals(arena, b->ld);
     b->bad = (int *)rpi_claim(arena, steps * threads, sizeof *b->bad);
@@ -4792,6 +4793,8 @@ static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buff
 static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffers *b) {
     ptrdiff_t threads = rpi_threads(net);
     rpi_lay_out_pointers(net, arena, b, threads);
+    b->rows = (const rp_real **)rpi_claim(arena, threads * b->rows_size, sizeof *b->rows);
+    b->sums = rpi_claim_rows(arena, 2 * threads * b->sums_size, b->kernels->lanes);
     for (int slot = 0; slot < net->slot_count; slot++) {
         rp_real *y = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
         rp_real *d = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
@@ -11275,7 +11278,9 @@ RP_API rp_status rp_import(rp_net *net, const char *path, const char *names) {
 #undef RPI_THREAD_RESULT
 #undef RPI_SPINS
 #undef RPI_ALL_READ
-#undef RPI_FILTERS_MOST
+#undef RPI_LANES_MOST
+#undef RPI_WEIGHTS
+#undef RPI_L2_REALS
 #undef RPI_READS
 #undef RPI_SOLVERS
 #undef RPI_ACTIVATIONS
@@ -11690,49 +11695,62 @@ RPI_INLINE rp_real RPI_FN(sum_lanes)(rp_real sum, rpi_v x) {
 /* clang-format off */
 #define RPI_CLEAR(i, j) rpi_v c##i##j = RPI_ALL(0);
 #define RPI_CLEAR_ROW(i, v) RPI_EACH_TAP(RPI_CLEAR, i)
-#define RPI_READ_TAP(i, j) const rpi_v b##j = RPI_REALS(RPI_BITS(RPI_LOAD(y[j * q->positions + t] + s)) & mask);
-#define RPI_CORRELATE_ROW(i, v) \
-    const rpi_v a##i = RPI_LOAD(d + row[i] + s); \
+#define RPI_READ_TAP(i, j) const rpi_v b##j = RPI_REALS(RPI_BITS(RPI_LOAD(y[j] + s)) & mask);
+#define RPI_CORRELATE_ROW(i, place) \
+    const rpi_v a##i = RPI_LOAD(place); \
     RPI_EACH_TAP(RPI_TERM, i)
 #define RPI_KEEP(i, j) kept[i][j] = c##i##j;
 #define RPI_KEEP_ROW(i, v) RPI_EACH_TAP(RPI_KEEP, i)
 
-/* Over columns from..end - 1, lane by lane. row: where the four rows of d are; y: [RPI_TAPS][positions]. */
-static void RPI_FN(correlate_columns)(const rpi_correlation *q, const ptrdiff_t *row, const rp_real *const *y, int from,
-                                      int end, rpi_v kept[4][RPI_TAPS]) {
-    const rpi_i mask = RPI_ALL_INT(q->magnitudes ? RPI_MAGNITUDE : -1);
+/* Columns from..end - 1 of four rows of d, so far apart, and of RPI_TAPS taps of y. */
+RPI_INLINE void RPI_FN(correlate_columns)(const rpi_correlation *q, int magnitudes, const rp_real *d,
+                                          const ptrdiff_t *row, const rp_real *const *y, int from, int end,
+                                          rpi_v kept[4][RPI_TAPS]) {
+    const rpi_i mask = RPI_ALL_INT(magnitudes ? RPI_MAGNITUDE : -1);
+    const rp_real *const *last = y + (ptrdiff_t)q->positions * RPI_TAPS_MOST;
+    const ptrdiff_t d_step = q->d_step, row1 = row[1], row2 = row[2], row3 = row[3];
     RPI_ROWS_4(RPI_CLEAR_ROW, RPI_TAPS)
-    for (int t = 0; t < q->positions; t++) {
-        const rp_real *d = q->d + q->d_at[t];
-        for (int s = from; s < end; s += RPI_LANES) {
+    for (; y != last; y += RPI_TAPS_MOST, d += d_step)
+        for (ptrdiff_t s = from; s < end; s += RPI_LANES) {
             RPI_EACH_TAP(RPI_READ_TAP, 0)
-            RPI_ROWS_4(RPI_CORRELATE_ROW, RPI_TAPS)
+            RPI_CORRELATE_ROW(0, d + s)
+            RPI_CORRELATE_ROW(1, d + row1 + s)
+            RPI_CORRELATE_ROW(2, d + row2 + s)
+            RPI_CORRELATE_ROW(3, d + row3 + s)
         }
-    }
     RPI_ROWS_4(RPI_KEEP_ROW, RPI_TAPS)
 }
 /* clang-format on */
 
+/* f of a weight's own sums */
+RPI_INLINE rpi_v RPI_FN(size_of)(const rpi_correlation *q, rpi_v z) { return q->squares ? z * z : RPI_ABS(z); }
+
+/* A tile's sums of rows m and taps, to their place, or to the samples' totals at column s. */
+static void RPI_FN(add_tile)(const rpi_correlation *q, int m, int taps, rpi_v kept[4][RPI_TAPS], rp_real *sums, int s) {
+    const rpi_v weight = q->weight ? RPI_LOAD(q->weight + s) : RPI_ALL(1);
+    rpi_v total = RPI_ALL(0);
+    for (int r = 0; r < m; r++)
+        for (int k = 0; k < taps; k++) {
+            rp_real *to = sums + (r * q->sums_row + k) * RPI_LANES;
+            if (q->total) total += RPI_FN(size_of)(q, kept[r][k]);
+            else if (q->weight) RPI_STORE(to, RPI_FMA(weight, RPI_FN(size_of)(q, kept[r][k]), RPI_LOAD(to)));
+            else RPI_STORE(to, RPI_LOAD(to) + kept[r][k]);
+        }
+    if (q->total) RPI_STORE(q->total + s, RPI_LOAD(q->total + s) + total);
+}
+
 /* Rows i..i + m - 1 and taps j..j + taps - 1; those beyond the last repeat it and are not kept. */
 static void RPI_FN(correlate_tile)(const rpi_correlation *q, int i, int m, int j, int taps) {
-    const ptrdiff_t wide = q->samples ? q->samples : 1;
-    const int step = q->samples ? RPI_LANES : q->n;
-    const rp_real *y[RPI_TAPS * RPI_POSITIONS];
-    rp_real *out = q->out + (i * q->out_row + j) * wide;
+    const int step = q->weight || q->total ? RPI_LANES : q->n, end = q->from + q->n;
+    const rp_real *d = q->d + i * q->d_row;
+    rp_real *sums = q->total ? NULL : q->sums + (i * q->sums_row + j) * RPI_LANES;
     ptrdiff_t row[4];
-    for (int r = 0; r < 4; r++) row[r] = (i + (r < m ? r : m - 1)) * q->d_row;
-    for (int k = 0; k < RPI_TAPS; k++)
-        memcpy(y + k * q->positions, q->y + (j + (k < taps ? k : taps - 1)) * q->positions,
-               (size_t)q->positions * sizeof *y);
-    for (int s = 0; s < q->n; s += step) {
+    for (int r = 0; r < 4; r++) row[r] = (r < m ? r : m - 1) * q->d_row;
+    for (int s = q->from; s < end; s += step) {
         rpi_v kept[4][RPI_TAPS];
-        RPI_FN(correlate_columns)(q, row, y, s, s + step, kept);
-        for (int r = 0; r < m; r++)
-            for (int k = 0; k < taps; k++) {
-                rp_real *to = out + (r * q->out_row + k) * wide;
-                if (q->samples) RPI_STORE(to + s, RPI_LOAD(to + s) + kept[r][k]);
-                else *to += RPI_FN(sum_lanes)(0, kept[r][k]);
-            }
+        if (q->magnitudes) RPI_FN(correlate_columns)(q, 1, d, row, q->y + j, s, s + step, kept);
+        else RPI_FN(correlate_columns)(q, 0, d, row, q->y + j, s, s + step, kept);
+        RPI_FN(add_tile)(q, m, taps, kept, sums, s);
     }
 }
 

@@ -379,44 +379,67 @@ static void check_gemm(test_random *random, int m, int n, int k) {
     }
 }
 
-static void check_correlation(test_random *random, int m, int n, int positions) {
-    enum { ROWS = 40 };
-    rpi_correlation q;
-    ptrdiff_t d_at[RPI_POSITIONS], y_at[RPI_TAPS_MOST * RPI_POSITIONS], ld = (ptrdiff_t)(n + test_int(random, 0, 9));
-    const rp_real *y[RPI_TAPS_MOST * RPI_POSITIONS];
-    int own = chance(random, 0.5), width = own ? n : 1; /* of a sum: all samples', or each sample's own */
-    regions_used = 0;
-    q.m = m, q.n = n, q.taps = test_int(random, 1, RPI_TAPS_MOST), q.positions = positions;
-    q.magnitudes = chance(random, 0.5);
-    q.d_row = ROWS * ld, q.out_row = (ptrdiff_t)(q.taps + test_int(random, 0, 3)), q.samples = own ? ld : 0;
-    q.d = matrix(random, m * ROWS, n, ld), q.d_at = d_at, q.y = y;
-    const rp_real *rows = matrix(random, ROWS, n, ld);
-    random_offsets(random, d_at, positions, ROWS, ld), random_offsets(random, y_at, q.taps * positions, ROWS, ld);
-    for (int i = 0; i < q.taps * positions; i++) y[i] = rows + y_at[i];
-    ptrdiff_t line = q.out_row * (own ? ld : 1), count = extent(m, (q.taps - 1) * (own ? (int)ld : 1) + width, line);
-    const rp_real *start = matrix(random, 1, (int)count, 0);
-    for (int i = 0; i < m * q.taps; i++) {
-        double *value = exact1.value + i * width, *size = exact1.size + i * width;
-        for (int s = 0; s < width; s++)
-            size[s] = fabs(value[s] = (double)start[entry(i / q.taps, 0, line) + entry(i % q.taps, s, own ? ld : 1)]);
-        for (int t = 0; t < positions; t++)
-            for (int s = 0; s < n; s++) {
-                double x = (double)y[i % q.taps * positions + t][s];
-                double d = (double)q.d[entry(i / q.taps, s, q.d_row) + d_at[t]];
-                value[s % width] += d * (q.magnitudes ? fabs(x) : x), size[s % width] += fabs(d * x);
-            }
-    }
-    EACH_SET {
-        double error = 0;
-        if (n % sets[set]->lanes) continue;
-        q.out = copy(random, start, count);
-        sets[set]->correlate(&q);
-        for (int i = 0; i < m * q.taps * width; i++) {
-            ptrdiff_t place = entry(i / width / q.taps, 0, line) + entry(i / width % q.taps, i % width, own ? ld : 1);
-            error = larger(error_of((double)q.out[place], exact1.value[i], exact1.size[i], positions * n + 3), error);
+/* What becomes of the samples' sums: added up, weighted by their size, or added up for each sample. */
+enum correlation_way { ALL_SAMPLES, WEIGHTED, TOTALS, CORRELATION_WAYS };
+static void exact_correlation(const rpi_correlation *q, enum correlation_way way) {
+    for (int i = 0; i < q->m * q->taps * q->n; i++) {
+        int s = i % q->n, tap = i / q->n % q->taps, row = i / q->n / q->taps, place = way == TOTALS ? s : i / q->n;
+        double z = 0, size = 0, factor = 1;
+        for (int t = 0; t < q->positions; t++) {
+            double x = (double)q->y[t * RPI_TAPS_MOST + tap][q->from + s];
+            double d = (double)q->d[entry(row, q->from + s, q->d_row) + t * q->d_step];
+            z += d * (q->magnitudes ? fabs(x) : x), size += fabs(d * x);
         }
-        CHECK(error <= 1 && intact(), "%s: correlate %d x %d, %d positions, n %d%s%s: error %g", sets[set]->name, m,
-              q.taps, positions, n, own ? " own sums" : "", q.magnitudes ? " magnitudes" : "", error);
+        if (way == WEIGHTED) factor = (double)q->weight[q->from + s];
+        if (way != ALL_SAMPLES) z = q->squares ? z * z : fabs(z), size = q->squares ? 2 * size * size : size;
+        exact1.value[place] += factor * z, exact1.size[place] += fabs(factor) * size;
+    }
+}
+
+static void check_correlation(test_random *random, int m, int n, int positions) {
+    enum { ROWS = 40, MOST_POSITIONS = 130, FROM = 16 };
+    rpi_correlation q;
+    const rp_real *y[RPI_TAPS_MOST * MOST_POSITIONS];
+    ptrdiff_t ld = (ptrdiff_t)(FROM + n + test_int(random, 0, 9));
+    enum correlation_way way = (enum correlation_way)test_int(random, 0, CORRELATION_WAYS - 1);
+    regions_used = 0;
+    memset(&q, 0, sizeof q);
+    q.m = m, q.n = n, q.taps = test_int(random, 1, RPI_TAPS_MOST), q.positions = positions;
+    q.magnitudes = chance(random, 0.5), q.squares = chance(random, 0.5), q.from = chance(random, 0.5) ? FROM : 0;
+    q.d_step = ld * test_int(random, 0, 2), q.d_row = ld * test_int(random, 1, 3), q.sums_row = q.taps + 1;
+    q.d = matrix(random, 3 * m + 2 * positions, FROM + n, ld), q.y = y;
+    const rp_real *rows = matrix(random, ROWS, FROM + n, ld), *weight = matrix(random, 1, FROM + n, 0);
+    for (int i = 0; i < RPI_TAPS_MOST * positions; i++) y[i] = rows + test_int(random, 0, ROWS - 1) * ld;
+    if (way == WEIGHTED) q.weight = weight;
+    const int results = way == TOTALS ? n : m * q.taps, length = way == TOTALS ? FROM + n : m * (q.taps + 1) * 16;
+    const rp_real *start = matrix(random, 1, length, 0);
+    EACH_SET {
+        const int lanes = sets[set]->lanes;
+        double error = 0;
+        if (n % lanes) continue;
+        for (int i = 0; i < results; i++) {
+            double *value = &exact1.value[i], *size = &exact1.size[i];
+            ptrdiff_t place = entry(i / q.taps, i % q.taps, q.sums_row) * lanes;
+            *value = *size = 0;
+            for (int lane = 0; way != TOTALS && lane < lanes; lane++)
+                *value += (double)start[place + lane], *size += fabs((double)start[place + lane]);
+            if (way == TOTALS) *size = fabs(*value = (double)start[q.from + i]);
+        }
+        exact_correlation(&q, way);
+        rp_real *out = copy(random, start, length);
+        if (way == TOTALS) q.total = out;
+        else q.sums = out;
+        sets[set]->correlate(&q);
+        for (int i = 0; i < results; i++) {
+            ptrdiff_t place = entry(i / q.taps, i % q.taps, q.sums_row) * lanes;
+            double got = 0;
+            for (int lane = 0; way != TOTALS && lane < lanes; lane++) got += (double)out[place + lane];
+            if (way == TOTALS) got = (double)out[q.from + i];
+            error = larger(error_of(got, exact1.value[i], exact1.size[i], positions * n * m * q.taps + 20), error);
+        }
+        CHECK(error <= 1 && intact(), "%s: correlate %d x %d, %d positions, n %d from %d, way %d%s%s: error %g",
+              sets[set]->name, m, q.taps, positions, n, q.from, (int)way, q.magnitudes ? " magnitudes" : "",
+              q.squares ? " squares" : "", error);
     }
 }
 
