@@ -1443,11 +1443,12 @@ typedef struct rpi_update {
     int nesterov;
 } rpi_update;
 
-/* That step of n parameters w, from gradient scale g and curvature scale2 h (NULL if the method needs none), with the
-   method's memory (each NULL where it has none): into `to` (0 where it is not finite), or, if that is NULL, taken
-   where the result is finite. */
+/* That step of `rows` rows of n parameters w, `stride` apart, from gradient scale g, rows g_row apart, and curvature
+   scale2 h (NULL if the method needs none), rows h_row apart, with the method's memory (each NULL where it has none):
+   into `to` (0 where it is not finite), or, if that is NULL, taken where the result is finite. */
 typedef struct rpi_update_call {
-    int n;
+    int rows, n;
+    ptrdiff_t stride, g_row, h_row;
     rp_real scale, scale2;
     const rp_real *g, *h;
     rp_real *w, *first, *second, *averages, *to;
@@ -8057,6 +8058,8 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o) {
             call.first = rpi_offset(net->first, at);
             call.second = rpi_offset(net->second, at);
             call.averages = rpi_offset(net->averages, at);
+            call.rows = 1;
+            call.stride = call.g_row = call.h_row = 0;
             call.to = net->direction + at;
             net->buffers.kernels->update(&update, &call);
         }
@@ -12349,28 +12352,34 @@ RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, int method, rpi_v g, rpi_v h,
     }
     return RPI_ALL(-u->rate) * x - RPI_ALL(u->shrink) * w;
 }
-/* n parameters by one method, which this is inlined for. */
-RPI_INLINE void RPI_FN(update_by)(const rpi_update *u, int method, const rpi_update_call *call) {
+/* Of parameters `at` on some, by one method, which this is inlined for; h of those from h_at on. */
+RPI_INLINE void RPI_FN(update_some)(const rpi_update *u, int method, const rpi_update_call *c, ptrdiff_t at,
+                                    const rp_real *g, const rp_real *h, int some) {
+    const int one = method != RP_PER_VARIABLE;
+    const int two = method == RP_PARTITIONING || method == RPI_PACED || method == RP_ADAM || method == RP_ADADELTA;
+    rp_real *first = one && c->first ? c->first + at : NULL, *second = two && c->second ? c->second + at : NULL;
+    rpi_v w = RPI_LOAD_SOME(c->w + at, some), state1 = RPI_ALL(0), state2 = state1, step;
+    if (first) state1 = RPI_LOAD_SOME(first, some);
+    if (second) state2 = RPI_LOAD_SOME(second, some);
+    step = RPI_FN(step)(u, method, RPI_ALL(c->scale) * RPI_LOAD_SOME(g, some),
+                        h ? RPI_ALL(c->scale2) * RPI_LOAD_SOME(h, some) : w, w, first ? &state1 : NULL,
+                        second ? &state2 : NULL);
+    if (first) RPI_STORE_SOME(first, state1, some);
+    if (second) RPI_STORE_SOME(second, state2, some);
+    if (method == RPI_PACED && c->averages) {
+        rpi_v average = RPI_LOAD_SOME(c->averages + at, some);
+        RPI_STORE_SOME(c->averages + at, RPI_FMA(RPI_ALL(u->fold), w - average, average), some);
+    }
+    if (c->to) RPI_STORE_SOME(c->to + at, RPI_FN(finite_or)(step, RPI_ALL(0)), some);
+    else RPI_STORE_SOME(c->w + at, RPI_FN(finite_or)(w + step, w), some);
+}
+RPI_INLINE void RPI_FN(update_by)(const rpi_update *update, int method, const rpi_update_call *call) {
+    const rpi_update u = *update;
     const rpi_update_call c = *call;
-    rp_real *first = method == RP_PER_VARIABLE ? NULL : c.first;
-    int two = method == RP_PARTITIONING || method == RPI_PACED || method == RP_ADAM || method == RP_ADADELTA;
-    rp_real *second = two ? c.second : NULL, *averages = method == RPI_PACED ? c.averages : NULL;
-    for (int i = 0; i < c.n; i += RPI_LANES) {
-        int some = c.n - i;
-        rpi_v w = RPI_LOAD_SOME(c.w + i, some), state1 = RPI_ALL(0), state2 = state1, step;
-        if (first) state1 = RPI_LOAD_SOME(first + i, some);
-        if (second) state2 = RPI_LOAD_SOME(second + i, some);
-        step = RPI_FN(step)(u, method, RPI_ALL(c.scale) * RPI_LOAD_SOME(c.g + i, some),
-                            c.h ? RPI_ALL(c.scale2) * RPI_LOAD_SOME(c.h + i, some) : w, w, first ? &state1 : NULL,
-                            second ? &state2 : NULL);
-        if (first) RPI_STORE_SOME(first + i, state1, some);
-        if (second) RPI_STORE_SOME(second + i, state2, some);
-        if (averages) {
-            rpi_v average = RPI_LOAD_SOME(averages + i, some);
-            RPI_STORE_SOME(averages + i, RPI_FMA(RPI_ALL(u->fold), w - average, average), some);
-        }
-        if (c.to) RPI_STORE_SOME(c.to + i, RPI_FN(finite_or)(step, RPI_ALL(0)), some);
-        else RPI_STORE_SOME(c.w + i, RPI_FN(finite_or)(w + step, w), some);
+    for (int r = 0; r < c.rows; r++) {
+        const rp_real *g = c.g + r * c.g_row, *h = c.h ? c.h + r * c.h_row : NULL;
+        for (int i = 0; i < c.n; i += RPI_LANES)
+            RPI_FN(update_some)(&u, method, &c, r * c.stride + i, g + i, h ? h + i : NULL, c.n - i);
     }
 }
 #define RPI_UPDATE(method) RPI_JOIN(RPI_FN(update), method)
@@ -12412,21 +12421,21 @@ static void RPI_FN(blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_rea
 
 static void RPI_FN(take_step)(const rpi_sink *sink, const rpi_piece *piece) {
     rpi_update_call call;
+    memset(&call, 0, sizeof call);
+    call.rows = piece->rows;
     call.n = piece->n;
+    call.stride = piece->stride;
     call.scale = piece->scale;
+    call.g = piece->gradient;
+    call.g_row = piece->ld;
+    call.h = sink->curvature ? sink->curvature + piece->offset : piece->curvature;
+    call.h_row = sink->curvature ? piece->stride : piece->ld;
     call.scale2 = sink->curvature ? 1 : piece->scale2;
-    call.to = NULL;
-    for (int r = 0; r < piece->rows; r++) {
-        ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
-        call.g = piece->gradient + from;
-        call.h = piece->curvature ? piece->curvature + from : NULL;
-        if (sink->curvature) call.h = sink->curvature + at;
-        call.w = sink->parameters + at;
-        call.first = sink->first ? sink->first + at : NULL;
-        call.second = sink->second ? sink->second + at : NULL;
-        call.averages = sink->averages ? sink->averages + at : NULL;
-        RPI_FN(update)(sink->update, &call);
-    }
+    call.w = sink->parameters + piece->offset;
+    call.first = sink->first ? sink->first + piece->offset : NULL;
+    call.second = sink->second ? sink->second + piece->offset : NULL;
+    call.averages = sink->averages ? sink->averages + piece->offset : NULL;
+    RPI_FN(update)(sink->update, &call);
 }
 /* The piece becomes b times what the arrays hold, plus itself. */
 static void RPI_FN(take)(const rpi_sink *sink, const rpi_piece *piece, rp_real b) {

@@ -555,7 +555,7 @@ static rp_real *offset(rp_real *array, ptrdiff_t at) { return array ? array + at
 static rpi_update_call update_call(const parameters *p, ptrdiff_t at, int n) {
     rpi_update_call call;
     memset(&call, 0, sizeof call);
-    call.n = n, call.scale = p->scale, call.scale2 = p->scale2;
+    call.rows = 1, call.n = n, call.scale = p->scale, call.scale2 = p->scale2;
     call.g = p->g + at, call.h = offset(p->h, at), call.w = p->w + at;
     call.first = offset(p->first, at), call.second = offset(p->second, at);
     call.averages = offset(p->averages, at);
