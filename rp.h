@@ -5396,6 +5396,21 @@ typedef struct rpi_back {
     const rp_real *along;
 } rpi_back;
 
+static rpi_back rpi_back_derivative(rpi_flow flow) {
+    rpi_back back;
+    memset(&back, 0, sizeof back);
+    back.d = 1;
+    back.flow = flow;
+    return back;
+}
+static rpi_back rpi_back_vector(rpi_flow flow) {
+    rpi_back back;
+    memset(&back, 0, sizeof back);
+    back.v = 1;
+    back.flow = flow;
+    return back;
+}
+
 /* v_in += A(g)' d, the part of v that comes from the parameters' own change along g (see rpi_multiply) */
 static void rpi_back_along(const rp_net *net, const rpi_step *step, int n, const rp_real *g) {
     const rpi_buffers *b = &net->buffers;
@@ -5440,10 +5455,7 @@ static void rpi_sweep_back(const rp_net *net, int n, rpi_back back) {
 }
 
 /* v alone, swept as a derivative is: e = J' r. */
-static void rpi_sweep_vector(const rp_net *net, int n) {
-    rpi_back back = {0, 1, RPI_PLAIN, NULL};
-    rpi_sweep_back(net, n, back);
-}
+static void rpi_sweep_vector(const rp_net *net, int n) { rpi_sweep_back(net, n, rpi_back_vector(RPI_PLAIN)); }
 
 /* total[s] = sum over the trained parameters of c |dz/dw|, or of the squares, for z with derivatives e: for the rules
    T_s = sum_l c_l |e_l|_1 (|x_l|_1 + 1). rule NULL: c is 1. */
@@ -5471,9 +5483,18 @@ typedef struct rpi_terms {
     const rp_real *weight;                   /* curvature: weight[s] |v x'| of each sample's own sum over positions */
     int squares;                             /* of those, in the place of magnitudes */
     const rp_rule *rule;                     /* curvature: divided by this rule's scales; NULL: not */
-    int along; /* x is itself a derivative along a direction: 0 where nothing is trained below, and
-                                                the bias's input has none */
+    int along;                               /* x is itself a derivative along a direction: 0 where nothing is trained
+                                                below, and the bias's input has none */
 } rpi_terms;
+
+static rpi_terms rpi_terms_of(rp_real *const *x, rp_real *const *d, rp_real *const *v) {
+    rpi_terms terms;
+    memset(&terms, 0, sizeof terms);
+    terms.x = x;
+    terms.d = d;
+    terms.v = v;
+    return terms;
+}
 
 static void rpi_collect(const rp_net *net, int count, const rpi_terms *terms, const rpi_sink *sink) {
     rp_real mean = 1 / (rp_real)count;
@@ -5691,14 +5712,13 @@ static rp_status rpi_sweep_outputs(rpi_pass *pass) {
     rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
     rpi_sink sink = rpi_sink_to(b->kernels->take_sum, NULL, net->sums);
-    rpi_back back = {0, 1, RPI_PLAIN, NULL};
-    rpi_terms terms = {b->y, NULL, b->v, NULL, 0, pass->rule, 0};
-    back.flow = pass->how->flow;
+    rpi_terms terms = rpi_terms_of(b->y, NULL, b->v);
+    terms.rule = pass->rule;
     rpi_zero(net->sums, net->parameter_count);
     for (int k = 0; k < net->outputs; k++) {
         rp_status status;
         pass->how->begin(pass, k);
-        rpi_sweep_back(net, rpi_columns(b, pass->count), back);
+        rpi_sweep_back(net, rpi_columns(b, pass->count), rpi_back_vector(pass->how->flow));
         terms.weight = pass->how->weigh(pass, k);
         status = rpi_check_finite(pass, NULL, b->v, terms.weight);
         if (status) return status;
@@ -5717,7 +5737,7 @@ static rp_status rpi_backward_pass(rpi_pass *pass) {
     const rpi_buffers *b = &net->buffers;
     const rp_real *weights = pass->batch ? pass->batch->weights : NULL;
     int last = net->slot_count - 1, together = pass->how && !pass->how->every_output;
-    rpi_back back = {1, 0, RPI_PLAIN, NULL};
+    rpi_back back = rpi_back_derivative(RPI_PLAIN);
     rp_status status;
     rpi_weigh_rows(net, pass->count, weights, b->d[last]);
     if (pass->rule) rpi_weigh_rows(net, pass->count, weights, net->h);
@@ -5764,9 +5784,9 @@ static rp_status rpi_differentiate(rpi_pass *pass) {
 /* Gradient and curvature of a successful pass into a sink, but for a curvature that is added up already. */
 static void rpi_collect_pass(const rpi_pass *pass, const rpi_sink *sink) {
     const rpi_buffers *b = &pass->net->buffers;
-    rpi_terms terms = {b->y, b->d, NULL, NULL, 0, pass->rule, 0};
+    rpi_terms terms = rpi_terms_of(b->y, b->d, pass->rule && !pass->summed ? b->v : NULL);
+    terms.rule = pass->rule;
     terms.weight = pass->weight;
-    if (pass->rule && !pass->summed) terms.v = b->v;
     rpi_collect(pass->net, pass->count, &terms, sink);
 }
 
@@ -6055,13 +6075,12 @@ RP_API rp_status rp_directional(rp_net *net, const rp_data *batch, const rp_real
 static rp_status rpi_expand(rpi_pass *pass, int gauss_newton) {
     rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
-    rpi_back back = {1, 0, RPI_FOLDED, NULL};
     rp_status status = rpi_prepare_tangents(net, pass->who);
     if (!status) status = rpi_expand_forward(pass);
     if (status) return status;
     rpi_weigh_rows(net, pass->count, pass->batch->weights, net->h);
     rpi_weigh_rows(net, pass->count, pass->batch->weights, b->d[net->slot_count - 1]);
-    if (!gauss_newton) rpi_sweep_back(net, rpi_columns(b, pass->count), back);
+    if (!gauss_newton) rpi_sweep_back(net, rpi_columns(b, pass->count), rpi_back_derivative(RPI_FOLDED));
     return rpi_check_finite(pass, gauss_newton ? NULL : b->d, NULL, NULL);
 }
 
@@ -6070,7 +6089,8 @@ static void rpi_collect_product(const rp_net *net, int count, int gauss_newton, 
     const rpi_buffers *b = &net->buffers;
     rpi_sink whole = rpi_sink_to(b->kernels->take_arrays, out, NULL),
              more = rpi_sink_to(b->kernels->take_sum, out, NULL);
-    rpi_terms values = {b->y, b->v, NULL, NULL, 0, NULL, 0}, tangents = {b->r, b->d, NULL, NULL, 0, NULL, 1};
+    rpi_terms values = rpi_terms_of(b->y, b->v, NULL), tangents = rpi_terms_of(b->r, b->d, NULL);
+    tangents.along = 1;
     rpi_zero_frozen(net, out);
     rpi_collect(net, count, &values, &whole);
     if (!gauss_newton) rpi_collect(net, count, &tangents, &more);
@@ -6082,11 +6102,8 @@ static void rpi_collect_product(const rp_net *net, int count, int gauss_newton, 
 static rp_status rpi_multiply(rp_net *net, const char *who, int count, int gauss_newton, const rp_real *g) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, count), last = net->slot_count - 1;
-    rpi_back back = {0, 1, RPI_PLAIN, NULL};
-    if (!gauss_newton) {
-        back.flow = RPI_BENT;
-        back.along = g;
-    }
+    rpi_back back = rpi_back_vector(gauss_newton ? RPI_PLAIN : RPI_BENT);
+    back.along = gauss_newton ? NULL : g;
     if (net->live[last]) {
         rpi_sweep_tangents(net, n, g, b->r, NULL, gauss_newton ? NULL : b->bend);
         rpi_copy(b->v[last], b->r[last], net->outputs * b->ld);
@@ -6239,7 +6256,7 @@ static void rpi_recur(const rp_net *net, ptrdiff_t s, const rpi_recursion *r) {
 static void rpi_collect_squares(const rp_net *net, int count) {
     const rpi_buffers *b = &net->buffers;
     rpi_sink sink = rpi_sink_to(b->kernels->take_arrays, net->sums, NULL);
-    rpi_terms terms = {b->r, b->v, NULL, NULL, 0, NULL, 0};
+    rpi_terms terms = rpi_terms_of(b->r, b->v, NULL);
     for (const rpi_step *step = rpi_next_trained(net, NULL); step; step = rpi_next_trained(net, step)) {
         rp_real *squares = b->r[step->in];
         int rows = net->slot_rows[step->in];
@@ -6299,7 +6316,8 @@ RP_API rp_status rp_hessian_diagonal(rp_net *net, const rp_data *batch, rp_real 
 static void rpi_collect_own_squares(const rp_net *net, int count, rp_real *const *v) {
     const rpi_buffers *b = &net->buffers;
     rpi_sink sink = rpi_sink_to(b->kernels->take_sum, NULL, net->sums);
-    rpi_terms terms = {b->y, NULL, v, NULL, 1, NULL, 0};
+    rpi_terms terms = rpi_terms_of(b->y, NULL, v);
+    terms.squares = 1;
     terms.weight = b->ones;
     rpi_collect(net, count, &terms, &sink);
 }
