@@ -13,8 +13,9 @@ EXAMPLES = $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 BENCHES = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
 PAIRS = $(patsubst %_a.c,$(BUILD)/%,$(wildcard tests/*_a.c))
-PROGRAMS = $(TESTS) $(TESTS:=_double) $(PAIRS)
-LINKED = $(addprefix $(BUILD)/tests/test_,fit interface layers math pace solve steps tools torch) # with tests/library.c
+SLOW = $(filter %_kernels %_kernels_double,$(TESTS) $(TESTS:=_double)) # to compile: they come first
+PROGRAMS = $(SLOW) $(filter-out $(SLOW),$(TESTS:=_double) $(TESTS) $(PAIRS))
+LINKED = $(filter-out %_kernels,$(TESTS)) # with tests/library.c
 CHECKSUMS = $(BUILD)/tests/checksum $(BUILD)/tests/checksum_double
 QUICK = $(filter %_misuse %_idx %_fit %_files,$(TESTS)) $(PAIRS)
 
@@ -23,7 +24,7 @@ help: ## list the targets
 run: $(BUILD)/examples/digits ## train two networks on images of digits; ARGS="--help" lists the options
 	$< $(ARGS)
 test: $(PROGRAMS) ## run all tests
-	@RUN="$(RUN)" CC="$(CC)" tests/run.sh $^ tests/inclusion.sh
+	@RUN="$(RUN)" CC="$(CC)" tests/run.sh tests/inclusion.sh $^
 test-quick: $(QUICK) ## run those that take a moment
 	@RUN="$(RUN)" tests/run.sh $^
 test-all: all test ## run all tests, some over all sizes, and see that everything else builds
@@ -54,6 +55,7 @@ $(DIRECTORIES):
 $(BUILD)/tests/%: LDLIBS += -lpthread
 $(BUILD)/bench/%: LDLIBS += -lpthread
 $(BUILD)/tests/test_files $(BUILD)/tests/test_files_double: CPPFLAGS += -DTEST_FOLDER='"$(CURDIR)/tests"'
+$(filter-out %/hostile,$(PAIRS)): CPPFLAGS += -DRP_NO_SIMD # without the kernels for each instruction set: time
 $(LINKED): $(BUILD)/tests/library.o
 $(LINKED:=_double): $(BUILD)/tests/library_double.o
 $(BUILD)/%: %.c $(HEADERS) | $(DIRECTORIES)

@@ -1,5 +1,7 @@
 /* The reader of IDX files: what it accepts, every way it refuses, and that it never leaks. */
-#include <stdlib.h>
+#include "../rp.h"
+#include "library.h"
+#include "test.h"
 
 static long allocations, live, fail_at = -1; /* fail_at: the allocation, from 0, that finds no memory */
 
@@ -12,11 +14,6 @@ static void counted_free(void *pointer) {
     live -= pointer != NULL;
     free(pointer);
 }
-#define RP_MALLOC(size) counted_malloc(size)
-#define RP_FREE(pointer) counted_free(pointer)
-#define RP_IMPLEMENTATION
-#include "../rp.h"
-#include "test.h"
 
 typedef struct bytes {
     unsigned char at[128];
@@ -298,6 +295,8 @@ static void test_bad_paths(const char *path) {
 #endif
 
 int main(int count, char **arguments) {
+    library.allocate = counted_malloc;
+    library.release = counted_free;
     test_images();
     test_dimensions();
     test_labels();

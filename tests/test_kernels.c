@@ -1,6 +1,6 @@
 /* Every kernel of every instruction set that this machine has, against naive float64 versions of its contract, and what
-   rests on them: nets on different sets, on different numbers of threads, in several threads. Sizes are a random
-   sample; with the argument `quick` a smaller one, with `all` every product of sizes up to 70. */
+   rests on them: nets on different sets, on different numbers of threads, in several threads; and how numbers stand in
+   files. Sizes are a random sample; with the argument `quick` a smaller one, with `all` every product of sizes up to 70. */
 #define _DEFAULT_SOURCE     /* MAP_ANONYMOUS */
 #define RPI_GRAIN (1 << 16) /* so that small nets are worth several threads */
 #define RPI_KEEP_MACROS
@@ -43,6 +43,7 @@ static rp_isa_kind set_kinds[SETS];
 static int set_count;
 
 static int repeats(int usual) {
+    if (sizeof(rp_real) > 4) usual /= 2; /* it has but one set, without shapes of its own */
     if (quick) return (usual + 19) / 20;
     return all ? 20 * usual : usual;
 }
@@ -1334,7 +1335,7 @@ static double difference(const rp_real *a, const rp_real *b, ptrdiff_t count) {
 /* The same numbers on every set, to rounding that has grown over some steps. */
 static void test_nets_on_sets(void) {
     const double allowed = 2000 * (double)EPSILON;
-    for (int n = 0; n < PLANS * OPTIMIZERS; n += quick ? 6 : 1) {
+    for (int n = 0; set_count > 1 && n < PLANS * OPTIMIZERS; n += quick ? 6 : 1) {
         const plan *p = &plans[n % PLANS];
         int optimizer = n / PLANS;
         if (too_slow(p, optimizer)) continue;
@@ -1356,6 +1357,7 @@ static void test_nets_on_sets(void) {
 /* The same bits for every number of threads: parameters, loss, predictions. */
 static void test_thread_counts(void) {
     static rp_real expected[SAMPLES * WIDEST], out[SAMPLES * WIDEST];
+    const int most = sizeof(rp_real) > 4 ? 3 : THREADS;
     for (int n = 0; n < PLANS * OPTIMIZERS; n += quick ? 8 : 1) {
         const plan *p = &plans[n % PLANS];
         int optimizer = n / PLANS, set = n % set_count;
@@ -1363,7 +1365,7 @@ static void test_thread_counts(void) {
         if (too_slow(p, optimizer)) continue;
         training alone = train_new(p, set_kinds[set], 1, optimizer, 2);
         rp_predict(alone.net, inputs, p->batch, expected);
-        for (int threads = 2; threads <= THREADS; threads++) {
+        for (int threads = 2; threads <= most; threads++) {
             training t = train_new(p, set_kinds[set], threads, optimizer, 2);
             double work = (double)p->width[0] * (p->side ? 9 * 25 : p->width[1]) * p->batch;
             int parts = rpi_parts(t.net->buffers.team, work, p->width[1], 1);
@@ -1449,6 +1451,68 @@ static void test_single_samples(void) {
     }
 }
 
+/* Numbers as they are written are read as the same bits, and by strtod. */
+static void test_numbers(void) {
+    test_random random = {1};
+    for (int i = 0; i < 1500; i++) {
+        const rpi_binary *format = i % 2 ? &rpi_float32 : &rpi_float64;
+        uint64_t bits = test_bits(&random) >> 1;
+        uint32_t few = (uint32_t)bits & 0x7FFFFFFF;
+        double x = 0, again = 0;
+        float single;
+        char word[64];
+        rpi_text text = {word, sizeof word, 0};
+        if (i % 3) bits = (bits & 0xFFFFFFFFFFFFF) | (uint64_t)test_int(&random, 1023 - 40, 1023 + 40) << 52;
+        memcpy(&x, &bits, sizeof x);
+        memcpy(&single, &few, sizeof single);
+        if (i % 2) x = (double)single;
+        if (!rpi_finite_double(x)) continue;
+        if (i % 7 == 0) x = -x;
+        rpi_put_exactly(&text, format, x);
+        word[text.length] = 0;
+        CHECK(rpi_read_exactly(word, format, &again) && !memcmp(&again, &x, sizeof x), "%s is %.17g, not %.17g", word,
+              again, x);
+        again = i % 2 ? (double)strtof(word, NULL) : strtod(word, NULL);
+        CHECK(!memcmp(&again, &x, sizeof x), "%s is %.17g, not %.17g", word, again, x);
+    }
+    static const char *const halves[] = {"1.00000005960464477539", "16777217",      "16777219", "0.1", "1e-46", "8e-46",
+                                         "3.4028235e38",           "1.17549428e-38"};
+    for (size_t i = 0; i < sizeof halves / sizeof *halves; i++) {
+        double x = 0, expected = (double)strtof(halves[i], NULL);
+        if (strlen(halves[i]) > 20) continue;
+        CHECK(rpi_read_exactly(halves[i], &rpi_float32, &x) && x == expected, "%s: %.9g", halves[i], x);
+    }
+}
+
+/* Bytes in the other order, and halves: what a machine of the other kind does. */
+static void test_number_formats(void) {
+    static const struct {
+        int dtype;
+        unsigned char at[8];
+        double x;
+    } numbers[] = {
+        {RPI_F32, {0, 0, 0x80, 0x3F}, 1},
+        {RPI_F32, {0, 0, 0x20, 0xC1}, -10},
+        {RPI_F64, {0, 0, 0, 0, 0, 0, 0xF8, 0x3F}, 1.5},
+        {RPI_F16, {0, 0x3C}, 1},
+        {RPI_F16, {0xFF, 0x7B}, 65504},
+        {RPI_F16, {1, 0}, 1.0 / 16777216},
+        {RPI_F16, {1, 0x80}, -1.0 / 16777216},
+        {RPI_F16, {0xFF, 3}, 1023.0 / 16777216},
+        {RPI_F16, {0, 0x04}, 1.0 / 16384},
+        {RPI_F16, {0, 0xFC}, -INFINITY},
+        {RPI_BF16, {0x80, 0x3F}, 1},
+        {RPI_BF16, {0x20, 0xC1}, -10},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        rp_real x = 0;
+        rpi_decode(numbers[i].at, numbers[i].dtype, 1, &x);
+        CHECK((double)x == numbers[i].x, "number %d is %g, not %g", (int)i, (double)x, numbers[i].x);
+        x = rpi_number_of(numbers[i].at, numbers[i].dtype); /* byte by byte */
+        CHECK((double)x == numbers[i].x, "number %d is %g, not %g", (int)i, (double)x, numbers[i].x);
+    }
+}
+
 int main(int argc, char **argv) {
     quick = argc > 1 && !strcmp(argv[1], "quick"), all = argc > 1 && !strcmp(argv[1], "all");
     find_sets();
@@ -1465,5 +1529,7 @@ int main(int argc, char **argv) {
     test_two_teams();
     test_idle_teams();
     test_single_samples();
+    test_numbers();
+    test_number_formats();
     return test_end();
 }

@@ -1,6 +1,5 @@
 /* What must never go wrong: every misuse has its status and its message, extremes and a lack of memory leave a net
    whole, the same seed gives the same bits. */
-#define RP_IMPLEMENTATION
 #include "../rp.h"
 #include "calls.h"
 #include "heap.h"
@@ -124,13 +123,6 @@ static void test_configs(void) {
         FAILS(rp_net_build(net, BATCH, 1), RP_ERR_VALUE, words[i]);
         rp_net_free(net);
     }
-#ifndef RP_THREADS
-    rp_config config = heap_config(&h);
-    config.threads = 2;
-    rp_net *net = describe(&config, RP_TANH, RP_SQUARED_ERROR);
-    FAILS(rp_net_build(net, BATCH, 1), RP_ERR_UNSUPPORTED, "config.threads 2 RP_THREADS");
-    rp_net_free(net);
-#endif
     CHECK(h.live == 0, "%ld allocations live", h.live);
 }
 

@@ -1,10 +1,7 @@
 /* On what results may not depend: the number of threads, the process after a fork, the floating-point mode in which
    helpers began, whether operations trap. All functions run on random nets of all kinds of layers; what they compute is
    one checksum. With the argument `quick` on fewer, with `all` on all. */
-#define _GNU_SOURCE    /* feenableexcept */
-#define RPI_GRAIN 4096 /* so that small nets are worth several threads */
-#define RP_IMPLEMENTATION
-#define RP_THREADS
+#define _GNU_SOURCE /* feenableexcept */
 #include "../rp.h"
 #include "test.h"
 #include <fenv.h>
