@@ -557,20 +557,23 @@ static inline void check_like_results(int which, int from, int to, const call_re
     }
 }
 static inline void test_threads_and_sets(int from, int to) { /* by these calls */
-    static const rp_isa_kind sets[] = {RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON};
     for (int which = 0; which < SOME_NETS; which++) {
         size_t mark = memory_mark();
-        call_results alone, together, portable, other;
+        call_results alone, together;
         rp_config one = config_of(RP_ISA_AUTO, 1), three = config_of(RP_ISA_AUTO, 3);
-        rp_config plain = config_of(RP_ISA_PORTABLE, 1);
         get_results(which, from, to, &one, &alone);
         get_results(which, from, to, &three, &together);
         check_same_results(which, from, to, &alone, &together);
+#ifndef RP_DOUBLE /* it has but one set */
+        static const rp_isa_kind sets[] = {RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON};
+        rp_config plain = config_of(RP_ISA_PORTABLE, 1);
+        call_results portable, other;
         get_results(which, from, to, &plain, &portable);
         for (int set = 0; set < 3; set++) {
             rp_config config = config_of(sets[set], 1);
             if (get_results(which, from, to, &config, &other)) check_like_results(which, from, to, &other, &portable);
         }
+#endif
         memory_release(mark);
     }
 }

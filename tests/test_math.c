@@ -111,8 +111,8 @@ static void test_random_nets(void) {
                                         {VECTOR, 7, 7, 12, 70, ANY},   {IMAGE, 9, 4, 6, 20, ANY},
                                         {SEQUENCE, 8, 4, 6, 20, ANY},  {IMAGE, 2, 14, 6, 5, ANY},
                                         {SEQUENCE, 2, 20, 12, 5, ANY}, {IMAGE, 3, 10, 150, 1, ANY}};
-    for (int n = 0; n < 900; n++) run_trial(compare, n, &stacks[n % 6], nth_rule(RULE_KINDS, n / 6), kink);
-    for (int n = 0; n < 600; n++) run_trial(compare, n, &others[n % 8], nth_rule(RULE_KINDS, n / 8), kink);
+    for (int n = 0; n < 450; n++) run_trial(compare, n, &stacks[n % 6], nth_rule(RULE_KINDS, n / 6), kink);
+    for (int n = 0; n < 300; n++) run_trial(compare, n, &others[n % 8], nth_rule(RULE_KINDS, n / 8), kink);
 }
 
 /* One weight per layer, 3, -1, 0.5, one input, 2, identity: y is 6, -6, -3, u is 2, 8, 10, and with target 1 d is

@@ -380,7 +380,11 @@ static void check_best(rp_net *net, const rp_data *data, double damping) {
     memory_release(mark);
 }
 static void test_auto_keeps_the_best(void) {
+#ifdef RP_DOUBLE
+    enum { WIDTH = 16, SAMPLES = 12 };
+#else
     enum { WIDTH = 24, SAMPLES = 16 };
+#endif
     rp_net *net = rp_net_new(rp_vector(WIDTH), NULL);
     rp_real inputs[SAMPLES * WIDTH];
     int labels[SAMPLES];
