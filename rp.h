@@ -11522,14 +11522,33 @@ RPI_LANEWISE(tanh)
 #define RPI_TANH RPI_FN(tanh)
 #define RPI_POWER2(n) RPI_REALS(((n) + RPI_ALL_INT(127)) << 23)
 
-/* x = n log 2 + r; exp(r) - 1 = *remainder + *tail, r and the rest, by the polynomial of Cephes; *low, *high: 2^n in
-   two factors, as one may over- or underflow. */
-RPI_INLINE void RPI_FN(exp_parts)(rpi_v x, rpi_v *remainder, rpi_v *tail, rpi_v *low, rpi_v *high) {
+/* x 2^n */
+RPI_INLINE rpi_v RPI_FN(times_power)(rpi_v x, rpi_i n) {
+#if RPI_VECTOR_BYTES == 64
+    return _mm512_maskz_scalef_ps(0xFFFF, x, RPI_FN(to_real)(n));
+#else
+    rpi_i half = n >> 1; /* two factors, as one may over- or underflow */
+    return x * RPI_POWER2(half) * RPI_POWER2(n - half);
+#endif
+}
+/* low <= x <= high, or not a number */
+RPI_INLINE rpi_v RPI_FN(clamp)(rpi_v low, rpi_v x, rpi_v high) {
+#if RPI_VECTOR_BYTES == 64
+    return _mm512_maskz_max_ps(0xFFFF, low, _mm512_maskz_min_ps(0xFFFF, high, x)); /* the second if one is no number */
+#elif RPI_VECTOR_BYTES == 32
+    return _mm256_max_ps(low, _mm256_min_ps(high, x));
+#else
+    x = RPI_SELECT(RPI_GREATER(x, high), high, x);
+    return RPI_SELECT(RPI_GREATER(low, x), low, x);
+#endif
+}
+
+/* x = n log 2 + r; exp(r) - 1 = *remainder + *tail, r and the rest, by the polynomial of Cephes. Returns n. */
+RPI_INLINE rpi_i RPI_FN(exp_parts)(rpi_v x, rpi_v *remainder, rpi_v *tail) {
     const rpi_v magic = RPI_ALL(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
     rpi_v r, p;
-    rpi_i n, half;
-    x = RPI_SELECT(RPI_GREATER(x, RPI_ALL(89)), RPI_ALL(89), x);
-    x = RPI_SELECT(RPI_GREATER(RPI_ALL(-105), x), RPI_ALL(-105), x);
+    rpi_i n;
+    x = RPI_FN(clamp)(RPI_ALL(-105), x, RPI_ALL(89));
     n = RPI_BITS(RPI_FMA(x, RPI_ALL(1.44269504088896341f), magic)) - RPI_BITS(magic);
     r = RPI_FMA(RPI_FN(to_real)(n), RPI_ALL(-0.693359375f), x);
     r = RPI_FMA(RPI_FN(to_real)(n), RPI_ALL(2.12194440e-4f), r);
@@ -11540,20 +11559,18 @@ RPI_INLINE void RPI_FN(exp_parts)(rpi_v x, rpi_v *remainder, rpi_v *tail, rpi_v 
     p = RPI_FMA(p, r, RPI_ALL(5.0000001201e-1f));
     *remainder = r;
     *tail = p * (r * r);
-    half = n >> 1;
-    *low = RPI_POWER2(half);
-    *high = RPI_POWER2(n - half);
+    return n;
 }
 RPI_INLINE rpi_v RPI_EXP(rpi_v x) {
-    rpi_v r, tail, low, high, sum;
-    RPI_FN(exp_parts)(x, &r, &tail, &low, &high);
+    rpi_v r, tail, sum;
+    rpi_i n = RPI_FN(exp_parts)(x, &r, &tail);
     sum = RPI_ALL(1) + r;
-    return (sum + (tail + (r - (sum - RPI_ALL(1))))) * low * high;
+    return RPI_FN(times_power)(sum + (tail + (r - (sum - RPI_ALL(1)))), n);
 }
 RPI_INLINE rpi_v RPI_EXPM1(rpi_v x) { /* x <= 0 */
-    rpi_v r, tail, low, high, power;
-    RPI_FN(exp_parts)(x, &r, &tail, &low, &high);
-    power = low * high;
+    rpi_v r, tail, power;
+    rpi_i n = RPI_FN(exp_parts)(x, &r, &tail);
+    power = RPI_FN(times_power)(RPI_ALL(1), n);
     return RPI_FMA(r + tail, power, power - RPI_ALL(1));
 }
 /* 0 <= x <= 1: 2 artanh(x / (2 + x)), by its series */
