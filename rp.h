@@ -11936,7 +11936,30 @@ static void RPI_FN(product)(const rpi_product *q) {
 }
 
 /* out[i][r] = in[r][i] for a square of RPI_SQUARE */
-#if defined(RPI_X86) && RPI_VECTOR_BYTES >= 32
+#if RPI_VECTOR_BYTES == 64
+#define RPI_SQUARE 16
+/* Four columns of rows r, r + 4, r + 8 and r + 12, one behind the other. */
+RPI_INLINE __m512 RPI_FN(every_fourth)(const rp_real *in, ptrdiff_t ldi) {
+    __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(in));
+    x = _mm512_mask_broadcast_f32x4(x, 0x00F0, _mm_loadu_ps(in + 4 * ldi));
+    x = _mm512_mask_broadcast_f32x4(x, 0x0F00, _mm_loadu_ps(in + 8 * ldi));
+    return _mm512_mask_broadcast_f32x4(x, 0xF000, _mm_loadu_ps(in + 12 * ldi));
+}
+RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
+    for (int i = 0; i < 16; i += 4) {
+        __m512 r[4], t[4];
+        for (int j = 0; j < 4; j++) r[j] = RPI_FN(every_fourth)(in + j * ldi + i, ldi);
+        t[0] = _mm512_maskz_unpacklo_ps(0xFFFF, r[0], r[1]);
+        t[1] = _mm512_maskz_unpackhi_ps(0xFFFF, r[0], r[1]);
+        t[2] = _mm512_maskz_unpacklo_ps(0xFFFF, r[2], r[3]);
+        t[3] = _mm512_maskz_unpackhi_ps(0xFFFF, r[2], r[3]);
+        _mm512_storeu_ps(out + i * ldo, _mm512_maskz_shuffle_ps(0xFFFF, t[0], t[2], 0x44));
+        _mm512_storeu_ps(out + (i + 1) * ldo, _mm512_maskz_shuffle_ps(0xFFFF, t[0], t[2], 0xEE));
+        _mm512_storeu_ps(out + (i + 2) * ldo, _mm512_maskz_shuffle_ps(0xFFFF, t[1], t[3], 0x44));
+        _mm512_storeu_ps(out + (i + 3) * ldo, _mm512_maskz_shuffle_ps(0xFFFF, t[1], t[3], 0xEE));
+    }
+}
+#elif RPI_VECTOR_BYTES == 32
 #define RPI_SQUARE 8
 RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
     __m256 r[8], t[8];
@@ -11970,6 +11993,14 @@ RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, ptrdiff_t ldi, rp_re
 }
 #endif
 
+/* The square of rows r.. at column c, where rows beyond the last repeat it. */
+RPI_NOINLINE void RPI_FN(transpose_last)(const rp_real *in, ptrdiff_t ldi, int rows, int r, int c, rp_real *out,
+                                         ptrdiff_t ldo) {
+    rp_real square[RPI_SQUARE * RPI_SQUARE];
+    for (int i = 0; i < RPI_SQUARE; i++)
+        memcpy(square + i * RPI_SQUARE, in + (r + i < rows ? r + i : rows - 1) * ldi + c, RPI_SQUARE * sizeof *in);
+    RPI_FN(transpose_square)(square, RPI_SQUARE, out + c * ldo + r, ldo);
+}
 static void RPI_FN(transpose)(const rp_real *in, ptrdiff_t ldi, int rows, int columns, rp_real *out, ptrdiff_t ldo,
                               int n) {
     int whole = columns / RPI_SQUARE * RPI_SQUARE, r = 0;
@@ -11979,9 +12010,12 @@ static void RPI_FN(transpose)(const rp_real *in, ptrdiff_t ldi, int rows, int co
         for (int c = whole; c < columns; c++)
             for (int i = 0; i < RPI_SQUARE; i++) out[c * ldo + (r + i)] = from[i * ldi + c];
     }
-    for (int c = 0; c < columns && r < n; c++) {
+    if (r == n) return;
+    if (r + RPI_SQUARE > n) whole = 0;
+    for (int c = 0; c < whole; c += RPI_SQUARE) RPI_FN(transpose_last)(in, ldi, rows, r, c, out, ldo);
+    for (int c = 0; c < columns; c++) {
         rp_real *to = out + c * ldo;
-        for (int i = r; i < n; i++) to[i] = in[(i < rows ? i : rows - 1) * ldi + c];
+        for (int i = c < whole ? r + RPI_SQUARE : r; i < n; i++) to[i] = in[(i < rows ? i : rows - 1) * ldi + c];
     }
 }
 
