@@ -11496,6 +11496,15 @@ RPI_INLINE rpi_i RPI_FN(not_finite)(rpi_v x) {
 RPI_INLINE rpi_v RPI_FN(finite_or)(rpi_v wanted, rpi_v otherwise) {
     return RPI_SELECT(RPI_FN(not_finite)(wanted), otherwise, wanted);
 }
+/* x, or a zero of its sign where it is smaller: subnormal numbers, in which means of zeros end and derivatives of what
+   fits already, slow some processors down a hundred times. */
+RPI_INLINE rpi_v RPI_FN(at_least)(rp_real least, rpi_v x) {
+    rpi_i below = RPI_GREATER(RPI_ALL(least), RPI_ABS(x));
+    return RPI_REALS(RPI_BITS(x) & ~(below & RPI_ALL_INT(RPI_MAGNITUDE)));
+}
+RPI_INLINE rpi_v RPI_FN(normal)(rpi_v x) { return RPI_FN(at_least)(RPI_REAL_MIN, x); }
+/* A cross-entropy's derivative, whose products with numbers of a usual size are to be normal, too. */
+RPI_INLINE rpi_v RPI_FN(substantial)(rpi_v x) { return RPI_FN(at_least)(RPI_REAL_MIN * (1 << 26), x); }
 RPI_INLINE int RPI_FN(any_lane)(rpi_i mask) {
     rpi_int lanes[RPI_LANES], any = 0;
     memcpy(lanes, &mask, sizeof lanes);
@@ -12272,9 +12281,9 @@ static void RPI_FN(activate_back)(const rpi_activate *a, rp_real *d, rp_real *v,
             rpi_v second = a->second && flow != RPI_PLAIN ? RPI_LOAD(a->second + i) : zero;
             if (a->second && flow == RPI_FOLDED) RPI_STORE(a->second + i, second * derivative);
             if (v && flow == RPI_BOUND)
-                RPI_STORE(v + i, RPI_ABS(RPI_FMA(second, derivative, RPI_ABS(s) * RPI_LOAD(v + i))));
-            else if (v) RPI_STORE(v + i, RPI_FMA(s, RPI_LOAD(v + i), flow == RPI_BENT ? second : zero));
-            if (d) RPI_STORE(d + i, s * derivative);
+                RPI_STORE(v + i, RPI_FN(normal)(RPI_ABS(RPI_FMA(second, derivative, RPI_ABS(s) * RPI_LOAD(v + i)))));
+            else if (v) RPI_STORE(v + i, RPI_FN(normal)(RPI_FMA(s, RPI_LOAD(v + i), flow == RPI_BENT ? second : zero)));
+            if (d) RPI_STORE(d + i, RPI_FN(normal)(s * derivative));
         }
 }
 
@@ -12298,7 +12307,8 @@ RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, 
     switch (kind) {
     case RP_BINARY_CROSS_ENTROPY:
         RPI_FN(logistic)(y, &e, &p, h, &odd);
-        *d = p - t;
+        *d = RPI_FN(substantial)(p - t);
+        *h = RPI_FN(substantial)(*h);
         return RPI_SELECT(RPI_GREATER(zero, y), zero, y) - t * y + RPI_LOG1P(e);
     case RP_HUBER: /* h is that of the least parabola above the loss that touches it at y */
         beyond = RPI_GREATER(size, RPI_ALL(delta));
@@ -12355,7 +12365,7 @@ static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
         }
         log_sum = most + RPI_LANES_OF(log)(sum);
         for (ptrdiff_t i = 0; i < end; i += ld) {
-            rpi_v t = RPI_LOAD(d + i), z = RPI_LOAD(y + i), p = total * (RPI_EXP(z - most) / sum);
+            rpi_v t = RPI_LOAD(d + i), z = RPI_LOAD(y + i), p = RPI_FN(substantial)(total * (RPI_EXP(z - most) / sum));
             loss += t * (log_sum - z);
             RPI_STORE(d + i, p - t);
             if (h) RPI_STORE(h + i, p);
@@ -12369,10 +12379,6 @@ static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
 /* The methods, each on one vector of parameters w: the step out. */
 RPI_INLINE rpi_v RPI_FN(mean)(rpi_v *state, rpi_v x, rp_real beta) {
     return *state = RPI_FN(finite_or)(RPI_FMA(RPI_ALL(beta), *state, RPI_ALL(1 - beta) * x), *state);
-}
-/* Subnormal numbers, in which means of zeros end, slow some processors down a hundred times. */
-RPI_INLINE rpi_v RPI_FN(normal)(rpi_v x) {
-    return RPI_SELECT(RPI_GREATER(RPI_ALL(RPI_REAL_MIN), RPI_ABS(x)), RPI_ALL(0), x);
 }
 RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, int method, rpi_v g, rpi_v h, rpi_v w, rpi_v *first, rpi_v *second) {
     rpi_v epsilon = RPI_ALL(u->epsilon), x;
