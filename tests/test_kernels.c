@@ -1451,6 +1451,22 @@ static void test_single_samples(void) {
     }
 }
 
+/* What would be subnormal is a zero of its sign. */
+static void test_subnormal(void) {
+    const rp_real least = (rp_real)ldexp(1, LEAST_EXPONENT - 1);
+    EACH_SET {
+        rp_real slope[LANES], d[LANES], v[LANES];
+        rpi_activate a;
+        memset(&a, 0, sizeof a);
+        for (int i = 0; i < LANES; i++) slope[i] = (rp_real)0.5, d[i] = i % 2 ? -least : 2 * least, v[i] = least;
+        a.rows = 1, a.n = LANES, a.ld = LANES, a.slope = slope;
+        sets[set]->activate_back(&a, d, v, RPI_BOUND);
+        for (int i = 0; i < LANES; i++)
+            CHECK(d[i] == (i % 2 ? 0 : least) && (i % 2 == 0 || signbit(d[i])) && v[i] == 0, "%s: %g, %g",
+                  sets[set]->name, (double)d[i], (double)v[i]);
+    }
+}
+
 /* Numbers as they are written are read as the same bits, and by strtod. */
 static void test_numbers(void) {
     test_random random = {1};
@@ -1529,6 +1545,7 @@ int main(int argc, char **argv) {
     test_two_teams();
     test_idle_teams();
     test_single_samples();
+    test_subnormal();
     test_numbers();
     test_number_formats();
     return test_end();
