@@ -1475,7 +1475,8 @@ typedef struct rpi_kernels {
     void (*add_rows)(int rows, int n, rp_real scale, const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo);
     /* out[s] = sum_i |in[i][s]|, or of the squares; ld may be 0 */
     void (*column_sums)(int rows, int n, const rp_real *in, ptrdiff_t ld, rp_real *out, int squares);
-    /* x[i][s] = factor[i * stride + s] x[i][s], or |x[i][s]| if magnitudes; factor may be x */
+    /* x[i][s] = factor[i * stride + s] x[i][s], or, if magnitudes, with |x[i][s]|, and 0 where products with it might be
+       subnormal; factor may be x */
     void (*weigh)(int rows, int n, rp_real *x, ptrdiff_t ld, const rp_real *factor, ptrdiff_t stride, int magnitudes);
     /* e = sqrt(h) or -sqrt(h), at random; e may be h */
     void (*signs)(int rows, int n, const rp_real *h, rp_real *e, ptrdiff_t ld, uint64_t *random);
@@ -11503,7 +11504,7 @@ RPI_INLINE rpi_v RPI_FN(at_least)(rp_real least, rpi_v x) {
     return RPI_REALS(RPI_BITS(x) & ~(below & RPI_ALL_INT(RPI_MAGNITUDE)));
 }
 RPI_INLINE rpi_v RPI_FN(normal)(rpi_v x) { return RPI_FN(at_least)(RPI_REAL_MIN, x); }
-/* A cross-entropy's derivative, whose products with numbers of a usual size are to be normal, too. */
+/* A cross-entropy's derivative, or a curvature, whose products with numbers of a usual size are to be normal, too. */
 RPI_INLINE rpi_v RPI_FN(substantial)(rpi_v x) { return RPI_FN(at_least)(RPI_REAL_MIN * (1 << 26), x); }
 RPI_INLINE int RPI_FN(any_lane)(rpi_i mask) {
     rpi_int lanes[RPI_LANES], any = 0;
@@ -12126,7 +12127,9 @@ static void RPI_FN(weigh)(int rows, int n, rp_real *x, ptrdiff_t ld, const rp_re
     for (int i = 0; i < rows; i++, x += ld, factor += stride)
         for (int s = 0; s < n; s += RPI_LANES) {
             rpi_v value = RPI_LOAD(x + s);
-            RPI_STORE(x + s, RPI_LOAD(factor + s) * (magnitudes ? RPI_ABS(value) : value));
+            if (magnitudes) value = RPI_FN(substantial)(RPI_LOAD(factor + s) * RPI_ABS(value));
+            else value *= RPI_LOAD(factor + s);
+            RPI_STORE(x + s, value);
         }
 }
 

@@ -1464,6 +1464,11 @@ static void test_subnormal(void) {
         for (int i = 0; i < LANES; i++)
             CHECK(d[i] == (i % 2 ? 0 : least) && (i % 2 == 0 || signbit(d[i])) && v[i] == 0, "%s: %g, %g",
                   sets[set]->name, (double)d[i], (double)v[i]);
+        for (int i = 0; i < LANES; i++) v[i] = -(rp_real)ldexp((double)least, i % 2 ? 27 : 25);
+        sets[set]->weigh(1, LANES, v, LANES, slope, LANES, 1);
+        for (int i = 0; i < LANES; i++)
+            CHECK(v[i] == (i % 2 ? (rp_real)ldexp((double)least, 26) : 0), "%s: weighed to %g", sets[set]->name,
+                  (double)v[i]);
     }
 }
 
