@@ -1461,7 +1461,7 @@ typedef struct rpi_kernels {
 
     void (*gemm)(const rpi_gemm *gemm);
     void (*product)(const rpi_product *product);
-    /* the first product only, of one column: b, c and the rows of A (a_column is 1) are contiguous, k is any number */
+    /* the same of one column: b, b2, c and c2 are contiguous, and m and k any numbers. b2 may be b */
     void (*matrix_vector)(const rpi_product *product);
     void (*outer)(const rpi_outer *outer);
     void (*correlate)(const rpi_correlation *correlation);
@@ -1470,6 +1470,11 @@ typedef struct rpi_kernels {
     void (*window_magnitudes)(const rpi_window *window, rp_real *out);
     void (*select)(const rpi_window *window, const rp_real *in, rp_real *out);
     void (*select_back)(const rpi_window *window, const rp_real *d, rp_real *d_in);
+
+    /* out[i * out_row + j * out_step] = in[i * in_row + j * in_step] for i < rows, j < n, which is any number; or, with
+       `add`, added to it */
+    void (*move_rows)(int rows, int n, const rp_real *in, ptrdiff_t in_row, ptrdiff_t in_step, rp_real *out,
+                      ptrdiff_t out_row, ptrdiff_t out_step, int add);
 
     /* Of n columns of [rows][ld]. out += scale in; ldi may be 0, and in may be out */
     void (*add_rows)(int rows, int n, rp_real scale, const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo);
@@ -1970,10 +1975,12 @@ typedef struct rpi_step {
 } rpi_step;
 
 /* Where a pass over the tape keeps its numbers: a net's own memory, or a workspace. */
+typedef enum rpi_way { RPI_BATCH, RPI_ONE } rpi_way; /* values: rows of samples, or one sample's contiguous vectors */
 typedef struct rpi_buffers {
     const rpi_kernels *kernels;
+    rpi_way way;
     int batch;
-    ptrdiff_t ld;
+    ptrdiff_t ld;        /* 1 with RPI_ONE */
     rp_real **y;         /* each slot: value */
     rp_real **d;         /* each slot: derivative; without training only the last */
     rp_real **v;         /* each slot: u on the way forward, then v; in the other rules the swept vector e */
@@ -1990,6 +1997,8 @@ typedef struct rpi_buffers {
     ptrdiff_t sums_size;
     rp_real *shared; /* [2][shared_size]: |W|, or gradient and curvature of a shared weight */
     ptrdiff_t shared_size;
+    rp_real *planes; /* [3][plane_size]: images of one sample */
+    ptrdiff_t plane_size;
     int *bad;              /* for each step and thread: a value before the activation was not finite */
     rp_real *zeros, *ones; /* a row each */
     rp_real *column, *total;
@@ -2061,7 +2070,7 @@ struct rp_net {
     rpi_step *steps;
     int step_count;
     int slot_count;
-    int singles;          /* all maps work on a single sample's contiguous vectors, too */
+    int singles;          /* one sample is worked on as contiguous vectors: the images that this needs are small */
     int *slot_rows;       /* each slot: its features */
     int *summed;          /* each slot: several steps send derivatives to it */
     int *live;            /* each slot: parameters below it are trained */
@@ -2069,7 +2078,8 @@ struct rp_net {
     ptrdiff_t *pool_rows; /* each such buffer: the features that it must hold */
     int *pool_until;      /* each such buffer: the last step that reads what it holds */
     int pool_count;
-    rpi_buffers buffers;
+    rpi_buffers buffers, one; /* one: the same memory for one sample's contiguous vectors */
+    const rpi_buffers *swept; /* that of the two whose values are in place */
     rp_real *parameters, *gradient, *curvature, *direction;
     rp_real *sums;        /* scratch: curvature that is added up, or a product with the Hessian */
     rpi_block recursions; /* for the Hessian's diagonal: */
@@ -2161,6 +2171,15 @@ static ptrdiff_t rpi_slot_rows(const rp_net *net, int slot) { return net->slot_r
 
 static int rpi_columns(const rpi_buffers *b, int count) {
     return (count + b->kernels->lanes - 1) / b->kernels->lanes * b->kernels->lanes;
+}
+
+/* The same memory for one sample's contiguous vectors. */
+static rpi_buffers rpi_buffers_of_one(const rpi_buffers *b) {
+    rpi_buffers one = *b;
+    one.way = RPI_ONE;
+    one.batch = 1;
+    one.ld = 1;
+    return one;
 }
 
 /* Every row of `out` becomes `row`, or 0. */
@@ -2444,15 +2463,18 @@ typedef struct rpi_reach_call {
     rp_real *total;
 } rpi_reach_call;
 
-struct rpi_map {
+typedef struct rpi_primitives {
     void (*apply)(const rpi_apply_call *call);
-    /* to one sample's contiguous x and y; NULL: it cannot. y is padded with 0 */
-    void (*apply_one)(const rpi_apply_call *call);
     void (*transposed)(const rpi_transposed_call *call);
-    void (*outer)(const rpi_outer_call *call); /* NULL: it has no parameters */
+    void (*outer)(const rpi_outer_call *call); /* of maps with parameters, as reach */
     void (*reach)(const rpi_reach_call *call);
+} rpi_primitives;
+
+struct rpi_map {
+    rpi_primitives ways[2];                 /* by rpi_way */
     double (*worth)(const rpi_step *step);  /* multiply-adds of A x for one sample */
     int (*positions)(const rpi_step *step); /* products with one weight for one sample */
+    int trains;                             /* it has parameters */
     int stacks; /* each row of x is a unit, and apply and transposed take other ld: direct solves */
 };
 
@@ -2545,23 +2567,66 @@ typedef struct rpi_activate_work {
 
 static rp_real *rpi_offset(rp_real *x, ptrdiff_t at) { return x ? x + at : NULL; }
 
-static void rpi_activate_part(const void *context, int part, int parts) {
-    const rpi_activate_work *work = (const rpi_activate_work *)context;
+static void rpi_activate_rows(const rpi_activate_work *work) {
     const rpi_kernels *kernels = work->b->kernels;
-    rpi_activate a = work->activate;
-    int from = rpi_begin(a.rows, 1, part, parts);
-    ptrdiff_t at = from * a.ld;
-    a.rows = rpi_begin(a.rows, 1, part + 1, parts) - from;
-    a.y += at;
-    a.slope = rpi_offset(a.slope, at);
-    a.second = rpi_offset(a.second, at);
-    a.u = rpi_offset(a.u, at);
-    a.bad += part;
+    const rpi_activate *a = &work->activate;
     switch (work->way) {
-    case RPI_FORWARD: kernels->activate(&a); break;
-    case RPI_BACKWARD: kernels->activate_back(&a, rpi_offset(work->d, at), rpi_offset(work->v, at), work->flow); break;
-    case RPI_TANGENT: kernels->activate_tangent(&a, work->t + at, rpi_offset(work->t2, at), rpi_offset(work->bend, at));
+    case RPI_FORWARD: kernels->activate(a); break;
+    case RPI_BACKWARD: kernels->activate_back(a, work->d, work->v, work->flow); break;
+    case RPI_TANGENT: kernels->activate_tangent(a, work->t, work->t2, work->bend);
     }
+}
+
+/* All that an activation reads and writes. */
+enum { RPI_ACTIVATE_ROWS = 9 };
+static void rpi_activate_pointers(rpi_activate_work *work, rp_real **rows[RPI_ACTIVATE_ROWS]) {
+    rpi_activate *a = &work->activate;
+    rp_real **all[RPI_ACTIVATE_ROWS];
+    all[0] = &a->y;
+    all[1] = &a->slope;
+    all[2] = &a->second;
+    all[3] = &a->u;
+    all[4] = &work->d;
+    all[5] = &work->v;
+    all[6] = &work->t;
+    all[7] = &work->t2;
+    all[8] = &work->bend;
+    memcpy(rows, all, sizeof all);
+}
+static void rpi_activate_offset(rpi_activate_work *work, ptrdiff_t at) {
+    rp_real **rows[RPI_ACTIVATE_ROWS];
+    rpi_activate_pointers(work, rows);
+    for (int i = 0; i < RPI_ACTIVATE_ROWS; i++) *rows[i] = rpi_offset(*rows[i], at);
+}
+
+/* The last entries of one row, too few for a vector: what is behind them is another's. */
+static void rpi_activate_rest(rpi_activate_work work, int n) {
+    rp_real rest[RPI_ACTIVATE_ROWS][RPI_LINE_REALS] = {{0}}, *from[RPI_ACTIVATE_ROWS], **rows[RPI_ACTIVATE_ROWS];
+    rpi_activate_pointers(&work, rows);
+    for (int i = 0; i < RPI_ACTIVATE_ROWS; i++) {
+        from[i] = *rows[i];
+        if (!from[i]) continue;
+        rpi_copy(rest[i], from[i], n);
+        *rows[i] = rest[i];
+    }
+    work.activate.n = work.b->kernels->lanes;
+    rpi_activate_rows(&work);
+    for (int i = 0; i < RPI_ACTIVATE_ROWS; i++)
+        if (from[i]) rpi_copy(from[i], rest[i], n);
+}
+
+static void rpi_activate_part(const void *context, int part, int parts) {
+    rpi_activate_work work = *(const rpi_activate_work *)context;
+    rpi_activate *a = &work.activate;
+    int from = rpi_begin(a->rows, 1, part, parts), rest = a->n % work.b->kernels->lanes;
+    rpi_activate_offset(&work, from * a->ld);
+    a->rows = rpi_begin(a->rows, 1, part + 1, parts) - from;
+    a->bad += part;
+    a->n -= rest;
+    rpi_activate_rows(&work);
+    if (!rest) return;
+    rpi_activate_offset(&work, a->n);
+    rpi_activate_rest(work, rest);
 }
 
 static void rpi_activate_run(const rpi_activate_work *work) {
@@ -2603,18 +2668,6 @@ static void rpi_dense_apply(const rpi_apply_call *call) {
     rpi_product_run(b, &product);
 }
 
-/* What lies behind the units of a single sample up to a whole vector becomes 0, as activations work on whole ones. */
-static void rpi_pad_one(const rpi_apply_call *call) {
-    rp_real *end = call->y + call->step->out_row + call->step->outputs;
-    rpi_zero(end, rpi_columns(call->b, call->step->outputs) - call->step->outputs);
-}
-
-static void rpi_dense_apply_one(const rpi_apply_call *call) {
-    rpi_product product = rpi_dense_product(call);
-    call->b->kernels->matrix_vector(&product);
-    rpi_pad_one(call);
-}
-
 static void rpi_dense_transposed(const rpi_transposed_call *call) {
     rpi_product product;
     memset(&product, 0, sizeof product);
@@ -2639,13 +2692,9 @@ static void rpi_dense_transposed(const rpi_transposed_call *call) {
     rpi_product_run(call->b, &product);
 }
 
-static void rpi_dense_outer(const rpi_outer_call *call) {
-    const rpi_buffers *b = call->b;
+static rpi_outer rpi_dense_outer_of(const rpi_outer_call *call) {
     const rpi_step *step = call->step;
-    int n = rpi_columns(b, call->count);
     rpi_outer outer;
-    if (call->squares) b->kernels->weigh(step->outputs, n, call->v, b->ld, call->v, b->ld, 0);
-    if (call->weight) b->kernels->weigh(step->outputs, n, call->v, b->ld, call->weight, 0, 1);
     memset(&outer, 0, sizeof outer);
     outer.squares = call->squares;
     outer.m = step->outputs;
@@ -2654,13 +2703,22 @@ static void rpi_dense_outer(const rpi_outer_call *call) {
     outer.d = call->d;
     outer.v = call->v;
     outer.y = call->x;
-    outer.ld = b->ld;
+    outer.ld = call->b->ld;
     outer.scale = call->scale;
     outer.scale2 = call->scale2;
     outer.weights = step->weights;
     outer.biases = step->biases;
     outer.bias = call->bias;
     outer.sink = call->sink;
+    return outer;
+}
+
+static void rpi_dense_outer(const rpi_outer_call *call) {
+    const rpi_buffers *b = call->b;
+    int n = rpi_columns(b, call->count);
+    rpi_outer outer = rpi_dense_outer_of(call);
+    if (call->squares) b->kernels->weigh(outer.m, n, call->v, b->ld, call->v, b->ld, 0);
+    if (call->weight) b->kernels->weigh(outer.m, n, call->v, b->ld, call->weight, 0, 1);
     rpi_outer_run(b, &outer);
 }
 
@@ -2692,9 +2750,9 @@ static void rpi_scratch_of(const rpi_step *step, rpi_buffers *b) {
     const rpi_geometry *g = &step->geometry;
     ptrdiff_t covering = (ptrdiff_t)g->window * g->group_filters;
     if (!g->filters) return;
-    b->at_size = rpi_larger(b->at_size, rpi_larger(g->taps, covering));
+    b->at_size = rpi_larger(b->at_size, rpi_larger(g->positions, rpi_larger(g->taps, covering)));
     b->rows_size = rpi_larger(b->rows_size, (ptrdiff_t)g->positions * rpi_taps_at_once(g));
-    b->shared_size = rpi_larger(b->shared_size, ((ptrdiff_t)g->taps + 1) * g->filters);
+    b->shared_size = rpi_larger(b->shared_size, ((ptrdiff_t)g->taps + RPI_LINE_REALS) * g->filters + RPI_LINE_REALS);
     b->sums_size = rpi_larger(b->sums_size, (ptrdiff_t)rpi_at_most(g->group_filters, RPI_WEIGHTS) * RPI_WEIGHTS);
 }
 
@@ -3147,12 +3205,6 @@ static void rpi_copy_apply(const rpi_apply_call *call) {
     else if (!call->add) rpi_fill_rows(step->outputs, call->n, call->ldy, NULL, call->u_out + out);
 }
 
-static void rpi_copy_apply_one(const rpi_apply_call *call) {
-    const rpi_step *step = call->step;
-    rpi_copy_rows(call->b->kernels, 1, step->outputs, call->x + step->in_row, 0, call->y + step->out_row, 0, call->add);
-    rpi_pad_one(call);
-}
-
 static void rpi_copy_transposed(const rpi_transposed_call *call) {
     const rpi_kernels *kernels = call->b->kernels;
     const rpi_step *step = call->step;
@@ -3231,17 +3283,693 @@ static double rpi_no_worth(const rpi_step *step) {
     return 0;
 }
 
-static const rpi_map rpi_dense_map = {rpi_dense_apply, rpi_dense_apply_one, rpi_dense_transposed, rpi_dense_outer,
-                                      rpi_dense_reach, rpi_dense_worth,     rpi_one_position,     1};
+/* One sample. Its values are contiguous vectors (rpi_buffers with ld 1): no place in a vector of the machine is left
+   to samples that there are not. A layer whose positions have contiguous features multiplies matrices by vectors. In
+   images a tap (channel, row, column of the kernel) meets, at all output positions, a row of the flattened image that
+   begins at the tap's offset, with columns between the rows that are not outputs; so the rows of B are offsets into
+   the image, and the columns of the product are positions. */
+
+/* What the maps do with contiguous vectors of any length. */
+static rp_real rpi_vector_sum(const rpi_buffers *b, ptrdiff_t n, const rp_real *x, int squares) {
+    const int lanes = b->kernels->lanes;
+    const ptrdiff_t whole = n / lanes;
+    rp_real sums[RPI_LINE_REALS], sum = 0;
+    b->kernels->column_sums((int)whole, lanes, x, lanes, sums, squares);
+    for (int i = 0; i < lanes; i++) sum += sums[i];
+    for (ptrdiff_t i = whole * lanes; i < n; i++) sum += squares ? x[i] * x[i] : RPI_MATH(fabs)(x[i]);
+    return sum;
+}
+
+/* x[i] = factor |x[i]|, or factor x[i]^2 */
+static void rpi_vector_weigh(ptrdiff_t n, rp_real *x, rp_real factor, int squares) {
+    for (ptrdiff_t i = 0; i < n; i++) x[i] = factor * (squares ? x[i] * x[i] : RPI_MATH(fabs)(x[i]));
+}
+
+static void rpi_vector_add(rp_real factor, ptrdiff_t n, rp_real *x) {
+    for (ptrdiff_t i = 0; i < n; i++) x[i] += factor;
+}
+
+/* y and u_out of `outputs` units that read `inputs` contiguous values; x and u NULL: 0 */
+static void rpi_line_apply(const rpi_apply_call *call, int inputs, int outputs, const rp_real *x, const rp_real *u,
+                           rp_real *y, rp_real *u_out) {
+    const rpi_buffers *b = call->b;
+    rp_real column;
+    rpi_product q;
+    memset(&q, 0, sizeof q);
+    q.m = outputs;
+    q.k = x ? inputs : 0;
+    q.n = 1;
+    q.a = call->p + call->step->weights;
+    q.a_row = inputs;
+    q.a_column = 1;
+    q.b = x ? x : b->zeros;
+    q.c = y;
+    q.bias = call->bias ? call->p + call->step->biases : NULL;
+    q.add = call->add;
+    b->kernels->matrix_vector(&q);
+    if (!u_out) return;
+    column = call->own * ((x ? rpi_vector_sum(b, inputs, x, 0) : 0) + (rp_real)call->bias);
+    if (q.add) rpi_vector_add(column, outputs, u_out);
+    q.b = NULL;
+    q.k = x && u ? inputs : 0;
+    q.b2 = u ? u : b->zeros;
+    q.c2 = u_out;
+    q.column = &column;
+    b->kernels->matrix_vector(&q);
+}
+
+/* d_in and v_in of the values that these units read */
+static void rpi_line_transposed(const rpi_transposed_call *call, int inputs, int outputs, const rp_real *d,
+                                const rp_real *v, rp_real *d_in, rp_real *v_in) {
+    const rpi_kernels *kernels = call->b->kernels;
+    rpi_product q;
+    memset(&q, 0, sizeof q);
+    q.m = inputs;
+    q.k = outputs;
+    q.n = 1;
+    q.a = call->p + call->step->weights;
+    q.a_row = 1;
+    q.a_column = inputs;
+    q.add = call->add;
+    q.b = d;
+    q.c = d_in;
+    q.b2 = call->plain ? NULL : v;
+    q.c2 = v_in;
+    kernels->matrix_vector(&q);
+    if (!call->plain || !v) return;
+    q.b = v;
+    q.c = v_in;
+    kernels->matrix_vector(&q);
+}
+
+static void rpi_dense_apply_one(const rpi_apply_call *call) {
+    rpi_line_apply(call, call->step->inputs, call->step->outputs, call->x, call->u, call->y, call->u_out);
+}
+static void rpi_dense_transposed_one(const rpi_transposed_call *call) {
+    rpi_line_transposed(call, call->step->inputs, call->step->outputs, call->d, call->v, call->d_in, call->v_in);
+}
+static void rpi_dense_outer_one(const rpi_outer_call *call) {
+    rpi_outer outer = rpi_dense_outer_of(call);
+    if (call->weight) rpi_vector_weigh(call->step->outputs, call->v, call->weight[0], call->squares);
+    rpi_outer_run(call->b, &outer);
+}
+static void rpi_dense_reach_one(const rpi_reach_call *call) {
+    const rpi_step *step = call->step;
+    rp_real from = rpi_vector_sum(call->b, step->inputs, call->x, call->squares) + (rp_real)step->bias;
+    call->total[0] += call->c * from * rpi_vector_sum(call->b, step->outputs, call->e, call->squares);
+}
+
+static void rpi_vector_copy(const rpi_buffers *b, int n, const rp_real *in, rp_real *out, int add) {
+    if (add) b->kernels->blend(n, 1, in, NULL, 1, out);
+    else rpi_copy(out, in, n);
+}
+static void rpi_copy_apply_one(const rpi_apply_call *call) {
+    const rpi_step *step = call->step;
+    rpi_vector_copy(call->b, step->outputs, call->x + step->in_row, call->y + step->out_row, call->add);
+    if (!call->u_out) return;
+    if (call->u)
+        rpi_vector_copy(call->b, step->outputs, call->u + step->in_row, call->u_out + step->out_row, call->add);
+    else if (!call->add) rpi_zero(call->u_out + step->out_row, step->outputs);
+}
+static void rpi_copy_transposed_one(const rpi_transposed_call *call) {
+    const rpi_step *step = call->step;
+    int n = step->outputs;
+    if (call->d) rpi_vector_copy(call->b, n, call->d + step->out_row, call->d_in + step->in_row, call->add);
+    if (call->v) rpi_vector_copy(call->b, n, call->v + step->out_row, call->v_in + step->in_row, call->add);
+}
+
+/* Positions with contiguous features: the input at output position t, or NULL where it is padding. */
+static int rpi_has_lines(const rpi_geometry *g) {
+    return g->groups == 1 && g->window == 1 && g->in_channel == 1 && g->out_filter == 1;
+}
+static const rp_real *rpi_line_at(const rpi_geometry *g, int t, const rp_real *x) {
+    int y = t / g->out_width * g->stride_height - g->padding_height;
+    int column = t % g->out_width * g->stride_width - g->padding_width;
+    if (!x || y < 0 || y >= g->height || column < 0 || column >= g->width) return NULL;
+    return x + (y * g->in_y + column * g->in_x);
+}
+
+static void rpi_lines_apply(const rpi_apply_call *call) {
+    const rpi_step *step = call->step;
+    const rpi_geometry *g = &step->geometry;
+    for (int t = step->from; t < step->end; t++) {
+        ptrdiff_t out = rpi_out_at(g, t);
+        rpi_line_apply(call, g->taps, g->filters, rpi_line_at(g, t, call->x), rpi_line_at(g, t, call->u), call->y + out,
+                       rpi_offset(call->u_out, out));
+    }
+}
+
+static void rpi_lines_transposed(const rpi_transposed_call *call) {
+    const rpi_step *step = call->step;
+    const rpi_geometry *g = &step->geometry;
+    rpi_transposed_call each = *call;
+    each.add = 1;
+    for (int t = step->in_from; t < step->in_end && !call->add; t++) {
+        if (call->d) rpi_zero(call->d_in + rpi_in_at(g, t), g->taps);
+        if (call->v) rpi_zero(call->v_in + rpi_in_at(g, t), g->taps);
+    }
+    for (int t = step->from; t < step->end; t++) {
+        ptrdiff_t out = rpi_out_at(g, t);
+        const rp_real *origin = call->d ? call->d_in : call->v_in, *line = rpi_line_at(g, t, origin);
+        if (!line) continue;
+        rpi_line_transposed(&each, g->taps, g->filters, call->d ? call->d + out : NULL, call->v ? call->v + out : NULL,
+                            rpi_offset(call->d_in, line - origin), rpi_offset(call->v_in, line - origin));
+    }
+}
+
+/* Sums over positions of d with x, and of v with x, or |x|, for one sample: [filters][ld]. */
+typedef struct rpi_sums {
+    const rp_real *d, *v; /* each may be NULL */
+    int magnitudes;
+    rp_real *of_d, *of_v;
+    ptrdiff_t ld, bias, bias_step; /* where the sums for the bias are, and how far apart */
+} rpi_sums;
+
+static void rpi_sums_product(const rpi_buffers *b, rpi_gemm *q, const rp_real *d, const rp_real *y, rp_real *out) {
+    if (!d) return;
+    q->a = d;
+    q->b = y;
+    q->c = out;
+    if (q->start) q->start = out;
+    b->kernels->gemm(q);
+}
+
+static void rpi_magnitudes(const rpi_buffers *b, ptrdiff_t n, const rp_real *x, rp_real *out) {
+    b->kernels->column_sums(1, rpi_columns(b, (int)n), x, 0, out, 0);
+}
+
+/* For the bias: of each unit over positions. */
+static void rpi_lines_bias(const rpi_buffers *b, const rpi_geometry *g, const rp_real *d, rp_real *out) {
+    int units = rpi_columns(b, g->filters);
+    if (!d) return;
+    rpi_zero(out, units);
+    b->kernels->add_rows(g->positions - g->first, units, 1, d + rpi_out_at(g, g->first), g->out_y, out, 0);
+}
+
+static void rpi_lines_sums(const rpi_buffers *b, const rpi_geometry *g, const rp_real *x, rpi_sums *sums) {
+    rpi_taps taps = rpi_taps_of(b, 0);
+    rpi_gemm q;
+    memset(&q, 0, sizeof q);
+    q.m = g->filters;
+    q.n = rpi_columns(b, g->taps);
+    q.a_row = 1;
+    q.a_at = taps.a_at;
+    q.b_at = taps.b_at;
+    q.ldc = sums->ld = q.n;
+    sums->bias = g->filters * sums->ld;
+    sums->bias_step = 1;
+    for (int t = g->first; t < g->positions; t++) {
+        const rp_real *line = rpi_line_at(g, t, x);
+        if (!line) continue;
+        taps.a_at[q.k] = rpi_out_at(g, t);
+        taps.b_at[q.k++] = line - x;
+    }
+    rpi_sums_product(b, &q, sums->d, x, sums->of_d);
+    if (sums->v && sums->magnitudes) {
+        rpi_magnitudes(b, (ptrdiff_t)g->height * g->width * g->taps, x, b->planes);
+        x = b->planes;
+    }
+    rpi_sums_product(b, &q, sums->v, x, sums->of_v);
+    rpi_lines_bias(b, g, sums->d, rpi_offset(sums->of_d, sums->bias));
+    rpi_lines_bias(b, g, sums->v, rpi_offset(sums->of_v, sums->bias));
+}
+
+/* Images in phases of the strides: phase (i, j) holds every stride-th row and column of the padded input from row i
+   and column j on, so that each tap lies in one phase. Phases are [channels][height][width]; with strides of 1 there
+   is one, the padded input. */
+typedef struct rpi_phases {
+    int rows, columns; /* phases that taps read */
+    int channels, height, width;
+    ptrdiff_t image, size; /* of a channel, of a phase */
+    ptrdiff_t margin;      /* how far taps reach */
+    ptrdiff_t spread;      /* of a filter's outputs with margins of zeros before and behind */
+} rpi_phases;
+
+static int rpi_ceiling(int whole, int part) { return (whole + part - 1) / part; }
+static rpi_phases rpi_phases_of(const rpi_geometry *g) {
+    rpi_phases f;
+    f.rows = rpi_at_most(g->stride_height, g->kernel_height);
+    f.columns = rpi_at_most(g->stride_width, g->kernel_width);
+    f.channels = g->channels * g->groups;
+    f.height = rpi_ceiling(g->height + 2 * g->padding_height, g->stride_height);
+    f.width = rpi_ceiling(g->width + 2 * g->padding_width, g->stride_width);
+    f.image = (ptrdiff_t)f.height * f.width;
+    f.size = f.channels * f.image;
+    f.margin =
+        (ptrdiff_t)((g->kernel_height - 1) / g->stride_height) * f.width + (g->kernel_width - 1) / g->stride_width;
+    f.spread = f.margin + f.image + RPI_LINE_REALS;
+    return f;
+}
+/* Columns of a product over all outputs, in rows as long as a phase's. */
+static int rpi_flat_columns(const rpi_buffers *b, const rpi_geometry *g, const rpi_phases *f) {
+    return rpi_columns(b, g->out_height * f->width);
+}
+static ptrdiff_t rpi_phases_size(const rpi_phases *f) {
+    return f->rows * f->columns * f->size + f->width + RPI_LINE_REALS;
+}
+
+/* Scratch that a step needs, and in floating point, before it is known that there is so much. */
+static ptrdiff_t rpi_plane_of(const rpi_step *step) {
+    const rpi_geometry *g = &step->geometry;
+    rpi_phases f;
+    ptrdiff_t columns, size;
+    if (!g->filters) return 0;
+    if (rpi_has_lines(g)) return (ptrdiff_t)g->height * g->width * g->taps + RPI_LINE_REALS;
+    f = rpi_phases_of(g);
+    columns = (ptrdiff_t)g->out_height * f.width + RPI_LINE_REALS;
+    size = rpi_larger(rpi_phases_size(&f), g->filters * f.spread + RPI_LINE_REALS);
+    size = rpi_larger(size, rpi_larger(g->filters * columns, g->channels * (f.image + RPI_LINE_REALS)));
+    return rpi_larger(size, rpi_larger(RPI_POSITIONS, g->out_width) * ((ptrdiff_t)g->taps + RPI_LINE_REALS));
+}
+static double rpi_plane_reals(const rpi_geometry *g) {
+    double height = (double)g->height + 2.0 * g->padding_height + g->kernel_height + g->stride_height;
+    double width = (double)g->width + 2.0 * g->padding_width + g->kernel_width + g->stride_width + 16;
+    if (!g->filters || rpi_has_lines(g)) return 0;
+    return (height + 1) * width * ((double)g->channels * g->groups + g->filters);
+}
+
+/* The rows (or columns) of a phase that lie inside the input, which has `extent`. */
+typedef struct rpi_inside {
+    int first, count, at; /* at: where the first lies in the input */
+} rpi_inside;
+static rpi_inside rpi_inside_of(int extent, int stride, int padding, int phase) {
+    rpi_inside inside;
+    inside.first = phase >= padding ? 0 : rpi_ceiling(padding - phase, stride);
+    inside.at = inside.first * stride + phase - padding;
+    inside.count = inside.at < extent ? rpi_ceiling(extent - inside.at, stride) : 0;
+    return inside;
+}
+
+/* One phase of some channels from, or into (with `add` added to), an image. */
+static void rpi_gather_phase(const rpi_buffers *b, const rpi_geometry *g, const rpi_phases *f, int i, int j,
+                             const rp_real *x, rp_real *phase) {
+    rpi_inside rows = rpi_inside_of(g->height, g->stride_height, g->padding_height, i);
+    rpi_inside columns = rpi_inside_of(g->width, g->stride_width, g->padding_width, j);
+    for (int c = 0; c < f->channels; c++)
+        b->kernels->move_rows(rows.count, columns.count, x + c * g->in_channel + rows.at * g->in_y + columns.at,
+                              g->stride_height * g->in_y, g->stride_width,
+                              phase + c * f->image + (ptrdiff_t)rows.first * f->width + columns.first, f->width, 1, 0);
+}
+static void rpi_scatter_phase(const rpi_buffers *b, const rpi_geometry *g, const rpi_phases *f, int i, int j,
+                              int channels, const rp_real *phase, ptrdiff_t image, rp_real *x, int add) {
+    rpi_inside rows = rpi_inside_of(g->height, g->stride_height, g->padding_height, i);
+    rpi_inside columns = rpi_inside_of(g->width, g->stride_width, g->padding_width, j);
+    for (int c = 0; c < channels; c++)
+        b->kernels->move_rows(rows.count, columns.count,
+                              phase + c * image + (ptrdiff_t)rows.first * f->width + columns.first, f->width, 1,
+                              x + c * g->in_channel + rows.at * g->in_y + columns.at, g->stride_height * g->in_y,
+                              g->stride_width, add);
+}
+
+static void rpi_gather_phases(const rpi_buffers *b, const rpi_geometry *g, const rpi_phases *f, const rp_real *x,
+                              rp_real *phases) {
+    ptrdiff_t all = f->rows * f->columns * f->size;
+    int plain = g->stride_height * g->stride_width == 1 && !g->padding_height && !g->padding_width;
+    if (plain) rpi_copy(phases, x, f->size);
+    rpi_zero(phases + (plain ? all : 0), rpi_phases_size(f) - (plain ? all : 0));
+    for (int i = 0; i < f->rows && !plain; i++)
+        for (int j = 0; j < f->columns; j++)
+            rpi_gather_phase(b, g, f, i, j, x, phases + (i * f->columns + j) * f->size);
+}
+
+/* Where the taps of a group's first filter lie in the phases. */
+static void rpi_phase_taps(const rpi_geometry *g, const rpi_phases *f, rpi_taps *taps) {
+    int k = 0;
+    for (int c = 0; c < g->channels; c++)
+        for (int i = 0; i < g->kernel_height; i++)
+            for (int j = 0; j < g->kernel_width; j++) {
+                int phase = i % g->stride_height * f->columns + j % g->stride_width;
+                taps->a_at[k] = k;
+                taps->b_at[k++] =
+                    phase * f->size + c * f->image + (ptrdiff_t)(i / g->stride_height) * f->width + j / g->stride_width;
+            }
+    taps->count = k;
+}
+
+/* Outputs, [filters][out_height][out_width], from rows as long as a phase's. */
+static void rpi_take_outputs(const rpi_buffers *b, const rpi_geometry *g, const rpi_phases *f, int filters,
+                             const rp_real *flat, ptrdiff_t ld, rp_real *out, int add) {
+    for (int i = 0; i < filters; i++)
+        b->kernels->move_rows(g->out_height, g->out_width, flat + i * ld, f->width, 1, out + i * g->out_filter,
+                              g->out_y, 1, add);
+}
+
+/* The other way, between margins of zeros. */
+static void rpi_spread_outputs(const rpi_buffers *b, const rpi_geometry *g, const rpi_phases *f, const rp_real *out,
+                               ptrdiff_t margin, ptrdiff_t ld, rp_real *flat) {
+    rpi_zero(flat, g->filters * ld + RPI_LINE_REALS);
+    for (int i = 0; i < g->filters; i++)
+        b->kernels->move_rows(g->out_height, g->out_width, out + i * g->out_filter, g->out_y, 1, flat + margin + i * ld,
+                              f->width, 1, 0);
+}
+
+/* A convolution of one sample: its scratch, and what its products have in common. */
+typedef struct rpi_flat {
+    const rpi_buffers *b;
+    const rpi_geometry *g;
+    rpi_phases f;
+    rpi_taps taps;
+    int n;                          /* columns of the products over outputs */
+    rp_real *phases, *flat, *other; /* scratch, each of rpi_buffers' plane_size */
+} rpi_flat;
+static rpi_flat rpi_flat_of(const rpi_buffers *b, const rpi_step *step) {
+    rpi_flat w;
+    w.b = b;
+    w.g = &step->geometry;
+    w.f = rpi_phases_of(w.g);
+    w.taps = rpi_taps_of(b, 0);
+    w.n = rpi_flat_columns(b, w.g, &w.f);
+    w.phases = b->planes;
+    w.flat = w.phases + b->plane_size;
+    w.other = w.flat + b->plane_size;
+    rpi_phase_taps(w.g, &w.f, &w.taps);
+    return w;
+}
+
+/* out of all groups = start + A times the phases */
+static void rpi_flat_product(const rpi_flat *w, const rp_real *weights, const rp_real *bias, const rp_real *columns,
+                             rp_real *out, int add) {
+    const rpi_geometry *g = w->g;
+    rpi_gemm q;
+    memset(&q, 0, sizeof q);
+    q.m = g->group_filters;
+    q.n = w->n;
+    q.k = w->taps.count;
+    q.a_row = g->taps;
+    q.a_at = w->taps.a_at;
+    q.b_at = w->taps.b_at;
+    q.c = w->flat;
+    q.ldc = w->n;
+    q.per_row = bias != NULL;
+    for (int group = 0; group < g->groups; group++) {
+        ptrdiff_t filter = (ptrdiff_t)group * g->group_filters;
+        q.a = weights + filter * g->taps;
+        q.b = w->phases + group * g->channels * w->f.image;
+        q.start = bias ? bias + filter : NULL;
+        if (columns) q.start = columns + (ptrdiff_t)group * w->n;
+        w->b->kernels->gemm(&q);
+        rpi_take_outputs(w->b, g, &w->f, q.m, w->flat, w->n, out + filter * g->out_filter, add);
+    }
+}
+
+/* own (|x| summed over the window + the bias's 1) at all positions, for each group */
+static void rpi_flat_reach(const rpi_flat *w, const rpi_apply_call *call) {
+    rpi_window window;
+    window.k = w->taps.count;
+    window.n = w->n;
+    window.at = w->taps.b_at;
+    for (int group = 0; group < w->g->groups; group++) {
+        rp_real *columns = w->other + (ptrdiff_t)group * w->n;
+        window.x = w->phases + group * w->g->channels * w->f.image;
+        w->b->kernels->window_magnitudes(&window, columns);
+        for (int s = 0; s < w->n; s++) columns[s] = call->own * (columns[s] + (rp_real)call->bias);
+    }
+}
+
+static void rpi_flat_apply(const rpi_apply_call *call) {
+    const rpi_step *step = call->step;
+    rpi_flat w = rpi_flat_of(call->b, step);
+    rpi_gather_phases(w.b, w.g, &w.f, call->x, w.phases);
+    rpi_flat_product(&w, call->p + step->weights, call->bias ? call->p + step->biases : NULL, NULL, call->y, call->add);
+    if (!call->u_out) return;
+    rpi_flat_reach(&w, call);
+    if (!call->u) w.taps.count = 0;
+    else {
+        rpi_shared_magnitudes(w.b, step, call->p + step->weights);
+        rpi_gather_phases(w.b, w.g, &w.f, call->u, w.phases);
+    }
+    rpi_flat_product(&w, w.b->shared, NULL, w.other, call->u_out, call->add);
+}
+
+/* The taps that lie in a phase, for each of a group's filters: offsets into the weights, and into the outputs between
+   margins. */
+static void rpi_phase_covering(rpi_flat *w, int phase_row, int phase_column) {
+    const rpi_geometry *g = w->g;
+    int k = 0;
+    for (int i = phase_row; i < g->kernel_height; i += g->stride_height)
+        for (int j = phase_column; j < g->kernel_width; j += g->stride_width)
+            for (int filter = 0; filter < g->group_filters; filter++) {
+                w->taps.a_at[k] = (ptrdiff_t)filter * g->taps + (ptrdiff_t)i * g->kernel_width + j;
+                w->taps.b_at[k++] =
+                    filter * w->f.spread - (ptrdiff_t)(i / g->stride_height) * w->f.width - j / g->stride_width;
+            }
+    w->taps.count = k;
+}
+
+/* in = A' out in one phase, whose covering taps and outputs (in w->flat) are in place */
+static void rpi_flat_cover(const rpi_flat *w, int i, int j, const rp_real *weights, rp_real *in, int add) {
+    const rpi_geometry *g = w->g;
+    rpi_gemm q;
+    memset(&q, 0, sizeof q);
+    q.m = g->channels;
+    q.n = rpi_columns(w->b, (int)w->f.image);
+    q.k = w->taps.count;
+    q.a_row = g->window;
+    q.a_at = w->taps.a_at;
+    q.b_at = w->taps.b_at;
+    q.c = w->other;
+    q.ldc = q.n;
+    for (int group = 0; group < g->groups; group++) {
+        ptrdiff_t filter = (ptrdiff_t)group * g->group_filters;
+        q.a = weights + filter * g->taps;
+        q.b = w->flat + filter * w->f.spread + w->f.margin;
+        w->b->kernels->gemm(&q);
+        rpi_scatter_phase(w->b, g, &w->f, i, j, q.m, w->other, q.n, in + (ptrdiff_t)group * g->channels * g->in_channel,
+                          add);
+    }
+}
+
+static void rpi_flat_back(rpi_flat *w, const rp_real *weights, const rp_real *out, rp_real *in, int add) {
+    rpi_spread_outputs(w->b, w->g, &w->f, out, w->f.margin, w->f.spread, w->flat);
+    for (int i = 0; i < w->g->stride_height; i++)
+        for (int j = 0; j < w->g->stride_width; j++) {
+            rpi_phase_covering(w, i, j);
+            rpi_flat_cover(w, i, j, weights, in, add);
+        }
+}
+
+static void rpi_flat_transposed(const rpi_transposed_call *call) {
+    const rpi_step *step = call->step;
+    const rp_real *weights = call->p + step->weights;
+    rpi_flat w = rpi_flat_of(call->b, step);
+    if (call->d) rpi_flat_back(&w, weights, call->d, call->d_in, call->add);
+    if (!call->v) return;
+    if (!call->plain) rpi_shared_magnitudes(w.b, step, weights);
+    rpi_flat_back(&w, call->plain ? weights : w.b->shared, call->v, call->v_in, call->add);
+}
+
+/* Output rows whose windows are laid out at a time, so that these stay in the cache. */
+static int rpi_window_rows(const rpi_geometry *g) {
+    return rpi_at_most(g->out_height, (int)rpi_larger(RPI_POSITIONS / g->out_width, 1));
+}
+
+/* Windows as rows, [position][tap], and behind the last tap the bias's 1. */
+static void rpi_lay_windows(const rpi_flat *w, int group, int from, int rows, ptrdiff_t ld, rp_real *out) {
+    const rpi_geometry *g = w->g;
+    const int run = g->stride_width == 1 ? g->kernel_width : 1; /* taps that lie side by side */
+    for (int y = 0; y < rows; y++) {
+        const rp_real *row = w->phases + group * g->channels * w->f.image + (ptrdiff_t)(from + y) * w->f.width;
+        for (int j = 0; j < g->taps; j += run)
+            w->b->kernels->move_rows(g->out_width, run, row + w->taps.b_at[j], 1, 1, out + j, ld, 1, 0);
+        for (int x = 0; x < g->out_width; x++) {
+            rpi_zero(out + x * ld + g->taps, ld - g->taps);
+            out[x * ld + g->taps] = 1;
+        }
+        out += g->out_width * ld;
+    }
+}
+
+/* x is in w->phases. */
+static void rpi_flat_sums(const rpi_flat *w, rpi_sums *sums) {
+    const rpi_geometry *g = w->g;
+    int rows = rpi_window_rows(g);
+    rpi_gemm q;
+    memset(&q, 0, sizeof q);
+    q.m = g->group_filters;
+    q.n = rpi_columns(w->b, g->taps + 1);
+    q.a_row = g->out_filter;
+    q.a_column = 1;
+    q.ldb = q.ldc = q.start_row = sums->ld = q.n;
+    sums->bias = g->taps;
+    sums->bias_step = sums->ld;
+    for (int group = 0; group < g->groups; group++)
+        for (int y = 0; y < g->out_height; y += rows) {
+            int some = rpi_at_most(g->out_height - y, rows);
+            ptrdiff_t filter = (ptrdiff_t)group * g->group_filters, to = filter * sums->ld;
+            ptrdiff_t from = filter * g->out_filter + y * g->out_y;
+            rpi_lay_windows(w, group, y, some, sums->ld, w->flat);
+            q.k = some * g->out_width;
+            q.start = y ? w->flat : NULL;
+            rpi_sums_product(w->b, &q, sums->d ? sums->d + from : NULL, w->flat, rpi_offset(sums->of_d, to));
+            if (sums->magnitudes) rpi_magnitudes(w->b, q.k * sums->ld, w->flat, w->flat);
+            rpi_sums_product(w->b, &q, sums->v ? sums->v + from : NULL, w->flat, rpi_offset(sums->of_v, to));
+        }
+}
+
+/* Maps of shared weights, of either kind. */
+static void rpi_shared_apply_one(const rpi_apply_call *call) {
+    if (rpi_has_lines(&call->step->geometry)) rpi_lines_apply(call);
+    else rpi_flat_apply(call);
+}
+static void rpi_shared_transposed_one(const rpi_transposed_call *call) {
+    if (rpi_has_lines(&call->step->geometry)) rpi_lines_transposed(call);
+    else rpi_flat_transposed(call);
+}
+
+static void rpi_sums_one(const rpi_buffers *b, const rpi_step *step, const rp_real *x, rpi_sums *sums) {
+    rpi_flat w;
+    sums->of_d = sums->d ? b->shared : NULL;
+    sums->of_v = sums->v ? b->shared + b->shared_size : NULL;
+    if (rpi_has_lines(&step->geometry)) {
+        rpi_lines_sums(b, &step->geometry, x, sums);
+        return;
+    }
+    w = rpi_flat_of(b, step);
+    rpi_gather_phases(b, w.g, &w.f, x, w.phases);
+    rpi_flat_sums(&w, sums);
+}
+
+static void rpi_shared_outer_one(const rpi_outer_call *call) {
+    const rpi_step *step = call->step;
+    const rpi_geometry *g = &step->geometry;
+    rpi_sums sums;
+    rpi_piece piece;
+    memset(&piece, 0, sizeof piece);
+    memset(&sums, 0, sizeof sums);
+    sums.d = call->d;
+    sums.v = call->v;
+    sums.magnitudes = call->v && !call->weight;
+    rpi_sums_one(call->b, step, call->x, &sums);
+    if (call->v && call->weight)
+        rpi_vector_weigh(g->filters * (sums.ld + 1), sums.of_v, call->weight[0], call->squares);
+    piece.rows = g->filters;
+    piece.n = g->taps;
+    piece.ld = sums.ld;
+    piece.stride = g->taps;
+    piece.offset = step->weights;
+    piece.gradient = sums.of_d;
+    piece.curvature = sums.of_v;
+    piece.scale = call->scale;
+    piece.scale2 = call->scale2;
+    call->sink->take(call->sink, &piece);
+    if (!call->bias) return;
+    piece.offset = step->biases;
+    piece.gradient = rpi_offset(sums.of_d, sums.bias);
+    piece.curvature = rpi_offset(sums.of_v, sums.bias);
+    piece.rows = sums.bias_step == 1 ? 1 : g->filters;
+    piece.n = sums.bias_step == 1 ? g->filters : 1;
+    piece.stride = 1;
+    call->sink->take(call->sink, &piece);
+}
+
+static void rpi_shared_reach_one(const rpi_reach_call *call) {
+    const rpi_buffers *b = call->b;
+    const rpi_geometry *g = &call->step->geometry;
+    rp_real total = 0;
+    rpi_sums sums;
+    memset(&sums, 0, sizeof sums);
+    sums.d = call->e;
+    rpi_sums_one(b, call->step, call->x, &sums);
+    for (int i = 0; i < g->filters; i++) {
+        rp_real bias = sums.of_d[sums.bias + i * sums.bias_step];
+        total += rpi_vector_sum(b, g->taps, sums.of_d + i * sums.ld, call->squares);
+        if (call->step->bias) total += call->squares ? bias * bias : RPI_MATH(fabs)(bias);
+    }
+    call->total[0] += call->c * total;
+}
+
+/* Pools of one sample: all channels at once, as the taps of each lie alike. */
+typedef void (*rpi_pool_flat)(const rpi_flat *w, const rpi_window *window, const rp_real *in, rp_real *out);
+
+static rpi_window rpi_flat_window(const rpi_flat *w) {
+    rpi_window window;
+    window.k = w->taps.count;
+    window.n = rpi_columns(w->b, (int)w->f.size);
+    window.at = w->taps.b_at;
+    window.x = w->phases;
+    return window;
+}
+static void rpi_max_flat(const rpi_flat *w, const rpi_window *window, const rp_real *in, rp_real *out) {
+    w->b->kernels->select(window, in, out);
+}
+static void rpi_max_flat_back(const rpi_flat *w, const rpi_window *window, const rp_real *out, rp_real *in) {
+    w->b->kernels->select_back(window, out, in);
+}
+static void rpi_avg_flat(const rpi_flat *w, const rpi_window *window, const rp_real *in, rp_real *out) {
+    rpi_zero(out, window->n);
+    for (int j = 0; j < window->k; j++)
+        w->b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, in + window->at[j], 0, out, 0);
+}
+static void rpi_avg_flat_back(const rpi_flat *w, const rpi_window *window, const rp_real *out, rp_real *in) {
+    for (int j = 0; j < window->k; j++)
+        w->b->kernels->add_rows(1, window->n, 1 / (rp_real)window->k, out, 0, in + window->at[j], 0);
+}
+
+static void rpi_pool_apply_one(const rpi_apply_call *call, rpi_pool_flat each) {
+    const rp_real *x = call->b->y[call->step->in];
+    rpi_flat w = rpi_flat_of(call->b, call->step);
+    rpi_window window = rpi_flat_window(&w);
+    const rp_real *ins[2] = {call->x, call->u};
+    rp_real *outs[2] = {call->y, call->u_out};
+    rpi_gather_phases(w.b, w.g, &w.f, x, w.phases);
+    for (int i = 0; i < 2 && outs[i]; i++) {
+        if (!ins[i]) {
+            rpi_zero(outs[i], call->step->outputs);
+            continue;
+        }
+        if (ins[i] != x) rpi_gather_phases(w.b, w.g, &w.f, ins[i], w.other);
+        each(&w, &window, ins[i] == x ? w.phases : w.other, w.flat);
+        rpi_take_outputs(w.b, w.g, &w.f, w.f.channels, w.flat, w.f.image, outs[i], 0);
+    }
+}
+static void rpi_pool_transposed_one(const rpi_transposed_call *call, rpi_pool_flat each) {
+    rpi_flat w = rpi_flat_of(call->b, call->step);
+    rpi_window window = rpi_flat_window(&w);
+    const rp_real *outs[2] = {call->d, call->v};
+    rp_real *ins[2] = {call->d_in, call->v_in};
+    rpi_gather_phases(w.b, w.g, &w.f, call->b->y[call->step->in], w.phases);
+    for (int v = 0; v < 2; v++) {
+        if (!outs[v]) continue;
+        if (!call->add) rpi_zero(ins[v], call->step->inputs);
+        rpi_spread_outputs(w.b, w.g, &w.f, outs[v], 0, w.f.image, w.flat);
+        rpi_zero(w.other, rpi_phases_size(&w.f));
+        each(&w, &window, w.flat, w.other);
+        for (int i = 0; i < w.f.rows; i++)
+            for (int j = 0; j < w.f.columns; j++)
+                rpi_scatter_phase(w.b, w.g, &w.f, i, j, w.f.channels, w.other + (i * w.f.columns + j) * w.f.size,
+                                  w.f.image, ins[v], call->add);
+    }
+}
+static void rpi_max_apply_one(const rpi_apply_call *call) { rpi_pool_apply_one(call, rpi_max_flat); }
+static void rpi_max_transposed_one(const rpi_transposed_call *call) {
+    rpi_pool_transposed_one(call, rpi_max_flat_back);
+}
+static void rpi_avg_apply_one(const rpi_apply_call *call) { rpi_pool_apply_one(call, rpi_avg_flat); }
+static void rpi_avg_transposed_one(const rpi_transposed_call *call) {
+    rpi_pool_transposed_one(call, rpi_avg_flat_back);
+}
+
+/* clang-format off */
+static const rpi_map rpi_dense_map = {
+    {{rpi_dense_apply, rpi_dense_transposed, rpi_dense_outer, rpi_dense_reach},
+     {rpi_dense_apply_one, rpi_dense_transposed_one, rpi_dense_outer_one, rpi_dense_reach_one}},
+    rpi_dense_worth, rpi_one_position, 1, 1};
 static const rpi_map rpi_shared_map = {
-    rpi_shared_apply,     NULL, rpi_shared_transposed, rpi_shared_outer, rpi_shared_reach, rpi_shared_worth,
-    rpi_shared_positions, 0};
-static const rpi_map rpi_copy_map = {rpi_copy_apply, rpi_copy_apply_one, rpi_copy_transposed, NULL,
-                                     NULL,           rpi_no_worth,       rpi_one_position,    1};
-static const rpi_map rpi_max_pool_map = {rpi_max_apply, NULL,         rpi_max_transposed, NULL,
-                                         NULL,          rpi_no_worth, rpi_one_position,   0};
-static const rpi_map rpi_avg_pool_map = {rpi_avg_apply, NULL,         rpi_avg_transposed, NULL,
-                                         NULL,          rpi_no_worth, rpi_one_position,   0};
+    {{rpi_shared_apply, rpi_shared_transposed, rpi_shared_outer, rpi_shared_reach},
+     {rpi_shared_apply_one, rpi_shared_transposed_one, rpi_shared_outer_one, rpi_shared_reach_one}},
+    rpi_shared_worth, rpi_shared_positions, 1, 0};
+static const rpi_map rpi_copy_map = {
+    {{rpi_copy_apply, rpi_copy_transposed, NULL, NULL}, {rpi_copy_apply_one, rpi_copy_transposed_one, NULL, NULL}},
+    rpi_no_worth, rpi_one_position, 0, 1};
+static const rpi_map rpi_max_pool_map = {
+    {{rpi_max_apply, rpi_max_transposed, NULL, NULL}, {rpi_max_apply_one, rpi_max_transposed_one, NULL, NULL}},
+    rpi_no_worth, rpi_one_position, 0, 0};
+static const rpi_map rpi_avg_pool_map = {
+    {{rpi_avg_apply, rpi_avg_transposed, NULL, NULL}, {rpi_avg_apply_one, rpi_avg_transposed_one, NULL, NULL}},
+    rpi_no_worth, rpi_one_position, 0, 0};
+/* clang-format on */
+
+static const rpi_primitives *rpi_way_of(const rpi_buffers *b, const rpi_step *step) { return &step->map->ways[b->way]; }
 
 /* >>describe
    The first mistake sticks, with its message, until rp_net_build. */
@@ -4505,7 +5233,6 @@ static rpi_step *rpi_emit_into(rpi_lowering *lowering, const rpi_map *map, int l
     step->end = l->geometry.positions;
     step->in_end = l->geometry.height * l->geometry.width;
     net->step_count++;
-    net->singles &= map->apply_one != NULL;
     if (in > lowering->last_read) lowering->last_read = in;
     return step;
 }
@@ -4643,7 +5370,6 @@ static void rpi_lower(rp_net *net) {
     lowering.net = net;
     net->step_count = 0;
     net->slot_count = 1;
-    net->singles = 1;
     if (net->slot_rows) net->slot_rows[0] = net->inputs;
     for (int i = 0; i < net->layer_count; i++) {
         slot = rpi_lower_layer(&lowering, i, slot);
@@ -4654,7 +5380,7 @@ static void rpi_lower(rp_net *net) {
 }
 
 static int rpi_trains(const rp_net *net, const rpi_step *step) {
-    return step->map->outer && !net->layers[step->layer].frozen;
+    return step->map->trains && !net->layers[step->layer].frozen;
 }
 
 /* The step behind `step` (NULL: the first) whose parameters are trained; of steps that share them, the one that
@@ -4683,6 +5409,16 @@ static void rpi_mark_summed(rp_net *net) {
         net->summed[step->in] += step->inputs == net->slot_rows[step->in] ? 1 : 2;
     }
     for (int slot = 0; slot < net->slot_count; slot++) net->summed[slot] = net->summed[slot] > 1;
+}
+
+/* Wide paddings, kernels and strides can make images of one sample larger than batches of what they serve. */
+static void rpi_mark_singles(rp_net *net) {
+    net->singles = 1;
+    for (int i = 0; i < net->step_count; i++) {
+        const rpi_step *step = &net->steps[i];
+        double most = 65536 + 16.0 * ((double)step->inputs + step->outputs);
+        net->singles &= rpi_plane_reals(&step->geometry) < (most < RPI_LARGEST ? most : RPI_LARGEST);
+    }
 }
 
 /* Slots that are never needed at the same time share a buffer when nothing is kept for a backward pass. first, last:
@@ -4758,9 +5494,14 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
     b->rows_size = 0;
     b->sums_size = 0;
     b->threads = threads;
-    for (int i = 0; i < net->step_count; i++) rpi_scratch_of(&net->steps[i], b);
+    b->plane_size = 0;
+    for (int i = 0; i < net->step_count; i++) {
+        rpi_scratch_of(&net->steps[i], b);
+        if (net->singles) b->plane_size = rpi_larger(b->plane_size, rpi_plane_of(&net->steps[i]));
+    }
     b->at = (ptrdiff_t *)rpi_claim(arena, 2 * threads * b->at_size, sizeof *b->at);
     b->shared = rpi_claim_rows(arena, 2, rpi_larger(b->shared_size, 1));
+    b->planes = rpi_claim_rows(arena, 3, b->plane_size);
     b->columns = rpi_claim_rows(arena, threads, b->ld);
     b->zeros = rpi_claim_reals(arena, b->ld);
     b->ones = rpi_claim_reals(arena, b->ld);
@@ -4837,6 +5578,7 @@ static void rpi_lay_out_tape(rpi_arena *arena, void *context) {
     rpi_lower(net);
     rpi_mark_live(net);
     rpi_mark_summed(net);
+    rpi_mark_singles(net);
     rpi_share_slots(net, numbers + 5 * slots, numbers + 6 * slots);
 }
 
@@ -4967,6 +5709,8 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
     if (!status) status = rpi_build_block(net, "rp_net_build", &net->tape, rpi_lay_out_tape);
     if (!status) status = rpi_build_block(net, "rp_net_build", &net->arrays, rpi_lay_out_arrays);
     if (!status) status = rpi_build_team(net);
+    net->one = rpi_buffers_of_one(&net->buffers);
+    net->swept = &net->buffers;
     if (!status && net->opened.bytes) status = rpi_load_opened(net);
     else if (!status) rpi_draw_parameters(net, seed);
     if (status) {
@@ -5297,6 +6041,7 @@ typedef struct rpi_pass {
     const rpi_rule *how;        /* that rule's row */
     const rpi_hessian *hessian; /* of the loss by the outputs */
     rpi_keep keep;
+    int one;               /* a single sample may be worked on as contiguous vectors */
     int exact;             /* second derivatives of the loss that are no bounds, for exact products; without a rule */
     rpi_tally *tally;      /* NULL: decisions are not counted */
     double loss;           /* left: the mean loss */
@@ -5331,6 +6076,27 @@ static rp_real rpi_scale(const rp_net *net, const rpi_step *step, const rp_rule 
     return rule->scale == RP_SCALE_FAN_IN ? (rp_real)(1 / sqrt((double)step->fan_in + 1)) : 1;
 }
 
+static void rpi_clear_rows(const rpi_buffers *b, int rows, int n, rp_real *x) {
+    if (b->way == RPI_ONE) rpi_zero(x, rows);
+    else rpi_fill_rows(rows, n, b->ld, NULL, x);
+}
+
+/* Losses and their Hessians see a batch of one: the last slot's vector, spread over rows, and joined again. */
+static void rpi_part_outputs(const rp_net *net, rp_real *const *slots) {
+    ptrdiff_t ld = net->buffers.ld;
+    rp_real *x = slots[net->slot_count - 1];
+    if (net->swept->way != RPI_ONE) return;
+    for (int i = net->outputs - 1; i >= 0; i--) {
+        rp_real value = x[i];
+        for (int s = 0; s < net->buffers.kernels->lanes; s++) x[i * ld + s] = value;
+    }
+}
+static void rpi_join_outputs(const rp_net *net, rp_real *const *slots) {
+    rp_real *x = slots[net->slot_count - 1];
+    if (net->swept->way != RPI_ONE) return;
+    for (int i = 0; i < net->outputs; i++) x[i] = x[i * net->buffers.ld];
+}
+
 static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rpi_step *step, int n) {
     rpi_activate_work work;
     rpi_activate *a = &work.activate;
@@ -5338,8 +6104,8 @@ static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rp
     work.b = b;
     a->kind = step->activation;
     a->alpha = step->alpha;
-    a->rows = step->outputs;
-    a->n = n;
+    a->rows = b->way == RPI_ONE ? 1 : step->outputs;
+    a->n = b->way == RPI_ONE ? step->outputs : n;
     a->ld = b->ld;
     a->bad = b->bad + i * b->threads;
     a->y = b->y[step->out] + step->out_row * b->ld;
@@ -5365,28 +6131,18 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep
             call.own = rpi_scale(net, step, pass->rule);
             work.activate.u = call.u_out + step->out_row * b->ld;
         }
-        step->map->apply(&call);
+        rpi_way_of(b, step)->apply(&call);
         if (keep == RPI_KEEP_NOTHING) work.activate.slope = NULL;
         if (keep != RPI_KEEP_CURVES && !carries_u) work.activate.second = NULL;
         if (step->activation) rpi_activate_run(&work);
     }
 }
 
-/* One sample, whose values are contiguous vectors, for nets all of whose maps can do that; nothing is kept. */
-static void rpi_forward_one(const rp_net *net, const rpi_buffers *b) {
-    memset(b->bad, 0, (size_t)net->step_count * (size_t)b->threads * sizeof *b->bad);
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        rpi_activate_work work = rpi_activate_step(b, i, step, step->outputs);
-        rpi_apply_call call = rpi_apply_of(b, step, net->parameters, 1);
-        call.x = b->y[step->in];
-        call.y = b->y[step->out];
-        step->map->apply_one(&call);
-        work.activate.y = call.y + step->out_row;
-        work.activate.rows = 1;
-        work.activate.slope = work.activate.second = NULL;
-        if (step->activation) rpi_activate_run(&work);
-    }
+/* Inputs into slot 0; one: as a vector, if there is one sample and the net can. */
+static void rpi_load_inputs(rp_net *net, const rp_real *x, int count, int one) {
+    net->swept = one && count == 1 && net->singles ? &net->one : &net->buffers;
+    if (net->swept->way == RPI_ONE) rpi_copy(net->one.y[0], x, net->inputs);
+    else rpi_load_rows(&net->buffers, x, count, net->inputs, net->buffers.y[0]);
 }
 
 /* What flows back: d with d, and v by its flow. along (RPI_BENT; may be NULL): v is the derivative of d along this
@@ -5414,22 +6170,24 @@ static rpi_back rpi_back_vector(rpi_flow flow) {
 
 /* v_in += A(g)' d, the part of v that comes from the parameters' own change along g (see rpi_multiply) */
 static void rpi_back_along(const rp_net *net, const rpi_step *step, int n, const rp_real *g) {
-    const rpi_buffers *b = &net->buffers;
+    const rpi_buffers *b = net->swept;
     rpi_transposed_call call = rpi_transposed_of(b, step, g, n);
     if (!rpi_trains(net, step)) return;
     call.d = b->d[step->out];
     call.d_in = b->v[step->in];
     call.add = 1;
-    step->map->transposed(&call);
+    rpi_way_of(b, step)->transposed(&call);
 }
 
 /* From d and v of the last slot to those of every slot above trained parameters (Equation 9). */
 static void rpi_sweep_back(const rp_net *net, int n, rpi_back back) {
-    const rpi_buffers *b = &net->buffers;
+    const rpi_buffers *b = net->swept;
+    if (back.d) rpi_join_outputs(net, b->d);
+    if (back.v) rpi_join_outputs(net, b->v);
     for (int slot = 0; slot < net->slot_count; slot++) {
         if (!net->summed[slot] || !net->live[slot]) continue;
-        if (back.d) rpi_fill_rows(net->slot_rows[slot], n, b->ld, NULL, b->d[slot]);
-        if (back.v) rpi_fill_rows(net->slot_rows[slot], n, b->ld, NULL, b->v[slot]);
+        if (back.d) rpi_clear_rows(b, net->slot_rows[slot], n, b->d[slot]);
+        if (back.v) rpi_clear_rows(b, net->slot_rows[slot], n, b->v[slot]);
     }
     for (int i = net->step_count - 1; i >= 0; i--) {
         const rpi_step *step = &net->steps[i];
@@ -5450,7 +6208,7 @@ static void rpi_sweep_back(const rp_net *net, int n, rpi_back back) {
         call.v_in = b->v[step->in];
         call.plain = back.flow != RPI_BOUND;
         call.add = net->summed[step->in];
-        step->map->transposed(&call);
+        rpi_way_of(b, step)->transposed(&call);
         if (back.along) rpi_back_along(net, step, n, back.along);
     }
 }
@@ -5461,7 +6219,7 @@ static void rpi_sweep_vector(const rp_net *net, int n) { rpi_sweep_back(net, n, 
 /* total[s] = sum over the trained parameters of c |dz/dw|, or of the squares, for z with derivatives e: for the rules
    T_s = sum_l c_l |e_l|_1 (|x_l|_1 + 1). rule NULL: c is 1. */
 static void rpi_reach(const rp_net *net, int n, rp_real *const *e, const rp_rule *rule, int squares) {
-    const rpi_buffers *b = &net->buffers;
+    const rpi_buffers *b = net->swept;
     rpi_zero(b->total, n);
     for (const rpi_step *step = rpi_next_trained(net, NULL); step; step = rpi_next_trained(net, step)) {
         rpi_reach_call call;
@@ -5473,7 +6231,7 @@ static void rpi_reach(const rp_net *net, int n, rp_real *const *e, const rp_rule
         call.e = e[step->out];
         call.c = rule ? rpi_scale(net, step, rule) : 1;
         call.total = b->total;
-        step->map->reach(&call);
+        rpi_way_of(b, step)->reach(&call);
     }
 }
 
@@ -5502,7 +6260,7 @@ static void rpi_collect(const rp_net *net, int count, const rpi_terms *terms, co
     for (const rpi_step *step = rpi_next_trained(net, NULL); step; step = rpi_next_trained(net, step)) {
         rpi_outer_call call;
         if (terms->along && !net->live[step->in]) continue;
-        call.b = &net->buffers;
+        call.b = net->swept;
         call.step = step;
         call.count = count;
         call.squares = terms->squares;
@@ -5514,7 +6272,7 @@ static void rpi_collect(const rp_net *net, int count, const rpi_terms *terms, co
         call.scale = mean;
         call.scale2 = terms->rule ? mean / rpi_scale(net, step, terms->rule) : mean;
         call.sink = sink;
-        step->map->outer(&call);
+        rpi_way_of(call.b, step)->outer(&call);
     }
 }
 
@@ -5544,8 +6302,17 @@ static int rpi_all_finite(const rp_real *x, ptrdiff_t count) {
 
 /* The largest magnitude in some rows; infinite if one is not finite. */
 static rp_real rpi_peak(const rpi_buffers *b, int rows, int n, const rp_real *x) {
-    rpi_int bits = b->kernels->peak(rows, n, x, b->ld);
-    rp_real peak;
+    int rest = b->way == RPI_ONE ? rows % b->kernels->lanes : 0;
+    rp_real peak, last[RPI_LINE_REALS] = {0};
+    rpi_int bits, bits_of_last;
+    if (b->way == RPI_ONE) {
+        n = rows - rest;
+        rows = 1;
+    }
+    bits = b->kernels->peak(rows, n, x, b->ld);
+    rpi_copy(last, x + n, rest);
+    bits_of_last = rest ? b->kernels->peak(1, b->kernels->lanes, last, 0) : 0;
+    if (bits_of_last > bits) bits = bits_of_last;
     if (bits > RPI_EXPONENT) bits = RPI_EXPONENT;
     memcpy(&peak, &bits, sizeof peak);
     return peak;
@@ -5560,7 +6327,7 @@ static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, 
 /* Fails with the first layer at which the forward pass left what is finite, if it did. */
 static rp_status rpi_check_forward(const rpi_pass *pass) {
     rp_net *net = pass->net;
-    const rpi_buffers *b = &net->buffers;
+    const rpi_buffers *b = net->swept;
     int n = rpi_columns(b, pass->count);
     if (!rpi_finite(rpi_peak(b, net->inputs, n, b->y[0])))
         return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: an input is not finite; this batch changed nothing", pass->who);
@@ -5582,7 +6349,7 @@ static rp_real rpi_at_least_one(rp_real x) { return x > 1 ? x : 1; }
    d, v: of each slot, NULL where they are not used. */
 static rp_status rpi_check_sums(const rpi_pass *pass, rp_real *const *d, rp_real *const *v, const rp_real *weight) {
     rp_net *net = pass->net;
-    const rpi_buffers *b = &net->buffers;
+    const rpi_buffers *b = net->swept;
     int n = rpi_columns(b, pass->count);
     rp_real weight_peak = weight ? rpi_peak(b, 1, n, weight) : 0;
     for (const rpi_step *step = rpi_next_trained(net, NULL); step; step = rpi_next_trained(net, step)) {
@@ -5605,7 +6372,7 @@ static rp_status rpi_check_sums(const rpi_pass *pass, rp_real *const *d, rp_real
 
 static rp_status rpi_check_finite(const rpi_pass *pass, rp_real *const *d, rp_real *const *v, const rp_real *weight) {
     const rp_net *net = pass->net;
-    const rpi_buffers *b = &net->buffers;
+    const rpi_buffers *b = net->swept;
     int good = rpi_finite(rpi_peak(b, net->inputs, rpi_columns(b, pass->count), b->y[0]));
     for (ptrdiff_t i = 0; i < net->step_count * b->threads; i++) good &= !b->bad[i];
     return good ? rpi_check_sums(pass, d, v, weight) : rpi_check_forward(pass);
@@ -5765,8 +6532,10 @@ static rp_status rpi_value(rpi_pass *pass) {
     if (status) return status;
     pass->count = batch->count;
     net->forward_count = 0;
-    rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
-    rpi_forward(net, b, rpi_columns(b, batch->count), pass->keep, pass);
+    rpi_load_inputs(net, batch->inputs, batch->count, pass->one);
+    rpi_forward(net, net->swept, rpi_columns(b, batch->count), pass->keep, pass);
+    rpi_part_outputs(net, b->y);
+    if (pass->how && pass->how->carries_u) rpi_part_outputs(net, b->v);
     if (pass->tally) rpi_tally_decisions(net, b, batch, pass->tally);
     pass->loss =
         rpi_evaluate_loss(net, b, batch, pass->rule || pass->exact ? net->h : NULL, pass->exact) / batch->count;
@@ -5810,6 +6579,7 @@ RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *r
     if (status) return status;
     random = net->random;
     pass = rpi_pass_over(net, "rp_backward", batch, RPI_KEEP_SLOPES);
+    pass.one = 1;
     pass.rule = rule;
     status = rpi_differentiate(&pass);
     if (status) {
@@ -5829,7 +6599,7 @@ RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count) {
     if (count < 1 || count > net->batch)
         return rpi_fail(net, RP_ERR_VALUE, "rp_forward: count is %d; it may be 1 to %d", count, net->batch);
     b = &net->buffers;
-    rpi_load_rows(b, x, count, net->inputs, b->y[0]);
+    rpi_load_inputs(net, x, count, 0);
     rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_SLOPES, NULL);
     b->kernels->transpose(b->y[net->slot_count - 1], b->ld, net->outputs, count, net->row_output, net->outputs,
                           net->outputs);
@@ -5914,30 +6684,30 @@ static rp_status rpi_prepare_tangents(rp_net *net, const char *who) {
    (without). Only what can be other than zero. */
 static void rpi_apply_along(const rp_net *net, const rpi_step *step, int n, const rp_real *g, rp_real *const *x,
                             int value, rp_real *const *t) {
-    const rpi_buffers *b = &net->buffers;
+    const rpi_buffers *b = net->swept;
     rpi_apply_call call = rpi_apply_of(b, step, g, n);
     call.y = t[step->out];
     if (rpi_trains(net, step) && (value || net->live[step->in])) {
         call.bias = value && step->bias;
         call.x = x[step->in];
-        step->map->apply(&call);
+        rpi_way_of(b, step)->apply(&call);
         call.add = 1;
     }
     if (net->live[step->in]) {
         call.p = net->parameters;
         call.bias = 0;
         call.x = t[step->in];
-        step->map->apply(&call);
+        rpi_way_of(b, step)->apply(&call);
         call.add = 1;
     }
-    if (!call.add) rpi_fill_rows(step->outputs, n, b->ld, NULL, call.y + step->out_row * b->ld);
+    if (!call.add) rpi_clear_rows(b, step->outputs, n, call.y + step->out_row * b->ld);
 }
 
 /* t, and t2 or bend (each may be NULL), of every slot above trained parameters. sigma' and sigma'' (bend: sigma'' d)
    are in place. */
 static void rpi_sweep_tangents(const rp_net *net, int n, const rp_real *g, rp_real *const *t, rp_real *const *t2,
                                rp_real *const *bend) {
-    const rpi_buffers *b = &net->buffers;
+    const rpi_buffers *b = net->swept;
     for (int i = 0; i < net->step_count; i++) {
         const rpi_step *step = &net->steps[i];
         ptrdiff_t row = step->out_row * b->ld;
@@ -5953,6 +6723,8 @@ static void rpi_sweep_tangents(const rp_net *net, int n, const rp_real *g, rp_re
         work.bend = bend ? bend[i] : NULL;
         rpi_activate_run(&work);
     }
+    rpi_part_outputs(net, t);
+    if (t2) rpi_part_outputs(net, t2);
 }
 
 static double rpi_dot_outputs(const rp_net *net, int count, const rp_real *x, const rp_real *y) {
@@ -5988,6 +6760,7 @@ static rp_status rpi_tool(rp_net *net, const char *who, const rp_data *batch, co
 static rp_status rpi_expand_forward(rpi_pass *pass) {
     pass->keep = RPI_KEEP_CURVES;
     pass->exact = 1;
+    pass->one = 0;
     return rpi_value(pass);
 }
 
@@ -6212,12 +6985,12 @@ static void rpi_recursion_below(const rp_net *net, const rpi_step *step, const r
     call.ld = r->ld;
     call.d = r->s;
     call.d_in = r->left;
-    step->map->transposed(&call);
+    step->map->ways[RPI_BATCH].transposed(&call);
     b->kernels->transpose(r->left, r->ld, step->inputs, step->outputs, r->turned, r->ld, inputs);
     call.n = inputs;
     call.d = r->turned;
     call.d_in = r->s;
-    step->map->transposed(&call);
+    step->map->ways[RPI_BATCH].transposed(&call);
 }
 
 /* out = H_f of sample s, rows ld apart */
@@ -6829,7 +7602,7 @@ static void rpi_direct_transposed(const rp_net *net, const rpi_step *step, const
     rpi_transposed_call call = rpi_transposed_of(&net->buffers, step, p, n);
     call.d = out;
     call.d_in = in;
-    step->map->transposed(&call);
+    step->map->ways[RPI_BATCH].transposed(&call);
 }
 
 /* G_l couples the units of each sample at the top, the samples of each unit elsewhere: it consists of `count` dense
@@ -7026,7 +7799,7 @@ static void rpi_direct_times_weights(const rpi_direct *direct, int i, int n) {
     for (ptrdiff_t s = 0; s < samples; s++) {
         call.x = direct->operand + s * ld;
         call.y = direct->result + s * ld;
-        step->map->apply(&call);
+        step->map->ways[RPI_BATCH].apply(&call);
     }
 }
 
@@ -7178,7 +7951,7 @@ static void rpi_direct_right_side(const rpi_direct *direct, int i, const rp_real
         rpi_apply_call call = rpi_apply_of(buffers, step, right, n);
         call.x = buffers->y[i];
         call.y = f_rows;
-        step->map->apply(&call);
+        step->map->ways[RPI_BATCH].apply(&call);
     }
     if (couples) rpi_direct_transposed(net, step + 1, right, n, buffers->d[i + 2], e_rows);
     for (ptrdiff_t unit = 0; unit < step->outputs; unit++) {
@@ -8684,6 +9457,7 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     paced = rpi_method_of(o)->paced;
     if (net->averaged && rpi_has_state(net, o)) return rpi_fail_averaged(net, who);
     memcpy(error, net->error, sizeof error);
+    pass.one = 1;
     pass.tally = tally;
     if (rpi_method_of(o)->ruled) pass.rule = &o->rule;
     arrays = rpi_choose_arrays(&pass, o);
@@ -8787,8 +9561,9 @@ RP_API rp_status rp_last_step(rp_net *net, rp_step *step) {
 
 /* >>predict */
 static void rpi_predict_one(const rp_net *net, const rpi_buffers *b, const rp_real *x, rp_real *out) {
-    rpi_copy(b->y[0], x, net->inputs);
-    rpi_forward_one(net, b);
+    rpi_buffers one = rpi_buffers_of_one(b);
+    rpi_copy(one.y[0], x, net->inputs);
+    rpi_forward(net, &one, 1, RPI_KEEP_NOTHING, NULL);
     rpi_copy(out, b->y[net->slot_count - 1], net->outputs);
 }
 
@@ -11850,6 +12625,75 @@ static void RPI_FN(select_back)(const rpi_window *w, const rp_real *d, rp_real *
     }
 }
 
+/* Every second entry of a row, or to every second; the others are another's. */
+#if RPI_VECTOR_BYTES == 64
+RPI_INLINE rpi_v RPI_FN(take_pairs)(const rp_real *p, int n) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    rpi_v low = RPI_LOAD_SOME(p, 2 * n - 1), high = RPI_ALL(0);
+    if (n > 8) high = RPI_LOAD_SOME(p + 16, 2 * n - 17);
+    return _mm512_permutex2var_ps(low, even, high);
+}
+RPI_INLINE void RPI_FN(put_pairs)(rp_real *p, rpi_v x, int n) {
+    const __m512i low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    const __m512i high = _mm512_setr_epi32(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15);
+    const __mmask16 some = RPI_FN(some)(2 * n) & 0x5555;
+    _mm512_mask_storeu_ps(p, some, _mm512_maskz_permutexvar_ps(0xFFFF, low, x));
+    if (n > 8)
+        _mm512_mask_storeu_ps(p + 16, RPI_FN(some)(2 * n - 16) & 0x5555, _mm512_maskz_permutexvar_ps(0xFFFF, high, x));
+}
+#elif RPI_VECTOR_BYTES == 32
+RPI_INLINE rpi_v RPI_FN(take_pairs)(const rp_real *p, int n) {
+    rpi_v low = RPI_LOAD_SOME(p, 2 * n - 1), high = RPI_ALL(0);
+    if (n > 4) high = RPI_LOAD_SOME(p + 8, 2 * n - 9);
+    return (rpi_v)_mm256_permute4x64_pd((__m256d)_mm256_shuffle_ps(low, high, 0x88), 0xD8);
+}
+RPI_INLINE void RPI_FN(put_pairs)(rp_real *p, rpi_v x, int n) {
+    const __m256i even = _mm256_setr_epi32(-1, 0, -1, 0, -1, 0, -1, 0);
+    __m256 wide = (__m256)_mm256_permute4x64_pd((__m256d)x, 0xD8);
+    _mm256_maskstore_ps(p, even & RPI_FN(some)(2 * n), _mm256_unpacklo_ps(wide, wide));
+    if (n > 4) _mm256_maskstore_ps(p + 8, even & RPI_FN(some)(2 * n - 8), _mm256_unpackhi_ps(wide, wide));
+}
+#else
+RPI_INLINE rpi_v RPI_FN(take_pairs)(const rp_real *p, int n) {
+    rp_real some[RPI_LANES] = {0};
+    for (int i = 0; i < n; i++) some[i] = p[2 * i];
+    return RPI_LOAD(some);
+}
+RPI_INLINE void RPI_FN(put_pairs)(rp_real *p, rpi_v x, int n) {
+    rp_real some[RPI_LANES];
+    RPI_STORE(some, x);
+    for (int i = 0; i < n; i++) p[2 * i] = some[i];
+}
+#endif
+
+/* One vector of each row, inlined for steps of 1 and 2. */
+RPI_INLINE void RPI_FN(move_column)(int rows, int n, const rp_real *in, ptrdiff_t in_row, int in_step, rp_real *out,
+                                    ptrdiff_t out_row, int out_step, int add) {
+    for (int i = 0; i < rows; i++, in += in_row, out += out_row) {
+        rpi_v x = in_step == 1 ? RPI_LOAD_SOME(in, n) : RPI_FN(take_pairs)(in, n);
+        if (add) x += out_step == 1 ? RPI_LOAD_SOME(out, n) : RPI_FN(take_pairs)(out, n);
+        if (out_step == 1) RPI_STORE_SOME(out, x, n);
+        else RPI_FN(put_pairs)(out, x, n);
+    }
+}
+static void RPI_FN(move_rows)(int rows, int n, const rp_real *in, ptrdiff_t in_row, ptrdiff_t in_step, rp_real *out,
+                              ptrdiff_t out_row, ptrdiff_t out_step, int add) {
+    if (in_step > 2 || out_step > 2 || in_step + out_step > 3) {
+        for (int i = 0; i < rows; i++, in += in_row, out += out_row)
+            for (int s = 0; s < n; s++) out[s * out_step] = add ? out[s * out_step] + in[s * in_step] : in[s * in_step];
+        return;
+    }
+    for (int s = 0; s < n; s += RPI_LANES) {
+        const rp_real *from = in + s * in_step;
+        rp_real *to = out + s * out_step;
+        int some = n - s < RPI_LANES ? n - s : RPI_LANES;
+        if (in_step == 2) RPI_FN(move_column)(rows, some, from, in_row, 2, to, out_row, 1, add);
+        else if (out_step == 2) RPI_FN(move_column)(rows, some, from, in_row, 1, to, out_row, 2, add);
+        else if (add) RPI_FN(move_column)(rows, some, from, in_row, 1, to, out_row, 1, 1);
+        else RPI_FN(move_column)(rows, some, from, in_row, 1, to, out_row, 1, 0);
+    }
+}
+
 static void RPI_FN(add_rows)(int rows, int n, rp_real scale, const rp_real *in, ptrdiff_t ldi, rp_real *out,
                              ptrdiff_t ldo) {
     for (int i = 0; i < rows; i++, in += ldi, out += ldo)
@@ -11857,24 +12701,125 @@ static void RPI_FN(add_rows)(int rows, int n, rp_real scale, const rp_real *in, 
             RPI_STORE(out + s, RPI_FMA(RPI_ALL(scale), RPI_LOAD(in + s), RPI_LOAD(out + s)));
 }
 
-/* Limited by the reading of A, so four rows share each read of b. */
-static void RPI_FN(matrix_vector)(const rpi_product *q) {
-    for (int i = 0; i < q->m; i += 4) {
-        const rp_real *row[4];
-        rpi_v sum0 = RPI_ALL(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
-        for (int r = 0; r < 4; r++) row[r] = q->a + (i + r < q->m ? i + r : q->m - 1) * q->a_row;
-        for (int p = 0; p < q->k; p += RPI_LANES) {
-            int some = q->k - p;
-            rpi_v x = RPI_LOAD_SOME(q->b + p, some);
-            sum0 = RPI_FMA(RPI_LOAD_SOME(row[0] + p, some), x, sum0);
-            sum1 = RPI_FMA(RPI_LOAD_SOME(row[1] + p, some), x, sum1);
-            sum2 = RPI_FMA(RPI_LOAD_SOME(row[2] + p, some), x, sum2);
-            sum3 = RPI_FMA(RPI_LOAD_SOME(row[3] + p, some), x, sum3);
-        }
-        const rpi_v sums[4] = {sum0, sum1, sum2, sum3};
-        for (int r = 0; r < 4 && i + r < q->m; r++)
-            q->c[i + r] = RPI_FN(sum_lanes)(q->bias ? q->bias[i + r] : 0, sums[r]);
+/* The sums of LANES vectors, each over its own lanes. */
+#if RPI_VECTOR_BYTES == 64
+RPI_INLINE rpi_v RPI_FN(sum_each)(const rpi_v *x) {
+    __m512 half[8], quarter[4], eighth[2], low, high;
+    for (int i = 0; i < 8; i++)
+        half[i] = _mm512_maskz_shuffle_f32x4(0xFFFF, x[i], x[i + 8], 0x44) +
+                  _mm512_maskz_shuffle_f32x4(0xFFFF, x[i], x[i + 8], 0xEE);
+    for (int i = 0; i < 4; i++)
+        quarter[i] = _mm512_maskz_shuffle_f32x4(0xFFFF, half[i], half[i + 4], 0x88) +
+                     _mm512_maskz_shuffle_f32x4(0xFFFF, half[i], half[i + 4], 0xDD);
+    for (int i = 0; i < 2; i++)
+        eighth[i] = _mm512_maskz_unpacklo_ps(0xFFFF, quarter[i], quarter[i + 2]) +
+                    _mm512_maskz_unpackhi_ps(0xFFFF, quarter[i], quarter[i + 2]);
+    low = _mm512_maskz_unpacklo_ps(0xFFFF, eighth[0], eighth[1]);
+    high = _mm512_maskz_unpackhi_ps(0xFFFF, eighth[0], eighth[1]);
+    return _mm512_maskz_shuffle_f32x4(0xFFFF, low + high, low + high, 0xD8);
+}
+#elif RPI_VECTOR_BYTES == 32
+RPI_INLINE rpi_v RPI_FN(sum_each)(const rpi_v *x) {
+    __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+    __m256 high = _mm256_hadd_ps(_mm256_hadd_ps(x[4], x[5]), _mm256_hadd_ps(x[6], x[7]));
+    return _mm256_permute2f128_ps(low, high, 0x20) + _mm256_permute2f128_ps(low, high, 0x31);
+}
+#else
+RPI_INLINE rpi_v RPI_FN(sum_each)(const rpi_v *x) {
+    rp_real sums[RPI_LANES];
+    for (int i = 0; i < RPI_LANES; i++) sums[i] = RPI_FN(sum_lanes)(0, x[i]);
+    return RPI_LOAD(sums);
+}
+#endif
+
+/* LANES rows of A, or of its magnitudes, times x: limited by the reading of A, so all share each read of x. Rows
+   behind the last repeat it. */
+/* clang-format off */
+#if RPI_VECTOR_BYTES == 64
+#define RPI_EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+#elif RPI_VECTOR_BYTES == 32
+#define RPI_EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#elif !defined(RPI_VECTORS)
+#define RPI_EACH_ROW(X) X(0)
+#elif defined(RP_DOUBLE)
+#define RPI_EACH_ROW(X) X(0) X(1)
+#else
+#define RPI_EACH_ROW(X) X(0) X(1) X(2) X(3)
+#endif
+#define RPI_CLEAR_LINE(r) \
+    const rp_real *row##r = a + (r < rows ? r : rows - 1) * a_row; \
+    rpi_v sum##r = RPI_ALL(0);
+#define RPI_ADD_LINE(r) sum##r = RPI_FMA(RPI_REALS(RPI_BITS(RPI_LOAD(row##r + p)) & mask), b, sum##r);
+#define RPI_ADD_REST(r) sum##r = RPI_FMA(RPI_REALS(RPI_BITS(RPI_LOAD_SOME(row##r + p, k - p)) & mask), b, sum##r);
+#define RPI_LINE_SUM(r) sum##r,
+RPI_INLINE rpi_v RPI_FN(rows_times)(const rp_real *a, ptrdiff_t a_row, int rows, int k, rpi_int bits,
+                                    const rp_real *x) {
+    const rpi_i mask = RPI_ALL_INT(bits);
+    int p = 0;
+    RPI_EACH_ROW(RPI_CLEAR_LINE)
+    for (; p + RPI_LANES <= k; p += RPI_LANES) {
+        rpi_v b = RPI_LOAD(x + p);
+        RPI_EACH_ROW(RPI_ADD_LINE)
     }
+    if (p < k) {
+        rpi_v b = RPI_LOAD_SOME(x + p, k - p);
+        RPI_EACH_ROW(RPI_ADD_REST)
+    }
+    {
+        const rpi_v sums[] = {RPI_EACH_ROW(RPI_LINE_SUM)};
+        return RPI_FN(sum_each)(sums);
+    }
+}
+/* clang-format on */
+
+/* Four vectors of columns, or the first n lanes of one, of x'A, where A's rows are `stride` apart. */
+RPI_INLINE void RPI_FN(four_times)(const rp_real *a, ptrdiff_t stride, int k, rpi_int bits, const rp_real *x,
+                                   rpi_v *sums) {
+    const rpi_i mask = RPI_ALL_INT(bits);
+    rpi_v sum0 = RPI_ALL(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+    for (int p = 0; p < k; p++, a += stride) {
+        rpi_v b = RPI_ALL(x[p]);
+        sum0 = RPI_FMA(RPI_REALS(RPI_BITS(RPI_LOAD(a)) & mask), b, sum0);
+        sum1 = RPI_FMA(RPI_REALS(RPI_BITS(RPI_LOAD(a + RPI_LANES)) & mask), b, sum1);
+        sum2 = RPI_FMA(RPI_REALS(RPI_BITS(RPI_LOAD(a + 2 * RPI_LANES)) & mask), b, sum2);
+        sum3 = RPI_FMA(RPI_REALS(RPI_BITS(RPI_LOAD(a + 3 * RPI_LANES)) & mask), b, sum3);
+    }
+    sums[0] = sum0;
+    sums[1] = sum1;
+    sums[2] = sum2;
+    sums[3] = sum3;
+}
+RPI_INLINE rpi_v RPI_FN(some_times)(const rp_real *a, ptrdiff_t stride, int k, rpi_int bits, const rp_real *x, int n) {
+    const rpi_i mask = RPI_ALL_INT(bits);
+    rpi_v sum = RPI_ALL(0);
+    for (int p = 0; p < k; p++, a += stride)
+        sum = RPI_FMA(RPI_REALS(RPI_BITS(RPI_LOAD_SOME(a, n)) & mask), RPI_ALL(x[p]), sum);
+    return sum;
+}
+
+/* out = A x, or |A| x, by bits, which begins at start[i] (NULL: 0), or at `same`. */
+RPI_INLINE void RPI_FN(vector_product)(const rpi_product *q, rpi_int bits, const rp_real *x, const rp_real *start,
+                                       rp_real same, rp_real *out) {
+    const int by_row = q->a_column == 1;
+    int some;
+    for (int i = 0; i < q->m; i += some) {
+        int left = q->m - i;
+        rpi_v sums[4];
+        some = by_row || left < 4 * RPI_LANES ? RPI_LANES : 4 * RPI_LANES;
+        some = left < some ? left : some;
+        if (by_row) sums[0] = RPI_FN(rows_times)(q->a + i * q->a_row, q->a_row, some, q->k, bits, x);
+        else if (some > RPI_LANES) RPI_FN(four_times)(q->a + i, q->a_column, q->k, bits, x, sums);
+        else sums[0] = RPI_FN(some_times)(q->a + i, q->a_column, q->k, bits, x, some);
+        for (int j = 0; j < some; j += RPI_LANES) {
+            rpi_v from = start ? RPI_LOAD_SOME(start + i + j, some - j) : RPI_ALL(same);
+            RPI_STORE_SOME(out + i + j, from + sums[j / RPI_LANES], some - j);
+        }
+    }
+}
+static void RPI_FN(matrix_vector)(const rpi_product *q) {
+    const rp_real column = q->column ? *q->column : 0;
+    if (q->b) RPI_FN(vector_product)(q, -1, q->b, q->add ? q->c : q->bias, 0, q->c);
+    if (q->b2) RPI_FN(vector_product)(q, RPI_MAGNITUDE, q->b2, q->add ? q->c2 : NULL, column, q->c2);
 }
 
 /* The part of A, or its magnitudes, goes to `packed` line by line, in the direction in which it is contiguous. */
@@ -12564,6 +13509,7 @@ static const rpi_kernels RPI_FN(kernels) = {
     RPI_FN(window_magnitudes),
     RPI_FN(select_rows),
     RPI_FN(select_back),
+    RPI_FN(move_rows),
     RPI_FN(add_rows),
     RPI_FN(column_sums),
     RPI_FN(weigh),
@@ -12652,6 +13598,11 @@ static const rpi_kernels RPI_FN(kernels) = {
 #undef RPI_KEEP
 #undef RPI_KEEP_ROW
 #undef RPI_SQUARE
+#undef RPI_EACH_ROW
+#undef RPI_CLEAR_LINE
+#undef RPI_ADD_LINE
+#undef RPI_ADD_REST
+#undef RPI_LINE_SUM
 #undef RPI_ACTIVATION
 #undef RPI_DEFINE_ACTIVATION
 #undef RPI_UPDATE

@@ -222,19 +222,28 @@ static void check_product(test_random *random, int m, int n, int k) {
 }
 
 static void check_matrix_vector(test_random *random, int m, int k) {
+    int by_row = chance(random, 0.5), lines = by_row ? m : k, length = by_row ? k : m, which = test_int(random, 0, 2);
+    ptrdiff_t stride = (ptrdiff_t)(length + test_int(random, 0, 3));
     rpi_product q;
     memset(&q, 0, sizeof q);
     regions_used = 0;
-    q.m = m, q.n = 1, q.k = k;
-    q.a_row = (ptrdiff_t)(k + test_int(random, 0, 3)), q.a_column = 1, q.ldb = q.ldc = 1;
-    q.a = matrix(random, m, k, q.a_row), q.b = matrix(random, 1, k, 0);
+    q.m = m, q.n = 1, q.k = k, q.ldb = q.ldc = 1, q.add = chance(random, 0.2);
+    q.a_row = by_row ? stride : 1, q.a_column = by_row ? 1 : stride, q.a = matrix(random, lines, length, stride);
+    if (which != 1) q.b = matrix(random, 1, k, 0);
+    if (which != 2) q.b2 = matrix(random, 1, k, 0);
     if (chance(random, 0.5)) q.bias = matrix(random, 1, m, 0);
-    naive_product(&q, q.b, 0, q.bias, NULL, NULL, &exact1);
+    if (chance(random, 0.5)) q.column = matrix(random, 1, 1, 0);
+    const rp_real *start = q.add ? matrix(random, 1, m, 0) : NULL;
+    if (q.b) naive_product(&q, q.b, 0, q.bias, NULL, start, &exact1);
+    if (q.b2) naive_product(&q, q.b2, 1, NULL, q.column, start, &exact2);
     EACH_SET {
-        q.c = blank(random, (ptrdiff_t)m);
+        if (q.b) q.c = start ? copy(random, start, m) : blank(random, m);
+        if (q.b2) q.c2 = start ? copy(random, start, m) : blank(random, m);
         sets[set]->matrix_vector(&q);
-        double error = excess(q.c, m, 1, 1, &exact1, k + 2);
-        CHECK(error <= 1 && intact(), "%s: matrix_vector %d x %d: error %g", sets[set]->name, m, k, error);
+        double error = q.b ? excess(q.c, m, 1, 1, &exact1, k + 2) : 0;
+        double error2 = q.b2 ? excess(q.c2, m, 1, 1, &exact2, k + 2) : 0;
+        CHECK(error <= 1 && error2 <= 1 && intact(), "%s: matrix_vector %d x %d, A by %s: errors %g, %g",
+              sets[set]->name, m, k, by_row ? "rows" : "columns", error, error2);
     }
 }
 

@@ -115,6 +115,16 @@ static void test_random_nets(void) {
     for (int n = 0; n < 300; n++) run_trial(compare, n, &others[n % 8], nth_rule(RULE_KINDS, n / 8), kink);
 }
 
+/* One sample is worked on in other ways than a batch. */
+static void test_few_samples(void) {
+    static const net_recipe recipes[] = {
+        {IMAGE, 5, 9, 12, 3, ANY},     {IMAGE, 2, 18, 12, 2, ANY}, {IMAGE, 8, 5, 6, 1, ANY},
+        {SEQUENCE, 5, 9, 40, 3, ANY},  {STACK, 4, 90, 40, 2, ANY}, {VECTOR, 7, 9, 12, 2, ANY},
+        {SEQUENCE, 3, 20, 12, 1, ANY}, {IMAGE, 1, 30, 40, 1, ANY},
+    };
+    for (int n = 0; n < 800; n++) run_trial(compare, n, &recipes[n % 8], nth_rule(RULE_KINDS, n / 8), kink);
+}
+
 /* One weight per layer, 3, -1, 0.5, one input, 2, identity: y is 6, -6, -3, u is 2, 8, 10, and with target 1 d is
    2, -2, -4, and v is 5, 5, 10. */
 static void test_by_hand(void) {
@@ -444,6 +454,7 @@ static void test_prediction(void) {
 int main(void) {
     test_by_hand();
     test_random_nets();
+    test_few_samples();
     test_differences();
     test_partitions();
     test_bound();
