@@ -3409,9 +3409,61 @@ static const rp_real *rpi_line_at(const rpi_geometry *g, int t, const rp_real *x
     return x + (y * g->in_y + column * g->in_x);
 }
 
+/* Many positions are a product with the weights transposed, which is worth it. */
+enum { RPI_LINES_FEW = 4 };
+
+/* y of positions from..end - 1, as [position][unit]; B: the weights, or their magnitudes, transposed. start: for each
+   unit, or with per_row for each position */
+static void rpi_lines_product(const rpi_apply_call *call, const rp_real *weights, const rp_real *x, rp_real *y,
+                              const rp_real *start, int per_row) {
+    const rpi_buffers *b = call->b;
+    const rpi_step *step = call->step;
+    const rpi_geometry *g = &step->geometry;
+    const int n = rpi_columns(b, g->filters), count = step->end - step->from;
+    rp_real *turned = b->planes, *flat = turned + b->plane_size;
+    ptrdiff_t out = rpi_out_at(g, step->from);
+    rpi_gemm q;
+    memset(&q, 0, sizeof q);
+    b->kernels->transpose(weights, g->taps, g->filters, g->taps, turned, n, n);
+    q.m = count;
+    q.n = n;
+    q.k = x ? g->taps : 0;
+    q.a = x ? rpi_line_at(g, step->from, x) : turned;
+    q.a_row = g->in_y;
+    q.a_column = 1;
+    q.b = turned;
+    q.ldb = n;
+    q.start = start;
+    q.per_row = per_row;
+    q.c = flat;
+    q.ldc = n;
+    b->kernels->gemm(&q);
+    b->kernels->move_rows(count, g->filters, flat, n, 1, y + out, g->out_y, 1, call->add);
+}
+
+static void rpi_lines_apply_many(const rpi_apply_call *call) {
+    const rpi_buffers *b = call->b;
+    const rpi_step *step = call->step;
+    const rpi_geometry *g = &step->geometry;
+    const rp_real *weights = call->p + step->weights;
+    rp_real *start = b->planes + 2 * b->plane_size;
+    rpi_copy(start, call->bias ? call->p + step->biases : b->zeros, call->bias ? g->filters : 0);
+    rpi_lines_product(call, weights, call->x, call->y, call->bias ? start : NULL, 0);
+    if (!call->u_out) return;
+    for (int t = step->from; t < step->end; t++)
+        start[t - step->from] =
+            call->own * (rpi_vector_sum(b, g->taps, rpi_line_at(g, t, call->x), 0) + (rp_real)call->bias);
+    if (call->u) rpi_shared_magnitudes(b, step, weights);
+    rpi_lines_product(call, call->u ? b->shared : weights, call->u, call->u_out, start, 1);
+}
+
 static void rpi_lines_apply(const rpi_apply_call *call) {
     const rpi_step *step = call->step;
     const rpi_geometry *g = &step->geometry;
+    if (step->end - step->from >= RPI_LINES_FEW && !g->padding_height && g->width == 1) {
+        rpi_lines_apply_many(call);
+        return;
+    }
     for (int t = step->from; t < step->end; t++) {
         ptrdiff_t out = rpi_out_at(g, t);
         rpi_line_apply(call, g->taps, g->filters, rpi_line_at(g, t, call->x), rpi_line_at(g, t, call->u), call->y + out,
@@ -3534,7 +3586,9 @@ static ptrdiff_t rpi_plane_of(const rpi_step *step) {
     rpi_phases f;
     ptrdiff_t columns, size;
     if (!g->filters) return 0;
-    if (rpi_has_lines(g)) return (ptrdiff_t)g->height * g->width * g->taps + RPI_LINE_REALS;
+    columns = (ptrdiff_t)g->filters + RPI_LINE_REALS;
+    size = (ptrdiff_t)g->height * g->width * g->taps + RPI_LINE_REALS;
+    if (rpi_has_lines(g)) return rpi_larger(size, columns * rpi_larger(g->taps, g->positions));
     f = rpi_phases_of(g);
     columns = (ptrdiff_t)g->out_height * f.width + RPI_LINE_REALS;
     size = rpi_larger(rpi_phases_size(&f), g->filters * f.spread + RPI_LINE_REALS);
@@ -3593,15 +3647,18 @@ static void rpi_gather_phases(const rpi_buffers *b, const rpi_geometry *g, const
 }
 
 /* Where the taps of a group's first filter lie in the phases. */
+static ptrdiff_t rpi_phase_at(const rpi_geometry *g, const rpi_phases *f, int i, int j) {
+    int phase = i % g->stride_height * f->columns + j % g->stride_width;
+    return phase * f->size + (ptrdiff_t)(i / g->stride_height) * f->width + j / g->stride_width;
+}
 static void rpi_phase_taps(const rpi_geometry *g, const rpi_phases *f, rpi_taps *taps) {
     int k = 0;
     for (int c = 0; c < g->channels; c++)
         for (int i = 0; i < g->kernel_height; i++)
             for (int j = 0; j < g->kernel_width; j++) {
-                int phase = i % g->stride_height * f->columns + j % g->stride_width;
                 taps->a_at[k] = k;
-                taps->b_at[k++] =
-                    phase * f->size + c * f->image + (ptrdiff_t)(i / g->stride_height) * f->width + j / g->stride_width;
+                taps->b_at[k] = k < g->window ? rpi_phase_at(g, f, i, j) : taps->b_at[k - g->window] + f->image;
+                k++;
             }
     taps->count = k;
 }
@@ -3771,11 +3828,7 @@ static void rpi_lay_windows(const rpi_flat *w, int group, int from, int rows, pt
         const rp_real *row = w->phases + group * g->channels * w->f.image + (ptrdiff_t)(from + y) * w->f.width;
         for (int j = 0; j < g->taps; j += run)
             w->b->kernels->move_rows(g->out_width, run, row + w->taps.b_at[j], 1, 1, out + j, ld, 1, 0);
-        for (int x = 0; x < g->out_width; x++) {
-            rpi_zero(out + x * ld + g->taps, ld - g->taps);
-            out[x * ld + g->taps] = 1;
-        }
-        out += g->out_width * ld;
+        for (int x = 0; x < g->out_width; x++, out += ld) out[g->taps] = 1;
     }
 }
 
@@ -5508,6 +5561,7 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
     b->bad = (int *)rpi_claim(arena, steps * threads, sizeof *b->bad);
     b->column = rpi_claim_reals(arena, 2 * b->ld);
     if (!arena->base) return;
+    rpi_zero(b->planes, 3 * b->plane_size); /* what is read there beside numbers must be numbers */
     memset(pointers, 0, (size_t)all * sizeof *pointers);
     b->y = pointers;
     b->d = b->y + slots;
@@ -12676,6 +12730,15 @@ RPI_INLINE void RPI_FN(move_column)(int rows, int n, const rp_real *in, ptrdiff_
         else RPI_FN(put_pairs)(out, x, n);
     }
 }
+#if RPI_VECTOR_BYTES == 64
+/* Half a vector, which crosses fewer lines of the cache. */
+RPI_INLINE void RPI_FN(move_narrow)(int rows, int n, const rp_real *in, ptrdiff_t in_row, rp_real *out,
+                                    ptrdiff_t out_row) {
+    const __m256i some = _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    for (int i = 0; i < rows; i++, in += in_row, out += out_row)
+        _mm256_maskstore_ps(out, some, _mm256_maskload_ps(in, some));
+}
+#endif
 static void RPI_FN(move_rows)(int rows, int n, const rp_real *in, ptrdiff_t in_row, ptrdiff_t in_step, rp_real *out,
                               ptrdiff_t out_row, ptrdiff_t out_step, int add) {
     if (in_step > 2 || out_step > 2 || in_step + out_step > 3) {
@@ -12690,6 +12753,9 @@ static void RPI_FN(move_rows)(int rows, int n, const rp_real *in, ptrdiff_t in_r
         if (in_step == 2) RPI_FN(move_column)(rows, some, from, in_row, 2, to, out_row, 1, add);
         else if (out_step == 2) RPI_FN(move_column)(rows, some, from, in_row, 1, to, out_row, 2, add);
         else if (add) RPI_FN(move_column)(rows, some, from, in_row, 1, to, out_row, 1, 1);
+#if RPI_VECTOR_BYTES == 64
+        else if (some <= 8) RPI_FN(move_narrow)(rows, some, from, in_row, to, out_row);
+#endif
         else RPI_FN(move_column)(rows, some, from, in_row, 1, to, out_row, 1, 0);
     }
 }
@@ -12703,20 +12769,25 @@ static void RPI_FN(add_rows)(int rows, int n, rp_real scale, const rp_real *in, 
 
 /* The sums of LANES vectors, each over its own lanes. */
 #if RPI_VECTOR_BYTES == 64
+/* a and b folded to half of their lengths, side by side: by fours of lanes, or within them */
+RPI_INLINE rpi_v RPI_FN(fold_halves)(rpi_v a, rpi_v b) {
+    return _mm512_maskz_shuffle_f32x4(0xFFFF, a, b, 0x44) + _mm512_maskz_shuffle_f32x4(0xFFFF, a, b, 0xEE);
+}
+RPI_INLINE rpi_v RPI_FN(fold_fours)(rpi_v a, rpi_v b) {
+    return _mm512_maskz_shuffle_f32x4(0xFFFF, a, b, 0x88) + _mm512_maskz_shuffle_f32x4(0xFFFF, a, b, 0xDD);
+}
+RPI_INLINE rpi_v RPI_FN(fold_lanes)(rpi_v a, rpi_v b) {
+    return _mm512_maskz_unpacklo_ps(0xFFFF, a, b) + _mm512_maskz_unpackhi_ps(0xFFFF, a, b);
+}
+/* Of four rows that are four apart, or two apart. */
+RPI_INLINE rpi_v RPI_FN(sum_fours)(const rpi_v *x) {
+    return RPI_FN(fold_fours)(RPI_FN(fold_halves)(x[0], x[8]), RPI_FN(fold_halves)(x[4], x[12]));
+}
 RPI_INLINE rpi_v RPI_FN(sum_each)(const rpi_v *x) {
-    __m512 half[8], quarter[4], eighth[2], low, high;
-    for (int i = 0; i < 8; i++)
-        half[i] = _mm512_maskz_shuffle_f32x4(0xFFFF, x[i], x[i + 8], 0x44) +
-                  _mm512_maskz_shuffle_f32x4(0xFFFF, x[i], x[i + 8], 0xEE);
-    for (int i = 0; i < 4; i++)
-        quarter[i] = _mm512_maskz_shuffle_f32x4(0xFFFF, half[i], half[i + 4], 0x88) +
-                     _mm512_maskz_shuffle_f32x4(0xFFFF, half[i], half[i + 4], 0xDD);
-    for (int i = 0; i < 2; i++)
-        eighth[i] = _mm512_maskz_unpacklo_ps(0xFFFF, quarter[i], quarter[i + 2]) +
-                    _mm512_maskz_unpackhi_ps(0xFFFF, quarter[i], quarter[i + 2]);
-    low = _mm512_maskz_unpacklo_ps(0xFFFF, eighth[0], eighth[1]);
-    high = _mm512_maskz_unpackhi_ps(0xFFFF, eighth[0], eighth[1]);
-    return _mm512_maskz_shuffle_f32x4(0xFFFF, low + high, low + high, 0xD8);
+    rpi_v even = RPI_FN(fold_lanes)(RPI_FN(sum_fours)(x), RPI_FN(sum_fours)(x + 2));
+    rpi_v odd = RPI_FN(fold_lanes)(RPI_FN(sum_fours)(x + 1), RPI_FN(sum_fours)(x + 3));
+    rpi_v all = RPI_FN(fold_lanes)(even, odd);
+    return _mm512_maskz_shuffle_f32x4(0xFFFF, all, all, 0xD8);
 }
 #elif RPI_VECTOR_BYTES == 32
 RPI_INLINE rpi_v RPI_FN(sum_each)(const rpi_v *x) {
