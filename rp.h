@@ -1966,21 +1966,23 @@ typedef struct rpi_step {
     int layer;                         /* that has the parameters */
     int inputs, outputs, bias, fan_in; /* inputs, outputs: rows that it reads and writes */
     ptrdiff_t weights, biases;
-    int in, out;         /* slots */
-    int in_row, out_row; /* where those rows begin in their slots; maps with a geometry begin at row 0 */
-    int add;             /* the map adds to what is there */
-    int collects;        /* its outer product is that of all steps that share these parameters */
+    int in, out;           /* slots */
+    int in_rows, out_rows; /* all rows of these */
+    int in_row, out_row;   /* where those rows begin in their slots; maps with a geometry begin at row 0 */
+    int add;               /* the map adds to what is there */
+    int collects;          /* its outer product is that of all steps that share these parameters */
     rpi_geometry geometry;
     int from, end, in_from, in_end; /* positions of output, and of input, that it works on */
 } rpi_step;
 
 /* Where a pass over the tape keeps its numbers: a net's own memory, or a workspace. */
-typedef enum rpi_way { RPI_BATCH, RPI_ONE } rpi_way; /* values: rows of samples, or one sample's contiguous vectors */
+typedef enum rpi_way { RPI_BATCH, RPI_EACH } rpi_way; /* values: rows of samples, or each sample's vector of features */
 typedef struct rpi_buffers {
     const rpi_kernels *kernels;
     rpi_way way;
     int batch;
-    ptrdiff_t ld;        /* 1 with RPI_ONE */
+    ptrdiff_t ld;        /* 1 with RPI_EACH */
+    int samples;         /* with RPI_EACH: the vectors in a slot, one behind the other */
     rp_real **y;         /* each slot: value */
     rp_real **d;         /* each slot: derivative; without training only the last */
     rp_real **v;         /* each slot: u on the way forward, then v; in the other rules the swept vector e */
@@ -2070,16 +2072,17 @@ struct rp_net {
     rpi_step *steps;
     int step_count;
     int slot_count;
-    int singles;          /* one sample is worked on as contiguous vectors: the images that this needs are small */
-    int *slot_rows;       /* each slot: its features */
-    int *summed;          /* each slot: several steps send derivatives to it */
-    int *live;            /* each slot: parameters below it are trained */
-    int *pool;            /* each slot: its buffer when nothing is kept for training */
-    ptrdiff_t *pool_rows; /* each such buffer: the features that it must hold */
-    int *pool_until;      /* each such buffer: the last step that reads what it holds */
+    int singles;                    /* samples can be worked on each by itself: the images that this needs are small */
+    double single_cost, batch_cost; /* of one sample by itself; of a vector of samples */
+    int *slot_rows;                 /* each slot: its features */
+    int *summed;                    /* each slot: several steps send derivatives to it */
+    int *live;                      /* each slot: parameters below it are trained */
+    int *pool;                      /* each slot: its buffer when nothing is kept for training */
+    ptrdiff_t *pool_rows;           /* each such buffer: the features that it must hold */
+    int *pool_until;                /* each such buffer: the last step that reads what it holds */
     int pool_count;
-    rpi_buffers buffers, one; /* one: the same memory for one sample's contiguous vectors */
-    const rpi_buffers *swept; /* that of the two whose values are in place */
+    rpi_buffers buffers, each; /* each: the same memory for samples by themselves */
+    const rpi_buffers *swept;  /* that of the two whose values are in place */
     rp_real *parameters, *gradient, *curvature, *direction;
     rp_real *sums;        /* scratch: curvature that is added up, or a product with the Hessian */
     rpi_block recursions; /* for the Hessian's diagonal: */
@@ -2173,13 +2176,13 @@ static int rpi_columns(const rpi_buffers *b, int count) {
     return (count + b->kernels->lanes - 1) / b->kernels->lanes * b->kernels->lanes;
 }
 
-/* The same memory for one sample's contiguous vectors. */
-static rpi_buffers rpi_buffers_of_one(const rpi_buffers *b) {
-    rpi_buffers one = *b;
-    one.way = RPI_ONE;
-    one.batch = 1;
-    one.ld = 1;
-    return one;
+/* The same memory for samples by themselves. */
+static rpi_buffers rpi_buffers_of_each(const rpi_buffers *b, int samples) {
+    rpi_buffers each = *b;
+    each.way = RPI_EACH;
+    each.ld = 1;
+    each.samples = samples;
+    return each;
 }
 
 /* Every row of `out` becomes `row`, or 0. */
@@ -2425,7 +2428,8 @@ typedef struct rpi_apply_call {
     int bias, add; /* b counts; y and u_out are added to */
     const rp_real *x, *u;
     rp_real *y, *u_out;
-    ptrdiff_t ldx, ldy; /* between rows; maps of shared weights and pools take those of the slots */
+    const rp_real *values; /* of the input slot: routes of max pools */
+    ptrdiff_t ldx, ldy;    /* between rows; maps of shared weights and pools take those of the slots */
     rp_real own;
 } rpi_apply_call;
 
@@ -2438,6 +2442,7 @@ typedef struct rpi_transposed_call {
     int plain, add; /* add: to d_in and v_in */
     const rp_real *d, *v;
     rp_real *d_in, *v_in;
+    const rp_real *values;
     ptrdiff_t ld; /* as ldx and ldy */
 } rpi_transposed_call;
 
@@ -2488,6 +2493,7 @@ static rpi_apply_call rpi_apply_of(const rpi_buffers *b, const rpi_step *step, c
     call.bias = step->bias;
     call.add = step->add;
     call.ldx = call.ldy = b->ld;
+    call.values = b->y[step->in];
     return call;
 }
 
@@ -2499,6 +2505,7 @@ static rpi_transposed_call rpi_transposed_of(const rpi_buffers *b, const rpi_ste
     call.p = p;
     call.n = n;
     call.ld = b->ld;
+    call.values = b->y[step->in];
     return call;
 }
 
@@ -2558,6 +2565,7 @@ static void rpi_outer_run(const rpi_buffers *b, const rpi_outer *outer) {
 typedef enum rpi_direction_kind { RPI_FORWARD, RPI_BACKWARD, RPI_TANGENT } rpi_direction_kind; /* one kernel each */
 typedef struct rpi_activate_work {
     const rpi_buffers *b;
+    const rpi_step *step;
     rpi_activate activate;
     rpi_direction_kind way;
     rpi_flow flow;
@@ -2629,10 +2637,27 @@ static void rpi_activate_part(const void *context, int part, int parts) {
     rpi_activate_rest(work, rest);
 }
 
+/* Of each sample by itself: what lies in slots, and what belongs to the step. */
+static void rpi_activate_each(const rpi_activate_work *work) {
+    const rpi_step *step = work->step;
+    rpi_activate_work each = *work;
+    rpi_activate *a = &each.activate;
+    rp_real **rows[RPI_ACTIVATE_ROWS];
+    rpi_activate_pointers(&each, rows);
+    for (int s = 0; s < work->b->samples; s++) {
+        rpi_activate_part(&each, 0, 1);
+        for (int i = 0; i < RPI_ACTIVATE_ROWS; i++) {
+            int own = rows[i] == &a->slope || rows[i] == &a->second || rows[i] == &each.bend;
+            *rows[i] = rpi_offset(*rows[i], own ? step->outputs : step->out_rows);
+        }
+    }
+}
+
 static void rpi_activate_run(const rpi_activate_work *work) {
     const rpi_activate *a = &work->activate;
     double worth = 32.0 * a->rows * a->n; /* an exponential costs as much as some 32 multiply-adds */
-    rpi_share(work->b->team, rpi_parts(work->b->team, worth, a->rows, 1), rpi_activate_part, work);
+    if (work->b->way == RPI_EACH) rpi_activate_each(work);
+    else rpi_share(work->b->team, rpi_parts(work->b->team, worth, a->rows, 1), rpi_activate_part, work);
 }
 
 /* Dense: A is [outputs][inputs]. */
@@ -2692,9 +2717,13 @@ static void rpi_dense_transposed(const rpi_transposed_call *call) {
     rpi_product_run(call->b, &product);
 }
 
-static rpi_outer rpi_dense_outer_of(const rpi_outer_call *call) {
+static void rpi_dense_outer(const rpi_outer_call *call) {
+    const rpi_buffers *b = call->b;
     const rpi_step *step = call->step;
+    int n = rpi_columns(b, call->count);
     rpi_outer outer;
+    if (call->squares) b->kernels->weigh(step->outputs, n, call->v, b->ld, call->v, b->ld, 0);
+    if (call->weight) b->kernels->weigh(step->outputs, n, call->v, b->ld, call->weight, 0, 1);
     memset(&outer, 0, sizeof outer);
     outer.squares = call->squares;
     outer.m = step->outputs;
@@ -2703,22 +2732,13 @@ static rpi_outer rpi_dense_outer_of(const rpi_outer_call *call) {
     outer.d = call->d;
     outer.v = call->v;
     outer.y = call->x;
-    outer.ld = call->b->ld;
+    outer.ld = b->ld;
     outer.scale = call->scale;
     outer.scale2 = call->scale2;
     outer.weights = step->weights;
     outer.biases = step->biases;
     outer.bias = call->bias;
     outer.sink = call->sink;
-    return outer;
-}
-
-static void rpi_dense_outer(const rpi_outer_call *call) {
-    const rpi_buffers *b = call->b;
-    int n = rpi_columns(b, call->count);
-    rpi_outer outer = rpi_dense_outer_of(call);
-    if (call->squares) b->kernels->weigh(outer.m, n, call->v, b->ld, call->v, b->ld, 0);
-    if (call->weight) b->kernels->weigh(outer.m, n, call->v, b->ld, call->weight, 0, 1);
     rpi_outer_run(b, &outer);
 }
 
@@ -3368,10 +3388,91 @@ static void rpi_dense_apply_one(const rpi_apply_call *call) {
 static void rpi_dense_transposed_one(const rpi_transposed_call *call) {
     rpi_line_transposed(call, call->step->inputs, call->step->outputs, call->d, call->v, call->d_in, call->v_in);
 }
+/* A panel of columns from j on, for all rows of units; magnitudes: of the panel, [samples][RPI_PANEL], or NULL */
+static void rpi_dense_panel(const rpi_outer_call *call, int j, rpi_piece *piece, rp_real *magnitudes, rp_real *tile) {
+    const rpi_kernels *kernels = call->b->kernels;
+    const rpi_step *step = call->step;
+    rpi_gemm q;
+    memset(&q, 0, sizeof q);
+    q.n = rpi_columns(call->b, piece->n);
+    q.k = call->count;
+    q.a_row = 1;
+    q.a_column = step->out_rows;
+    q.ldc = RPI_PANEL;
+    for (int i = 0; i < step->outputs; i += q.m) {
+        q.m = piece->rows = rpi_at_most(step->outputs - i, kernels->rows);
+        piece->offset = step->weights + (ptrdiff_t)i * step->inputs + j;
+        if (call->d) {
+            q.a = call->d + i;
+            q.b = call->x + j;
+            q.ldb = step->in_rows;
+            q.c = tile;
+            kernels->gemm(&q);
+        }
+        if (call->v) {
+            q.a = call->v + i;
+            q.b = magnitudes;
+            q.ldb = RPI_PANEL;
+            q.c = tile + RPI_ROWS_MOST * RPI_PANEL;
+            kernels->gemm(&q);
+        }
+        call->sink->take(call->sink, piece);
+    }
+}
+
+/* The bias's sums of some units, from i on. */
+static void rpi_bias_sums(const rpi_outer_call *call, const rp_real *d, int i, int count, rp_real *out) {
+    int n = rpi_columns(call->b, count);
+    if (!d) return;
+    rpi_zero(out, n);
+    call->b->kernels->add_rows(call->count, n, 1, d + i, call->step->out_rows, out, 0);
+}
+
+static rpi_piece rpi_piece_of(const rpi_outer_call *call, rp_real *gradient, rp_real *curvature) {
+    rpi_piece piece;
+    memset(&piece, 0, sizeof piece);
+    piece.gradient = call->d ? gradient : NULL;
+    piece.curvature = call->v ? curvature : NULL;
+    piece.scale = call->scale;
+    piece.scale2 = call->scale2;
+    return piece;
+}
+
+static void rpi_dense_outer_part(const void *context, int part, int parts) {
+    const rpi_outer_call *call = (const rpi_outer_call *)context;
+    const rpi_buffers *b = call->b;
+    const rpi_step *step = call->step;
+    rp_real *panel = b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
+    rp_real *tile = b->tile + (ptrdiff_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST,
+            *second = tile + RPI_ROWS_MOST * RPI_PANEL;
+    rpi_piece piece = rpi_piece_of(call, tile, second);
+    int end = rpi_begin(step->inputs, RPI_PANEL, part + 1, parts);
+    piece.ld = RPI_PANEL;
+    piece.stride = step->inputs;
+    for (int j = rpi_begin(step->inputs, RPI_PANEL, part, parts); j < end; j += RPI_PANEL) {
+        int n = rpi_columns(b, piece.n = rpi_at_most(end - j, RPI_PANEL));
+        for (int s = 0; s < call->count && call->v; s++)
+            b->kernels->column_sums(1, n, call->x + s * (ptrdiff_t)step->in_rows + j, 0, panel + s * RPI_PANEL,
+                                    call->squares);
+        rpi_dense_panel(call, j, &piece, panel, tile);
+    }
+    piece.rows = 1;
+    for (int i = 0; i < step->outputs && call->bias && !part; i += RPI_PANEL) {
+        piece.n = rpi_at_most(step->outputs - i, RPI_PANEL);
+        piece.offset = step->biases + i;
+        rpi_bias_sums(call, call->d, i, piece.n, tile);
+        rpi_bias_sums(call, call->v, i, piece.n, second);
+        call->sink->take(call->sink, &piece);
+    }
+}
+
 static void rpi_dense_outer_one(const rpi_outer_call *call) {
-    rpi_outer outer = rpi_dense_outer_of(call);
-    if (call->weight) rpi_vector_weigh(call->step->outputs, call->v, call->weight[0], call->squares);
-    rpi_outer_run(call->b, &outer);
+    const rpi_step *step = call->step;
+    rpi_team *team = call->b->team;
+    double worth = (double)step->outputs * step->inputs * call->count;
+    for (int s = 0; s < call->count && call->weight; s++)
+        rpi_vector_weigh(step->outputs, call->v + s * (ptrdiff_t)step->out_rows, call->weight[s], call->squares);
+    rpi_share(team, rpi_parts(team, worth, step->inputs, RPI_PANEL), rpi_dense_outer_part, call);
 }
 static void rpi_dense_reach_one(const rpi_reach_call *call) {
     const rpi_step *step = call->step;
@@ -3491,18 +3592,20 @@ static void rpi_lines_transposed(const rpi_transposed_call *call) {
 
 /* Sums over positions of d with x, and of v with x, or |x|, for one sample: [filters][ld]. */
 typedef struct rpi_sums {
-    const rp_real *d, *v; /* each may be NULL */
-    int magnitudes;
+    const rp_real *d, *v;         /* each may be NULL */
+    int magnitudes, add_d, add_v; /* add: to what is there */
     rp_real *of_d, *of_v;
     ptrdiff_t ld, bias, bias_step; /* where the sums for the bias are, and how far apart */
 } rpi_sums;
 
-static void rpi_sums_product(const rpi_buffers *b, rpi_gemm *q, const rp_real *d, const rp_real *y, rp_real *out) {
+static void rpi_sums_product(const rpi_buffers *b, rpi_gemm *q, const rp_real *d, const rp_real *y, rp_real *out,
+                             int add) {
     if (!d) return;
     q->a = d;
     q->b = y;
     q->c = out;
-    if (q->start) q->start = out;
+    q->start = add ? out : NULL;
+    q->start_row = q->ldc;
     b->kernels->gemm(q);
 }
 
@@ -3511,10 +3614,10 @@ static void rpi_magnitudes(const rpi_buffers *b, ptrdiff_t n, const rp_real *x, 
 }
 
 /* For the bias: of each unit over positions. */
-static void rpi_lines_bias(const rpi_buffers *b, const rpi_geometry *g, const rp_real *d, rp_real *out) {
+static void rpi_lines_bias(const rpi_buffers *b, const rpi_geometry *g, const rp_real *d, rp_real *out, int add) {
     int units = rpi_columns(b, g->filters);
     if (!d) return;
-    rpi_zero(out, units);
+    if (!add) rpi_zero(out, units);
     b->kernels->add_rows(g->positions - g->first, units, 1, d + rpi_out_at(g, g->first), g->out_y, out, 0);
 }
 
@@ -3536,14 +3639,14 @@ static void rpi_lines_sums(const rpi_buffers *b, const rpi_geometry *g, const rp
         taps.a_at[q.k] = rpi_out_at(g, t);
         taps.b_at[q.k++] = line - x;
     }
-    rpi_sums_product(b, &q, sums->d, x, sums->of_d);
+    rpi_sums_product(b, &q, sums->d, x, sums->of_d, sums->add_d);
     if (sums->v && sums->magnitudes) {
         rpi_magnitudes(b, (ptrdiff_t)g->height * g->width * g->taps, x, b->planes);
         x = b->planes;
     }
-    rpi_sums_product(b, &q, sums->v, x, sums->of_v);
-    rpi_lines_bias(b, g, sums->d, rpi_offset(sums->of_d, sums->bias));
-    rpi_lines_bias(b, g, sums->v, rpi_offset(sums->of_v, sums->bias));
+    rpi_sums_product(b, &q, sums->v, x, sums->of_v, sums->add_v);
+    rpi_lines_bias(b, g, sums->d, rpi_offset(sums->of_d, sums->bias), sums->add_d);
+    rpi_lines_bias(b, g, sums->v, rpi_offset(sums->of_v, sums->bias), sums->add_v);
 }
 
 /* Images in phases of the strides: phase (i, j) holds every stride-th row and column of the padded input from row i
@@ -3842,7 +3945,7 @@ static void rpi_flat_sums(const rpi_flat *w, rpi_sums *sums) {
     q.n = rpi_columns(w->b, g->taps + 1);
     q.a_row = g->out_filter;
     q.a_column = 1;
-    q.ldb = q.ldc = q.start_row = sums->ld = q.n;
+    q.ldb = q.ldc = sums->ld = q.n;
     sums->bias = g->taps;
     sums->bias_step = sums->ld;
     for (int group = 0; group < g->groups; group++)
@@ -3852,10 +3955,11 @@ static void rpi_flat_sums(const rpi_flat *w, rpi_sums *sums) {
             ptrdiff_t from = filter * g->out_filter + y * g->out_y;
             rpi_lay_windows(w, group, y, some, sums->ld, w->flat);
             q.k = some * g->out_width;
-            q.start = y ? w->flat : NULL;
-            rpi_sums_product(w->b, &q, sums->d ? sums->d + from : NULL, w->flat, rpi_offset(sums->of_d, to));
+            rpi_sums_product(w->b, &q, sums->d ? sums->d + from : NULL, w->flat, rpi_offset(sums->of_d, to),
+                             y || sums->add_d);
             if (sums->magnitudes) rpi_magnitudes(w->b, q.k * sums->ld, w->flat, w->flat);
-            rpi_sums_product(w->b, &q, sums->v ? sums->v + from : NULL, w->flat, rpi_offset(sums->of_v, to));
+            rpi_sums_product(w->b, &q, sums->v ? sums->v + from : NULL, w->flat, rpi_offset(sums->of_v, to),
+                             y || sums->add_v);
         }
 }
 
@@ -3871,8 +3975,6 @@ static void rpi_shared_transposed_one(const rpi_transposed_call *call) {
 
 static void rpi_sums_one(const rpi_buffers *b, const rpi_step *step, const rp_real *x, rpi_sums *sums) {
     rpi_flat w;
-    sums->of_d = sums->d ? b->shared : NULL;
-    sums->of_v = sums->v ? b->shared + b->shared_size : NULL;
     if (rpi_has_lines(&step->geometry)) {
         rpi_lines_sums(b, &step->geometry, x, sums);
         return;
@@ -3882,28 +3984,42 @@ static void rpi_sums_one(const rpi_buffers *b, const rpi_step *step, const rp_re
     rpi_flat_sums(&w, sums);
 }
 
+/* Of all samples; with a weight, each sample's own are weighed before they are added up. */
+static rpi_sums rpi_sums_all(const rpi_outer_call *call) {
+    const rpi_buffers *b = call->b;
+    const rpi_step *step = call->step;
+    rp_real *second = b->shared + b->shared_size, *own = second + b->shared_size;
+    rpi_sums sums;
+    memset(&sums, 0, sizeof sums);
+    sums.magnitudes = call->v && !call->weight;
+    sums.of_d = call->d ? b->shared : NULL;
+    for (int s = 0; s < call->count; s++) {
+        ptrdiff_t in = s * (ptrdiff_t)step->in_rows, out = s * (ptrdiff_t)step->out_rows, size;
+        sums.d = call->d ? call->d + out : NULL;
+        sums.v = call->v ? call->v + out : NULL;
+        sums.of_v = !call->v || !call->weight || !s ? second : own;
+        sums.add_d = s > 0;
+        sums.add_v = s > 0 && !call->weight;
+        rpi_sums_one(b, step, call->x + in, &sums);
+        if (!call->v || !call->weight) continue;
+        size = step->geometry.filters * (sums.ld + 1);
+        rpi_vector_weigh(size, sums.of_v, call->weight[s], call->squares);
+        if (s) b->kernels->blend(size, 1, own, NULL, 1, second);
+    }
+    sums.of_v = call->v ? second : NULL;
+    return sums;
+}
+
 static void rpi_shared_outer_one(const rpi_outer_call *call) {
     const rpi_step *step = call->step;
     const rpi_geometry *g = &step->geometry;
-    rpi_sums sums;
-    rpi_piece piece;
-    memset(&piece, 0, sizeof piece);
-    memset(&sums, 0, sizeof sums);
-    sums.d = call->d;
-    sums.v = call->v;
-    sums.magnitudes = call->v && !call->weight;
-    rpi_sums_one(call->b, step, call->x, &sums);
-    if (call->v && call->weight)
-        rpi_vector_weigh(g->filters * (sums.ld + 1), sums.of_v, call->weight[0], call->squares);
+    rpi_sums sums = rpi_sums_all(call);
+    rpi_piece piece = rpi_piece_of(call, sums.of_d, sums.of_v);
     piece.rows = g->filters;
     piece.n = g->taps;
     piece.ld = sums.ld;
     piece.stride = g->taps;
     piece.offset = step->weights;
-    piece.gradient = sums.of_d;
-    piece.curvature = sums.of_v;
-    piece.scale = call->scale;
-    piece.scale2 = call->scale2;
     call->sink->take(call->sink, &piece);
     if (!call->bias) return;
     piece.offset = step->biases;
@@ -3922,6 +4038,7 @@ static void rpi_shared_reach_one(const rpi_reach_call *call) {
     rpi_sums sums;
     memset(&sums, 0, sizeof sums);
     sums.d = call->e;
+    sums.of_d = b->shared;
     rpi_sums_one(b, call->step, call->x, &sums);
     for (int i = 0; i < g->filters; i++) {
         rp_real bias = sums.of_d[sums.bias + i * sums.bias_step];
@@ -3959,7 +4076,7 @@ static void rpi_avg_flat_back(const rpi_flat *w, const rpi_window *window, const
 }
 
 static void rpi_pool_apply_one(const rpi_apply_call *call, rpi_pool_flat each) {
-    const rp_real *x = call->b->y[call->step->in];
+    const rp_real *x = call->values;
     rpi_flat w = rpi_flat_of(call->b, call->step);
     rpi_window window = rpi_flat_window(&w);
     const rp_real *ins[2] = {call->x, call->u};
@@ -3980,7 +4097,7 @@ static void rpi_pool_transposed_one(const rpi_transposed_call *call, rpi_pool_fl
     rpi_window window = rpi_flat_window(&w);
     const rp_real *outs[2] = {call->d, call->v};
     rp_real *ins[2] = {call->d_in, call->v_in};
-    rpi_gather_phases(w.b, w.g, &w.f, call->b->y[call->step->in], w.phases);
+    rpi_gather_phases(w.b, w.g, &w.f, call->values, w.phases);
     for (int v = 0; v < 2; v++) {
         if (!outs[v]) continue;
         if (!call->add) rpi_zero(ins[v], call->step->inputs);
@@ -4022,7 +4139,47 @@ static const rpi_map rpi_avg_pool_map = {
     rpi_no_worth, rpi_one_position, 0, 0};
 /* clang-format on */
 
-static const rpi_primitives *rpi_way_of(const rpi_buffers *b, const rpi_step *step) { return &step->map->ways[b->way]; }
+/* A step's primitives on all samples, in the way in which these lie. Outer products add up over samples themselves. */
+static void rpi_run_apply(const rpi_apply_call *call) {
+    const rpi_step *step = call->step;
+    const rpi_primitives *way = &step->map->ways[call->b->way];
+    rpi_apply_call each = *call;
+    way->apply(&each);
+    for (int s = 1; call->b->way == RPI_EACH && s < call->b->samples; s++) {
+        each.x += step->in_rows;
+        each.values += step->in_rows;
+        if (each.u) each.u += step->in_rows;
+        each.y += step->out_rows;
+        each.u_out = rpi_offset(each.u_out, step->out_rows);
+        way->apply(&each);
+    }
+}
+static void rpi_run_transposed(const rpi_transposed_call *call) {
+    const rpi_step *step = call->step;
+    const rpi_primitives *way = &step->map->ways[call->b->way];
+    rpi_transposed_call each = *call;
+    way->transposed(&each);
+    for (int s = 1; call->b->way == RPI_EACH && s < call->b->samples; s++) {
+        each.values += step->in_rows;
+        if (each.d) each.d += step->out_rows;
+        if (each.v) each.v += step->out_rows;
+        each.d_in = rpi_offset(each.d_in, step->in_rows);
+        each.v_in = rpi_offset(each.v_in, step->in_rows);
+        way->transposed(&each);
+    }
+}
+static void rpi_run_reach(const rpi_reach_call *call) {
+    const rpi_step *step = call->step;
+    const rpi_primitives *way = &step->map->ways[call->b->way];
+    rpi_reach_call each = *call;
+    way->reach(&each);
+    for (int s = 1; call->b->way == RPI_EACH && s < call->b->samples; s++) {
+        each.x += step->in_rows;
+        each.e += step->out_rows;
+        each.total++;
+        way->reach(&each);
+    }
+}
 
 /* >>describe
    The first mistake sticks, with its message, until rp_net_build. */
@@ -5464,13 +5621,29 @@ static void rpi_mark_summed(rp_net *net) {
     for (int slot = 0; slot < net->slot_count; slot++) net->summed[slot] = net->summed[slot] > 1;
 }
 
+/* The time of a map for one sample by itself, in parts of that for a vector of samples, times its lanes: convolutions
+   waste nothing, products with vectors read the weights for each sample. Measured with AVX-512, AVX2 and SSE. */
+enum { RPI_NEAR = 1 << 19 }; /* parameters that stay in a cache near the core */
+static double rpi_single_share(const rp_net *net, const rpi_step *step) {
+    int lines = !step->geometry.filters || rpi_has_lines(&step->geometry);
+    if (!lines) return 1;
+    if (net->parameter_count >= RPI_NEAR) return 4;
+    return step->geometry.filters ? 1.5 : 2; /* states are many products with the same weights */
+}
+
 /* Wide paddings, kernels and strides can make images of one sample larger than batches of what they serve. */
 static void rpi_mark_singles(rp_net *net) {
+    const int lanes = net->buffers.kernels->lanes;
     net->singles = 1;
+    net->single_cost = net->batch_cost = 0;
     for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        double most = 65536 + 16.0 * ((double)step->inputs + step->outputs);
+        rpi_step *step = &net->steps[i];
+        double most = 65536 + 16.0 * ((double)step->inputs + step->outputs), worth = step->map->worth(step);
+        step->in_rows = net->slot_rows[step->in];
+        step->out_rows = net->slot_rows[step->out];
         net->singles &= rpi_plane_reals(&step->geometry) < (most < RPI_LARGEST ? most : RPI_LARGEST);
+        net->batch_cost += worth;
+        net->single_cost += worth * rpi_single_share(net, step) / lanes;
     }
 }
 
@@ -5552,8 +5725,9 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
         rpi_scratch_of(&net->steps[i], b);
         if (net->singles) b->plane_size = rpi_larger(b->plane_size, rpi_plane_of(&net->steps[i]));
     }
+    b->plane_size = rpi_larger(b->plane_size, net->outputs * RPI_LINE_REALS);
     b->at = (ptrdiff_t *)rpi_claim(arena, 2 * threads * b->at_size, sizeof *b->at);
-    b->shared = rpi_claim_rows(arena, 2, rpi_larger(b->shared_size, 1));
+    b->shared = rpi_claim_rows(arena, 3, rpi_larger(b->shared_size, 1));
     b->planes = rpi_claim_rows(arena, 3, b->plane_size);
     b->columns = rpi_claim_rows(arena, threads, b->ld);
     b->zeros = rpi_claim_reals(arena, b->ld);
@@ -5580,7 +5754,7 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
 static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buffers *b, ptrdiff_t threads) {
     rpi_lay_out_pointers(net, arena, b, threads);
     for (int p = 0; p < net->pool_count; p++) {
-        rp_real *rows = rpi_claim_rows(arena, net->pool_rows[p], b->ld);
+        rp_real *rows = rpi_claim_rows(arena, net->pool_rows[p] + 1, b->ld);
         if (!arena->base) continue;
         for (int slot = 0; slot < net->slot_count; slot++)
             if (net->pool[slot] == p) b->y[slot] = rows;
@@ -5593,9 +5767,9 @@ static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffer
     b->rows = (const rp_real **)rpi_claim(arena, threads * b->rows_size, sizeof *b->rows);
     b->sums = rpi_claim_rows(arena, 2 * threads * b->sums_size, b->kernels->lanes);
     for (int slot = 0; slot < net->slot_count; slot++) {
-        rp_real *y = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
-        rp_real *d = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
-        rp_real *v = rpi_claim_rows(arena, rpi_slot_rows(net, slot), b->ld);
+        rp_real *y = rpi_claim_rows(arena, (ptrdiff_t)rpi_slot_rows(net, slot) + 1, b->ld);
+        rp_real *d = rpi_claim_rows(arena, (ptrdiff_t)rpi_slot_rows(net, slot) + 1, b->ld);
+        rp_real *v = rpi_claim_rows(arena, (ptrdiff_t)rpi_slot_rows(net, slot) + 1, b->ld);
         if (!arena->base) continue;
         b->y[slot] = y;
         b->d[slot] = d;
@@ -5763,7 +5937,7 @@ RP_API rp_status rp_net_build(rp_net *net, int batch, uint64_t seed) {
     if (!status) status = rpi_build_block(net, "rp_net_build", &net->tape, rpi_lay_out_tape);
     if (!status) status = rpi_build_block(net, "rp_net_build", &net->arrays, rpi_lay_out_arrays);
     if (!status) status = rpi_build_team(net);
-    net->one = rpi_buffers_of_one(&net->buffers);
+    net->each = rpi_buffers_of_each(&net->buffers, 1);
     net->swept = &net->buffers;
     if (!status && net->opened.bytes) status = rpi_load_opened(net);
     else if (!status) rpi_draw_parameters(net, seed);
@@ -6095,7 +6269,7 @@ typedef struct rpi_pass {
     const rpi_rule *how;        /* that rule's row */
     const rpi_hessian *hessian; /* of the loss by the outputs */
     rpi_keep keep;
-    int one;               /* a single sample may be worked on as contiguous vectors */
+    int each;              /* samples may be worked on each by itself */
     int exact;             /* second derivatives of the loss that are no bounds, for exact products; without a rule */
     rpi_tally *tally;      /* NULL: decisions are not counted */
     double loss;           /* left: the mean loss */
@@ -6131,24 +6305,25 @@ static rp_real rpi_scale(const rp_net *net, const rpi_step *step, const rp_rule 
 }
 
 static void rpi_clear_rows(const rpi_buffers *b, int rows, int n, rp_real *x) {
-    if (b->way == RPI_ONE) rpi_zero(x, rows);
+    if (b->way == RPI_EACH) rpi_zero(x, (ptrdiff_t)b->samples * rows);
     else rpi_fill_rows(rows, n, b->ld, NULL, x);
 }
 
-/* Losses and their Hessians see a batch of one: the last slot's vector, spread over rows, and joined again. */
+/* Losses and their Hessians see rows of samples: the last slot's vectors become these, and vectors again. */
 static void rpi_part_outputs(const rp_net *net, rp_real *const *slots) {
-    ptrdiff_t ld = net->buffers.ld;
+    const rpi_buffers *b = net->swept;
     rp_real *x = slots[net->slot_count - 1];
-    if (net->swept->way != RPI_ONE) return;
-    for (int i = net->outputs - 1; i >= 0; i--) {
-        rp_real value = x[i];
-        for (int s = 0; s < net->buffers.kernels->lanes; s++) x[i * ld + s] = value;
-    }
+    if (b->way != RPI_EACH) return;
+    rpi_copy(b->planes, x, (ptrdiff_t)net->outputs * b->samples);
+    b->kernels->transpose(b->planes, net->outputs, b->samples, net->outputs, x, net->buffers.ld,
+                          rpi_columns(b, b->samples));
 }
 static void rpi_join_outputs(const rp_net *net, rp_real *const *slots) {
+    const rpi_buffers *b = net->swept;
     rp_real *x = slots[net->slot_count - 1];
-    if (net->swept->way != RPI_ONE) return;
-    for (int i = 0; i < net->outputs; i++) x[i] = x[i * net->buffers.ld];
+    if (b->way != RPI_EACH) return;
+    b->kernels->transpose(x, net->buffers.ld, net->outputs, b->samples, b->planes, net->outputs, net->outputs);
+    rpi_copy(x, b->planes, (ptrdiff_t)net->outputs * b->samples);
 }
 
 static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rpi_step *step, int n) {
@@ -6156,10 +6331,11 @@ static rpi_activate_work rpi_activate_step(const rpi_buffers *b, int i, const rp
     rpi_activate *a = &work.activate;
     memset(&work, 0, sizeof work);
     work.b = b;
+    work.step = step;
     a->kind = step->activation;
     a->alpha = step->alpha;
-    a->rows = b->way == RPI_ONE ? 1 : step->outputs;
-    a->n = b->way == RPI_ONE ? step->outputs : n;
+    a->rows = b->way == RPI_EACH ? 1 : step->outputs;
+    a->n = b->way == RPI_EACH ? step->outputs : n;
     a->ld = b->ld;
     a->bad = b->bad + i * b->threads;
     a->y = b->y[step->out] + step->out_row * b->ld;
@@ -6185,17 +6361,25 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep
             call.own = rpi_scale(net, step, pass->rule);
             work.activate.u = call.u_out + step->out_row * b->ld;
         }
-        rpi_way_of(b, step)->apply(&call);
+        rpi_run_apply(&call);
         if (keep == RPI_KEEP_NOTHING) work.activate.slope = NULL;
         if (keep != RPI_KEEP_CURVES && !carries_u) work.activate.second = NULL;
         if (step->activation) rpi_activate_run(&work);
     }
 }
 
-/* Inputs into slot 0; one: as a vector, if there is one sample and the net can. */
-static void rpi_load_inputs(rp_net *net, const rp_real *x, int count, int one) {
-    net->swept = one && count == 1 && net->singles ? &net->one : &net->buffers;
-    if (net->swept->way == RPI_ONE) rpi_copy(net->one.y[0], x, net->inputs);
+/* Whether samples are worked on each by itself: as many as cost less so than a vector of samples, most of which are
+   padding. Measured. */
+static int rpi_singly(const rp_net *net, const rpi_buffers *b, int count) {
+    if (!net->singles || count > b->kernels->lanes) return 0;
+    return count == 1 || count * net->single_cost < net->batch_cost;
+}
+
+/* Inputs into slot 0; each: as vectors of their own, if that costs less. */
+static void rpi_load_inputs(rp_net *net, const rp_real *x, int count, int each) {
+    net->swept = each && rpi_singly(net, &net->buffers, count) ? &net->each : &net->buffers;
+    net->each.samples = count;
+    if (net->swept == &net->each) rpi_copy(net->each.y[0], x, (ptrdiff_t)count * net->inputs);
     else rpi_load_rows(&net->buffers, x, count, net->inputs, net->buffers.y[0]);
 }
 
@@ -6230,7 +6414,7 @@ static void rpi_back_along(const rp_net *net, const rpi_step *step, int n, const
     call.d = b->d[step->out];
     call.d_in = b->v[step->in];
     call.add = 1;
-    rpi_way_of(b, step)->transposed(&call);
+    rpi_run_transposed(&call);
 }
 
 /* From d and v of the last slot to those of every slot above trained parameters (Equation 9). */
@@ -6262,7 +6446,7 @@ static void rpi_sweep_back(const rp_net *net, int n, rpi_back back) {
         call.v_in = b->v[step->in];
         call.plain = back.flow != RPI_BOUND;
         call.add = net->summed[step->in];
-        rpi_way_of(b, step)->transposed(&call);
+        rpi_run_transposed(&call);
         if (back.along) rpi_back_along(net, step, n, back.along);
     }
 }
@@ -6285,7 +6469,7 @@ static void rpi_reach(const rp_net *net, int n, rp_real *const *e, const rp_rule
         call.e = e[step->out];
         call.c = rule ? rpi_scale(net, step, rule) : 1;
         call.total = b->total;
-        rpi_way_of(b, step)->reach(&call);
+        rpi_run_reach(&call);
     }
 }
 
@@ -6326,7 +6510,7 @@ static void rpi_collect(const rp_net *net, int count, const rpi_terms *terms, co
         call.scale = mean;
         call.scale2 = terms->rule ? mean / rpi_scale(net, step, terms->rule) : mean;
         call.sink = sink;
-        rpi_way_of(call.b, step)->outer(&call);
+        step->map->ways[call.b->way].outer(&call);
     }
 }
 
@@ -6356,11 +6540,11 @@ static int rpi_all_finite(const rp_real *x, ptrdiff_t count) {
 
 /* The largest magnitude in some rows; infinite if one is not finite. */
 static rp_real rpi_peak(const rpi_buffers *b, int rows, int n, const rp_real *x) {
-    int rest = b->way == RPI_ONE ? rows % b->kernels->lanes : 0;
+    int all = b->way == RPI_EACH ? rows * b->samples : 0, rest = all % b->kernels->lanes;
     rp_real peak, last[RPI_LINE_REALS] = {0};
     rpi_int bits, bits_of_last;
-    if (b->way == RPI_ONE) {
-        n = rows - rest;
+    if (b->way == RPI_EACH) {
+        n = all - rest;
         rows = 1;
     }
     bits = b->kernels->peak(rows, n, x, b->ld);
@@ -6586,7 +6770,7 @@ static rp_status rpi_value(rpi_pass *pass) {
     if (status) return status;
     pass->count = batch->count;
     net->forward_count = 0;
-    rpi_load_inputs(net, batch->inputs, batch->count, pass->one);
+    rpi_load_inputs(net, batch->inputs, batch->count, pass->each);
     rpi_forward(net, net->swept, rpi_columns(b, batch->count), pass->keep, pass);
     rpi_part_outputs(net, b->y);
     if (pass->how && pass->how->carries_u) rpi_part_outputs(net, b->v);
@@ -6633,7 +6817,7 @@ RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *r
     if (status) return status;
     random = net->random;
     pass = rpi_pass_over(net, "rp_backward", batch, RPI_KEEP_SLOPES);
-    pass.one = 1;
+    pass.each = 1;
     pass.rule = rule;
     status = rpi_differentiate(&pass);
     if (status) {
@@ -6653,8 +6837,9 @@ RP_API rp_status rp_forward(rp_net *net, const rp_real *x, int count) {
     if (count < 1 || count > net->batch)
         return rpi_fail(net, RP_ERR_VALUE, "rp_forward: count is %d; it may be 1 to %d", count, net->batch);
     b = &net->buffers;
-    rpi_load_inputs(net, x, count, 0);
-    rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_SLOPES, NULL);
+    rpi_load_inputs(net, x, count, 1);
+    rpi_forward(net, net->swept, rpi_columns(b, count), RPI_KEEP_SLOPES, NULL);
+    rpi_part_outputs(net, b->y);
     b->kernels->transpose(b->y[net->slot_count - 1], b->ld, net->outputs, count, net->row_output, net->outputs,
                           net->outputs);
     net->forward_count = count;
@@ -6701,7 +6886,10 @@ RP_API rp_status rp_backward_from(rp_net *net, const rp_real *output_gradient, c
     if (status) return status;
     b = &net->buffers;
     net->forward_count = 0;
-    if (pass.how && pass.how->carries_u) rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_SLOPES, &pass);
+    if (pass.how && pass.how->carries_u) {
+        rpi_forward(net, net->swept, rpi_columns(b, count), RPI_KEEP_SLOPES, &pass);
+        rpi_part_outputs(net, b->v);
+    }
     rpi_load_rows(b, output_gradient, count, net->outputs, b->d[net->slot_count - 1]);
     if (output_curvature) rpi_load_rows(b, output_curvature, count, net->outputs, net->h);
     random = net->random;
@@ -6744,14 +6932,14 @@ static void rpi_apply_along(const rp_net *net, const rpi_step *step, int n, cons
     if (rpi_trains(net, step) && (value || net->live[step->in])) {
         call.bias = value && step->bias;
         call.x = x[step->in];
-        rpi_way_of(b, step)->apply(&call);
+        rpi_run_apply(&call);
         call.add = 1;
     }
     if (net->live[step->in]) {
         call.p = net->parameters;
         call.bias = 0;
         call.x = t[step->in];
-        rpi_way_of(b, step)->apply(&call);
+        rpi_run_apply(&call);
         call.add = 1;
     }
     if (!call.add) rpi_clear_rows(b, step->outputs, n, call.y + step->out_row * b->ld);
@@ -6814,7 +7002,7 @@ static rp_status rpi_tool(rp_net *net, const char *who, const rp_data *batch, co
 static rp_status rpi_expand_forward(rpi_pass *pass) {
     pass->keep = RPI_KEEP_CURVES;
     pass->exact = 1;
-    pass->one = 0;
+    pass->each = 0;
     return rpi_value(pass);
 }
 
@@ -9511,7 +9699,7 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     paced = rpi_method_of(o)->paced;
     if (net->averaged && rpi_has_state(net, o)) return rpi_fail_averaged(net, who);
     memcpy(error, net->error, sizeof error);
-    pass.one = 1;
+    pass.each = 1;
     pass.tally = tally;
     if (rpi_method_of(o)->ruled) pass.rule = &o->rule;
     arrays = rpi_choose_arrays(&pass, o);
@@ -9614,17 +9802,34 @@ RP_API rp_status rp_last_step(rp_net *net, rp_step *step) {
 }
 
 /* >>predict */
-static void rpi_predict_one(const rp_net *net, const rpi_buffers *b, const rp_real *x, rp_real *out) {
-    rpi_buffers one = rpi_buffers_of_one(b);
-    rpi_copy(one.y[0], x, net->inputs);
-    rpi_forward(net, &one, 1, RPI_KEEP_NOTHING, NULL);
-    rpi_copy(out, b->y[net->slot_count - 1], net->outputs);
+/* Values of the last slot: output i of sample s is y[i * output + s * sample]. */
+typedef struct rpi_outputs {
+    const rp_real *y;
+    ptrdiff_t output, sample;
+} rpi_outputs;
+
+static rpi_outputs rpi_outputs_for(const rp_net *net, const rpi_buffers *b, const rp_real *x, int count) {
+    rpi_outputs outputs;
+    outputs.y = b->y[net->slot_count - 1];
+    if (rpi_singly(net, b, count)) {
+        rpi_buffers each = rpi_buffers_of_each(b, count);
+        rpi_copy(b->y[0], x, (ptrdiff_t)count * net->inputs);
+        rpi_forward(net, &each, count, RPI_KEEP_NOTHING, NULL);
+        outputs.output = 1;
+        outputs.sample = net->outputs;
+    } else {
+        rpi_load_rows(b, x, count, net->inputs, b->y[0]);
+        rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_NOTHING, NULL);
+        outputs.output = b->ld;
+        outputs.sample = 1;
+    }
+    return outputs;
 }
 
 static void rpi_predict_some(const rp_net *net, const rpi_buffers *b, const rp_real *x, int count, rp_real *out) {
-    rpi_load_rows(b, x, count, net->inputs, b->y[0]);
-    rpi_forward(net, b, rpi_columns(b, count), RPI_KEEP_NOTHING, NULL);
-    b->kernels->transpose(b->y[net->slot_count - 1], b->ld, net->outputs, count, out, net->outputs, net->outputs);
+    rpi_outputs outputs = rpi_outputs_for(net, b, x, count);
+    if (outputs.output == 1) rpi_copy(out, outputs.y, (ptrdiff_t)count * net->outputs);
+    else b->kernels->transpose(outputs.y, outputs.output, net->outputs, count, out, net->outputs, net->outputs);
 }
 
 static void rpi_predict_batches(const rp_net *net, const rpi_buffers *b, const rp_real *x, int count, rp_real *out) {
@@ -9633,8 +9838,7 @@ static void rpi_predict_batches(const rp_net *net, const rpi_buffers *b, const r
         const rp_real *from = x + (ptrdiff_t)at * net->inputs;
         rp_real *to = out + (ptrdiff_t)at * net->outputs;
         some = rpi_at_most(count - (int)at, b->batch);
-        if (some == 1 && net->singles) rpi_predict_one(net, b, from, to);
-        else rpi_predict_some(net, b, from, some, to);
+        rpi_predict_some(net, b, from, some, to);
     }
 }
 
@@ -9678,19 +9882,18 @@ static int rpi_class_of(const rp_net *net, const rp_real *y, ptrdiff_t ld) {
 
 RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *classes) {
     static const char who[] = "rp_classify";
-    const rpi_buffers *b;
+    rpi_outputs outputs;
     int some;
     rp_status status = rpi_check_predict(net, who, x, count, "classes", classes);
     if (status) return status;
     if (net->outputs == 1 && rpi_loss_of(net)->classes(1) != 2)
         return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: one output and the %s decide between no classes", who,
                         rpi_loss_of(net)->name);
-    b = &net->buffers;
     for (int64_t at = 0; at < count; at += some) {
         some = rpi_at_most(count - (int)at, net->batch);
-        rpi_load_rows(b, x + (ptrdiff_t)at * net->inputs, some, net->inputs, b->y[0]);
-        rpi_forward(net, b, rpi_columns(b, some), RPI_KEEP_NOTHING, NULL);
-        for (int s = 0; s < some; s++) classes[at + s] = rpi_class_of(net, b->y[net->slot_count - 1] + s, b->ld);
+        outputs = rpi_outputs_for(net, &net->buffers, x + (ptrdiff_t)at * net->inputs, some);
+        for (int s = 0; s < some; s++)
+            classes[at + s] = rpi_class_of(net, outputs.y + s * outputs.sample, outputs.output);
     }
     return RP_OK;
 }
@@ -9743,8 +9946,9 @@ RP_API rp_status rp_predict_with(const rp_net *net, rp_workspace *workspace, con
 static void rpi_evaluate_batch(rp_net *net, const rp_data *batch, rpi_tally *tally, rp_real *losses) {
     const rpi_buffers *b = &net->buffers;
     net->forward_count = 0;
-    rpi_load_rows(b, batch->inputs, batch->count, net->inputs, b->y[0]);
-    rpi_forward(net, b, rpi_columns(b, batch->count), RPI_KEEP_NOTHING, NULL);
+    rpi_load_inputs(net, batch->inputs, batch->count, 1);
+    rpi_forward(net, net->swept, rpi_columns(b, batch->count), RPI_KEEP_NOTHING, NULL);
+    rpi_part_outputs(net, b->y);
     rpi_tally_decisions(net, b, batch, tally);
     tally->loss += rpi_evaluate_loss(net, b, batch, NULL, 0);
     tally->count += batch->count;
