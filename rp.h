@@ -3596,6 +3596,7 @@ typedef struct rpi_sums {
     int magnitudes, add_d, add_v; /* add: to what is there */
     rp_real *of_d, *of_v;
     ptrdiff_t ld, bias, bias_step; /* where the sums for the bias are, and how far apart */
+    ptrdiff_t size;                /* of all */
 } rpi_sums;
 
 static void rpi_sums_product(const rpi_buffers *b, rpi_gemm *q, const rp_real *d, const rp_real *y, rp_real *out,
@@ -3633,6 +3634,7 @@ static void rpi_lines_sums(const rpi_buffers *b, const rpi_geometry *g, const rp
     q.ldc = sums->ld = q.n;
     sums->bias = g->filters * sums->ld;
     sums->bias_step = 1;
+    sums->size = sums->bias + g->filters;
     for (int t = g->first; t < g->positions; t++) {
         const rp_real *line = rpi_line_at(g, t, x);
         if (!line) continue;
@@ -3948,6 +3950,7 @@ static void rpi_flat_sums(const rpi_flat *w, rpi_sums *sums) {
     q.ldb = q.ldc = sums->ld = q.n;
     sums->bias = g->taps;
     sums->bias_step = sums->ld;
+    sums->size = g->filters * sums->ld;
     for (int group = 0; group < g->groups; group++)
         for (int y = 0; y < g->out_height; y += rows) {
             int some = rpi_at_most(g->out_height - y, rows);
@@ -3994,7 +3997,7 @@ static rpi_sums rpi_sums_all(const rpi_outer_call *call) {
     sums.magnitudes = call->v && !call->weight;
     sums.of_d = call->d ? b->shared : NULL;
     for (int s = 0; s < call->count; s++) {
-        ptrdiff_t in = s * (ptrdiff_t)step->in_rows, out = s * (ptrdiff_t)step->out_rows, size;
+        ptrdiff_t in = s * (ptrdiff_t)step->in_rows, out = s * (ptrdiff_t)step->out_rows;
         sums.d = call->d ? call->d + out : NULL;
         sums.v = call->v ? call->v + out : NULL;
         sums.of_v = !call->v || !call->weight || !s ? second : own;
@@ -4002,9 +4005,8 @@ static rpi_sums rpi_sums_all(const rpi_outer_call *call) {
         sums.add_v = s > 0 && !call->weight;
         rpi_sums_one(b, step, call->x + in, &sums);
         if (!call->v || !call->weight) continue;
-        size = step->geometry.filters * (sums.ld + 1);
-        rpi_vector_weigh(size, sums.of_v, call->weight[s], call->squares);
-        if (s) b->kernels->blend(size, 1, own, NULL, 1, second);
+        rpi_vector_weigh(sums.size, sums.of_v, call->weight[s], call->squares);
+        if (s) b->kernels->blend(sums.size, 1, own, NULL, 1, second);
     }
     sums.of_v = call->v ? second : NULL;
     return sums;
