@@ -1300,7 +1300,7 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 /* >>kernels
    What is written once per instruction set; only pointers and sizes cross. A value of the net is a matrix
    [features][ld]: a row per feature, the batch along it, so that weights are broadcast against vectors of samples and
-   never packed. ld is an odd number of cache lines, so that rows do not fall on each other in the cache. Columns from
+   never packed. (Few samples are vectors of features, each by itself: see rpi_singly.) ld is an odd number of cache lines, so that rows do not fall on each other in the cache. Columns from
    the batch's size on repeat the last sample in values and are zero in derivatives. Where the contract says
    `columns`, n is a multiple of the vector length, and a row is read and written in whole vectors of them. Elsewhere
    n is any number, and nothing beyond the n-th entry is read or written. No array needs to be aligned. What is
@@ -3303,8 +3303,8 @@ static double rpi_no_worth(const rpi_step *step) {
     return 0;
 }
 
-/* One sample. Its values are contiguous vectors (rpi_buffers with ld 1): no place in a vector of the machine is left
-   to samples that there are not. A layer whose positions have contiguous features multiplies matrices by vectors. In
+/* Samples by themselves (RPI_EACH). The values of one are a vector of features: no place in a vector of the machine is
+   left to samples that there are not. A layer whose positions have contiguous features multiplies matrices by vectors. In
    images a tap (channel, row, column of the kernel) meets, at all output positions, a row of the flattened image that
    begins at the tap's offset, with columns between the rows that are not outputs; so the rows of B are offsets into
    the image, and the columns of the product are positions. */
@@ -3466,7 +3466,7 @@ static void rpi_dense_outer_part(const void *context, int part, int parts) {
     }
 }
 
-static void rpi_dense_outer_one(const rpi_outer_call *call) {
+static void rpi_dense_outer_each(const rpi_outer_call *call) {
     const rpi_step *step = call->step;
     rpi_team *team = call->b->team;
     double worth = (double)step->outputs * step->inputs * call->count;
@@ -4012,7 +4012,7 @@ static rpi_sums rpi_sums_all(const rpi_outer_call *call) {
     return sums;
 }
 
-static void rpi_shared_outer_one(const rpi_outer_call *call) {
+static void rpi_shared_outer_each(const rpi_outer_call *call) {
     const rpi_step *step = call->step;
     const rpi_geometry *g = &step->geometry;
     rpi_sums sums = rpi_sums_all(call);
@@ -4124,11 +4124,11 @@ static void rpi_avg_transposed_one(const rpi_transposed_call *call) {
 /* clang-format off */
 static const rpi_map rpi_dense_map = {
     {{rpi_dense_apply, rpi_dense_transposed, rpi_dense_outer, rpi_dense_reach},
-     {rpi_dense_apply_one, rpi_dense_transposed_one, rpi_dense_outer_one, rpi_dense_reach_one}},
+     {rpi_dense_apply_one, rpi_dense_transposed_one, rpi_dense_outer_each, rpi_dense_reach_one}},
     rpi_dense_worth, rpi_one_position, 1, 1};
 static const rpi_map rpi_shared_map = {
     {{rpi_shared_apply, rpi_shared_transposed, rpi_shared_outer, rpi_shared_reach},
-     {rpi_shared_apply_one, rpi_shared_transposed_one, rpi_shared_outer_one, rpi_shared_reach_one}},
+     {rpi_shared_apply_one, rpi_shared_transposed_one, rpi_shared_outer_each, rpi_shared_reach_one}},
     rpi_shared_worth, rpi_shared_positions, 1, 0};
 static const rpi_map rpi_copy_map = {
     {{rpi_copy_apply, rpi_copy_transposed, NULL, NULL}, {rpi_copy_apply_one, rpi_copy_transposed_one, NULL, NULL}},

@@ -794,6 +794,28 @@ static void check_transpose(test_random *random, int rows, int columns) {
     }
 }
 
+/* Entries between the steps must stay as they are. */
+static void check_move_rows(test_random *random, int rows, int n) {
+    ptrdiff_t in_step = test_int(random, 1, 3), out_step = test_int(random, 1, 3);
+    int reach = (n - 1) * (int)in_step + 1, span = (n - 1) * (int)out_step + 1, add = chance(random, 0.5);
+    ptrdiff_t in_row = chance(random, 0.3) ? 1 : wider(random, reach), out_row = wider(random, span);
+    regions_used = 0;
+    rp_real *in = matrix(random, rows, reach, in_row), *start = matrix(random, rows, span, out_row);
+    EACH_SET {
+        int good = 1;
+        rp_real *out = copy(random, start, extent(rows, span, out_row));
+        sets[set]->move_rows(rows, n, in, in_row, in_step, out, out_row, out_step, add);
+        for (int i = 0; i < rows; i++)
+            for (int c = 0; c < span; c++) {
+                rp_real want = start[entry(i, c, out_row)], moved = in[i * in_row + c / out_step * in_step];
+                if (c % out_step == 0) want = add ? want + moved : moved;
+                good = good && rpi_bits(out[entry(i, c, out_row)]) == rpi_bits(want);
+            }
+        CHECK(good && gaps_intact(out, rows, span, out_row) && intact(), "%s: move_rows %d x %d, steps %d and %d%s",
+              sets[set]->name, rows, n, (int)in_step, (int)out_step, add ? ", added" : "");
+    }
+}
+
 static void check_add_rows(test_random *random, int rows, int n) {
     ptrdiff_t ldi = chance(random, 0.5) ? 0 : wider(random, n), ldo = wider(random, n);
     rp_real scale = (rp_real)test_uniform(random, -2, 2);
@@ -886,6 +908,7 @@ static void test_rows(void) {
         check_transpose(&random, test_int(&random, 1, SMALL), test_int(&random, 1, SMALL));
         check_rows(&random, test_int(&random, 1, SMALL), n);
         check_add_rows(&random, test_int(&random, 1, SMALL), n);
+        check_move_rows(&random, test_int(&random, 1, 20), test_int(&random, 1, SMALL));
         check_signs(&random, test_int(&random, 1, 20), test_int(&random, 1, 2 * SMALL));
     }
 }
