@@ -41,7 +41,7 @@ static void product_forward(const product_call *c) {
         call.u_out = c->out2;
         call.own = 1;
     }
-    c->step->map->apply(&call);
+    c->step->map->ways[RPI_BATCH].apply(&call);
 }
 
 static void product_transposed(const product_call *c) {
@@ -53,7 +53,7 @@ static void product_transposed(const product_call *c) {
         call.v = b->v[c->step->out];
         call.v_in = c->out2;
     }
-    c->step->map->transposed(&call);
+    c->step->map->ways[RPI_BATCH].transposed(&call);
 }
 
 static void product_outer(const product_call *c) {
@@ -71,7 +71,7 @@ static void product_outer(const product_call *c) {
     call.scale = 1;
     call.scale2 = 1;
     call.sink = &sink;
-    c->step->map->outer(&call);
+    c->step->map->ways[RPI_BATCH].outer(&call);
 }
 
 static void product_run(void *context) {
