@@ -12535,8 +12535,9 @@ RPI_INLINE rpi_v RPI_FN(finite_or)(rpi_v wanted, rpi_v otherwise) {
 /* x, or a zero of its sign where it is smaller: subnormal numbers, in which means of zeros end and derivatives of what
    fits already, slow some processors down a hundred times. */
 RPI_INLINE rpi_v RPI_FN(at_least)(rp_real least, rpi_v x) {
-    rpi_i below = RPI_GREATER(RPI_ALL(least), RPI_ABS(x));
-    return RPI_REALS(RPI_BITS(x) & ~(below & RPI_ALL_INT(RPI_MAGNITUDE)));
+    const rpi_i magnitude = RPI_ALL_INT(RPI_MAGNITUDE); /* as integers, since to compare what is not a number traps */
+    rpi_i below = RPI_GREATER(RPI_BITS(RPI_ALL(least)), RPI_BITS(x) & magnitude);
+    return RPI_REALS(RPI_BITS(x) & ~(below & magnitude));
 }
 RPI_INLINE rpi_v RPI_FN(normal)(rpi_v x) { return RPI_FN(at_least)(RPI_REAL_MIN, x); }
 /* A cross-entropy's derivative, or a curvature, whose products with numbers of a usual size are to be normal, too. */
