@@ -1300,11 +1300,12 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 /* >>kernels
    What is written once per instruction set; only pointers and sizes cross. A value of the net is a matrix
    [features][ld]: a row per feature, the batch along it, so that weights are broadcast against vectors of samples and
-   never packed. (Few samples are vectors of features, each by itself: see rpi_singly.) ld is an odd number of cache lines, so that rows do not fall on each other in the cache. Columns from
+   never packed. ld is an odd number of cache lines, so that rows do not fall on each other in the cache. Columns from
    the batch's size on repeat the last sample in values and are zero in derivatives. Where the contract says
    `columns`, n is a multiple of the vector length, and a row is read and written in whole vectors of them. Elsewhere
    n is any number, and nothing beyond the n-th entry is read or written. No array needs to be aligned. What is
-   written overlaps nothing that is read unless the contract says so. */
+   written overlaps nothing that is read unless the contract says so. (Few samples are vectors of features, each by
+   itself: see rpi_singly.) */
 #define RPI_K_BLOCK 256        /* inner dimension of a product's block: so many rows of B, one panel wide, stay in L1 */
 #define RPI_M_BLOCK 96         /* rows of A in a block: its magnitudes are packed and stay in L2 */
 #define RPI_PANEL 64           /* columns of a gradient's panel: at least the widest tile's */
@@ -2770,7 +2771,8 @@ static void rpi_scratch_of(const rpi_step *step, rpi_buffers *b) {
     const rpi_geometry *g = &step->geometry;
     ptrdiff_t covering = (ptrdiff_t)g->window * g->group_filters;
     if (!g->filters) return;
-    b->at_size = rpi_larger(b->at_size, rpi_larger(g->positions, rpi_larger(g->taps, covering)));
+    b->at_size = rpi_larger(b->at_size, rpi_larger(g->taps, covering));
+    if (g->window == 1) b->at_size = rpi_larger(b->at_size, g->positions); /* of a sample by itself */
     b->rows_size = rpi_larger(b->rows_size, (ptrdiff_t)g->positions * rpi_taps_at_once(g));
     b->shared_size = rpi_larger(b->shared_size, ((ptrdiff_t)g->taps + RPI_LINE_REALS) * g->filters + RPI_LINE_REALS);
     b->sums_size = rpi_larger(b->sums_size, (ptrdiff_t)rpi_at_most(g->group_filters, RPI_WEIGHTS) * RPI_WEIGHTS);
@@ -3304,10 +3306,10 @@ static double rpi_no_worth(const rpi_step *step) {
 }
 
 /* Samples by themselves (RPI_EACH). The values of one are a vector of features: no place in a vector of the machine is
-   left to samples that there are not. A layer whose positions have contiguous features multiplies matrices by vectors. In
-   images a tap (channel, row, column of the kernel) meets, at all output positions, a row of the flattened image that
-   begins at the tap's offset, with columns between the rows that are not outputs; so the rows of B are offsets into
-   the image, and the columns of the product are positions. */
+   left to samples that there are not. A layer whose positions have contiguous features multiplies matrices by vectors.
+   In images a tap (channel, row, column of the kernel) meets, at all output positions, a row of the flattened image
+   that begins at the tap's offset, with columns between the rows that are not outputs; so the rows of B are offsets
+   into the image, and the columns of the product are positions. */
 
 /* What the maps do with contiguous vectors of any length. */
 static rp_real rpi_vector_sum(const rpi_buffers *b, ptrdiff_t n, const rp_real *x, int squares) {
@@ -3388,6 +3390,7 @@ static void rpi_dense_apply_one(const rpi_apply_call *call) {
 static void rpi_dense_transposed_one(const rpi_transposed_call *call) {
     rpi_line_transposed(call, call->step->inputs, call->step->outputs, call->d, call->v, call->d_in, call->v_in);
 }
+
 /* A panel of columns from j on, for all rows of units; magnitudes: of the panel, [samples][RPI_PANEL], or NULL */
 static void rpi_dense_panel(const rpi_outer_call *call, int j, rpi_piece *piece, rp_real *magnitudes, rp_real *tile) {
     const rpi_kernels *kernels = call->b->kernels;
@@ -3443,14 +3446,16 @@ static void rpi_dense_outer_part(const void *context, int part, int parts) {
     const rpi_buffers *b = call->b;
     const rpi_step *step = call->step;
     rp_real *panel = b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
-    rp_real *tile = b->tile + (ptrdiff_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST,
-            *second = tile + RPI_ROWS_MOST * RPI_PANEL;
+    rp_real *tile = b->tile + (ptrdiff_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST;
+    rp_real *second = tile + RPI_ROWS_MOST * RPI_PANEL;
     rpi_piece piece = rpi_piece_of(call, tile, second);
     int end = rpi_begin(step->inputs, RPI_PANEL, part + 1, parts);
     piece.ld = RPI_PANEL;
     piece.stride = step->inputs;
     for (int j = rpi_begin(step->inputs, RPI_PANEL, part, parts); j < end; j += RPI_PANEL) {
-        int n = rpi_columns(b, piece.n = rpi_at_most(end - j, RPI_PANEL));
+        int n;
+        piece.n = rpi_at_most(end - j, RPI_PANEL);
+        n = rpi_columns(b, piece.n);
         for (int s = 0; s < call->count && call->v; s++)
             b->kernels->column_sums(1, n, call->x + s * (ptrdiff_t)step->in_rows + j, 0, panel + s * RPI_PANEL,
                                     call->squares);
@@ -3474,6 +3479,7 @@ static void rpi_dense_outer_each(const rpi_outer_call *call) {
         rpi_vector_weigh(step->outputs, call->v + s * (ptrdiff_t)step->out_rows, call->weight[s], call->squares);
     rpi_share(team, rpi_parts(team, worth, step->inputs, RPI_PANEL), rpi_dense_outer_part, call);
 }
+
 static void rpi_dense_reach_one(const rpi_reach_call *call) {
     const rpi_step *step = call->step;
     rp_real from = rpi_vector_sum(call->b, step->inputs, call->x, call->squares) + (rp_real)step->bias;
