@@ -35,7 +35,7 @@ else missing "FANN (libfann-dev)"; fi
 if "$python" -c 'import torch' 2>/dev/null; then
     heading "PyTorch"
     $cc -O2 -shared -fPIC bench/peers/ours.c -o $out/ours.so -lm -lpthread
-    "$python" bench/peers/torch_step.py $out/ours.so --seconds "$seconds" 2>$out/torch.log || {
+    "$python" -W ignore bench/peers/torch_step.py $out/ours.so --seconds "$seconds" 2>$out/torch.log || {
         cat $out/torch.log
         exit 1
     }

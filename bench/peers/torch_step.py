@@ -1,10 +1,12 @@
-"""Training steps of rp.h and of PyTorch in turns, in one process, on the same parameters and the same batch.
+"""Training steps and predictions of rp.h and of PyTorch in turns, in one process, on the same parameters and the same
+batch.
 
-    torch_step.py OURS.SO [--task NAME] [--threads N] [--seconds N]
+    torch_step.py OURS.SO [--task NAME] [--threads N] [--batch N] [--seconds N]
 
 Losses of a few steps are compared before anything is timed. `eager` is PyTorch as its tutorials use it, `fused` the
-same with the optimizer's fused kernel, `compiled` fused with torch.compile around model and loss. A ratio says how many
-times as long PyTorch takes.
+same with the optimizer's fused kernel, `compiled` fused with torch.compile around model and loss. Of predictions,
+`eager` is the model in inference mode, `traced` the same after torch.jit.trace and freeze. A ratio says how many times as
+long PyTorch takes.
 """
 import argparse
 import ctypes
@@ -22,6 +24,7 @@ OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 CHECK_RATE = {"sgd": 1e-1, "adam": 1e-3}
 PAIRS = (("sgd", "sgd"), ("adam", "adam"), ("rp", "sgd"), ("rp_sampled", "sgd"))
 VARIANTS = ("eager", "fused", "compiled")
+PREDICTIONS = ("eager", "traced")
 RUN, LEAST_ROUNDS = 5e-3, 7  # seconds
 
 
@@ -32,13 +35,14 @@ class Library:
         self.lib = ctypes.CDLL(path)
         net, integer = ctypes.c_void_p, ctypes.c_int
         floats, integers = ctypes.POINTER(ctypes.c_float), ctypes.POINTER(integer)
-        self.new = self.function("new", net, integer, integer, integer)
+        self.new = self.function("new", net, integer, integer, integer, integer)
         self.widths = self.function("widths", integers, net)
         self.batch = self.function("batch", integer, net)
         self.inputs = self.function("inputs", floats, net)
         self.labels = self.function("labels", integers, net)
         self.parameters = self.function("parameters", floats, net)
         self.steps = self.function("steps", ctypes.c_float, net, integer, ctypes.c_float)
+        self.predict = self.function("predict", ctypes.c_float, net, integer)
         self.tasks = self.names(self.function("task", ctypes.c_char_p, integer))
         self.methods = self.names(self.function("method", ctypes.c_char_p, integer))
 
@@ -73,19 +77,24 @@ def front(task):
 
 
 class Ours:
-    def __init__(self, lib, task, method, threads):
-        self.lib, self.net = lib, lib.new(lib.tasks.index(task), lib.methods.index(method), threads)
+    def __init__(self, lib, task, method, threads, batch):
+        self.lib, self.net = lib, lib.new(lib.tasks.index(task), lib.methods.index(method), threads, batch)
 
     def steps(self, count, rate):
         return self.lib.steps(self.net, count, rate)
 
 
+class OurPrediction(Ours):
+    def steps(self, count, rate):
+        return self.lib.predict(self.net, count)
+
+
 class Theirs:
     """The same net with the same parameters, on the same data."""
 
-    def __init__(self, lib, task, method, variant):
+    def __init__(self, lib, task, method, variant, batch):
         self.variant = variant
-        ours = Ours(lib, task, "sgd", 1).net
+        ours = Ours(lib, task, "sgd", 1, batch).net
         batch, labels = lib.batch(ours), lib.labels(ours)
         widths = list(itertools.takewhile(bool, map(lib.widths(ours).__getitem__, itertools.count())))
         self.inputs = torch.tensor(lib.inputs(ours)[: batch * widths[0]]).view(batch, -1)
@@ -119,6 +128,20 @@ class Theirs:
         return loss.item()
 
 
+class TheirPrediction(Theirs):
+    def __init__(self, lib, task, variant, batch):
+        super().__init__(lib, task, "sgd", "eager", batch)
+        self.variant, self.run = variant, self.model.eval()
+        if variant == "traced":
+            self.run = torch.jit.freeze(torch.jit.trace(self.model, self.inputs))
+
+    def steps(self, count, rate):
+        with torch.inference_mode():
+            for _ in range(count):
+                y = self.run(self.inputs)
+        return y.flatten()[0].item()
+
+
 def check(task, method, ours, theirs):
     for _ in range(3):
         a, b = ours.steps(1, CHECK_RATE[method]), theirs.steps(1, CHECK_RATE[method])
@@ -126,17 +149,17 @@ def check(task, method, ours, theirs):
             sys.exit(f"{task} {method} {theirs.variant}: losses {a} and {b}")
 
 
-def variants(lib, task, method, threads):
+def variants(lib, task, method, threads, batch):
     """Those that work here, each checked."""
     for variant in VARIANTS:
         try:
-            theirs = Theirs(lib, task, method, variant)
+            theirs = Theirs(lib, task, method, variant, batch)
             theirs.steps(1, 0.0)
-            theirs = Theirs(lib, task, method, variant)
+            theirs = Theirs(lib, task, method, variant, batch)
         except Exception as error:  # no compiler, or no fused kernel: said, and left out
             print(f"note: PyTorch {variant} {method} does not work here: {str(error).splitlines()[0]}", flush=True)
             continue
-        check(task, method, Ours(lib, task, method, threads), theirs)
+        check(task, method, Ours(lib, task, method, threads, batch), theirs)
         yield theirs
 
 
@@ -158,19 +181,41 @@ def measure(contenders, seconds):
     return times
 
 
-def compare(lib, task, threads, seconds):
-    torch.set_num_threads(threads)
-    contenders = {("ours", mine): Ours(lib, task, mine, threads) for mine, _ in PAIRS}
+def report(what, a, b):
+    print(f"{what} us={1e6 * statistics.median(a):.1f} torch_us={1e6 * statistics.median(b):.1f} "
+          f"ratio={statistics.median(y / x for x, y in zip(a, b)):.2f} "
+          f"ratio_of_least={min(b) / min(a):.2f}", flush=True)
+
+
+def compare_steps(lib, task, threads, batch, seconds):
+    contenders = {("ours", mine): Ours(lib, task, mine, threads, batch) for mine, _ in PAIRS}
     for method in OPTIMIZERS:
-        contenders |= {(theirs.variant, method): theirs for theirs in variants(lib, task, method, threads)}
+        contenders |= {(theirs.variant, method): theirs for theirs in variants(lib, task, method, threads, batch)}
     times = measure(contenders, seconds)
     for (mine, method), variant in itertools.product(PAIRS, VARIANTS):
         if (variant, method) in times:
-            a, b = times["ours", mine], times[variant, method]
-            print(f"step task={task} threads={threads} optimizer={mine} us={1e6 * statistics.median(a):.1f} "
-                  f"torch={method} variant={variant} torch_us={1e6 * statistics.median(b):.1f} "
-                  f"ratio={statistics.median(y / x for x, y in zip(a, b)):.2f} "
-                  f"ratio_of_least={min(b) / min(a):.2f}", flush=True)
+            report(f"step task={task} threads={threads} batch={batch} optimizer={mine} torch={method} "
+                   f"variant={variant}", times["ours", mine], times[variant, method])
+
+
+def compare_predictions(lib, task, threads, batch, seconds):
+    contenders = {"ours": OurPrediction(lib, task, "sgd", threads, batch)}
+    for variant in PREDICTIONS:
+        contenders[variant] = TheirPrediction(lib, task, variant, batch)
+        a, b = contenders["ours"].steps(1, 0), contenders[variant].steps(1, 0)
+        if abs(a - b) > 1e-4 * (1 + abs(b)):
+            sys.exit(f"{task} {variant}: outputs {a} and {b}")
+    times = measure(contenders, seconds)
+    for variant in PREDICTIONS:
+        report(f"predict task={task} threads={threads} batch={batch} variant={variant}", times["ours"],
+               times[variant])
+
+
+def compare(lib, task, threads, batch, seconds):
+    torch.set_num_threads(threads)
+    batch = batch or lib.batch(Ours(lib, task, "sgd", 1, 0).net)
+    compare_steps(lib, task, threads, batch, seconds)
+    compare_predictions(lib, task, threads, batch, seconds / 4)
 
 
 if __name__ == "__main__":
@@ -178,10 +223,12 @@ if __name__ == "__main__":
     parser.add_argument("library", metavar="OURS.SO", type=Library)
     parser.add_argument("--task", help="default: all")
     parser.add_argument("--threads", type=int, help="default: one, then two")
+    parser.add_argument("--batch", type=int, help="default: one, then the task's")
     parser.add_argument("--seconds", type=float, default=8, help="for each task and number of threads (8)")
     arguments = parser.parse_args()
     gc.disable()
     print("torch", torch.__version__)
     for threads in [arguments.threads] if arguments.threads else [1, 2]:
         for task in [arguments.task] if arguments.task else arguments.library.tasks:
-            compare(arguments.library, task, threads, arguments.seconds)
+            for batch in [arguments.batch] if arguments.batch else [1, 0]:
+                compare(arguments.library, task, threads, batch, arguments.seconds)
