@@ -68,3 +68,18 @@ $(BUILD)/%.o: %.c rp.h | $(DIRECTORIES)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
 $(BUILD)/%_double.o: %.c rp.h | $(DIRECTORIES)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -DRP_DOUBLE -c $< -o $@
+
+# Fuzzers want clang, and are built in a directory of their own.
+SECONDS = 60
+FUZZERS = $(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c))
+FUZZED = clang -g -O1 -DRP_NO_SIMD -fno-sanitize-recover=all -I. -o $@ $< -lm
+fuzz: $(FUZZERS:%=$(BUILD)/fuzz/undefined_%) $(FUZZERS:%=$(BUILD)/fuzz/address_%) ## fuzz the interface, files and IDX; SECONDS=60 each
+	@tests/fuzz.sh $(SECONDS) $^
+$(BUILD)/fuzz/undefined_%: tests/fuzz_%.c $(HEADERS)
+	@mkdir -p $(@D)
+	$(FUZZED) -fsanitize=fuzzer,undefined
+$(BUILD)/fuzz/address_%: tests/fuzz_%.c $(HEADERS) # under which clang is silent about some undefined behaviour
+	@mkdir -p $(@D)
+	$(FUZZED) -fsanitize=fuzzer,address,undefined
+.PHONY: fuzz
+$(BUILD)/tests/test_corpus $(BUILD)/tests/test_corpus_double: CPPFLAGS += -DTEST_FOLDER='"$(CURDIR)/tests"'

@@ -6,7 +6,7 @@
        ./fuzz -max_len=4096 -rss_limit_mb=4096 -max_total_time=1200 corpus */
 #define RP_IMPLEMENTATION
 #include "../rp.h"
-#include <stdlib.h>
+#include "fuzz.h"
 
 /* Memory for a net is limited, since a text may ask for any size. */
 static void *some(void *user, size_t size) {
@@ -23,9 +23,6 @@ static rp_config limited(void) {
     config.allocate = some;
     config.release = release;
     return config;
-}
-static void must(int condition) {
-    if (!condition) abort();
 }
 
 /* What a built net writes is read as the same, and written the same. */
@@ -117,6 +114,7 @@ static void read_text(const uint8_t *data, size_t size) {
     rp_net_free(net);
 }
 
+#ifndef FUZZ_CORPUS /* without libFuzzer nothing is changed */
 static const char *const texts[] = {
     "input vector 2; dense 2 frozen; elu slope 0.3; dense 1 no_bias; loss huber delta 2",
     "input image 1x4x4; conv2d 2 3x3 stride 1 padding 1 groups 1; relu; max_pool2d 2x2 stride 2; add 2; dense 2; "
@@ -154,7 +152,6 @@ static size_t seed_file(int which, uint8_t *bytes, size_t most) {
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Now and then a whole file or text; otherwise a change, after which the length of the header mostly fits again. */
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed) {
@@ -172,7 +169,9 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned
     for (int i = 0; i < 8; i++) data[i] = (uint8_t)((uint64_t)old >> 8 * i);
     return length;
 }
+#endif
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     read_file(data, size);
     import_file(data, size);
