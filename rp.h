@@ -12821,9 +12821,12 @@ static void RPI_FN(add_tile)(const rpi_correlation *q, int m, int taps, rpi_v ke
     rpi_v total = RPI_ALL(0);
     for (int r = 0; r < m; r++)
         for (int k = 0; k < taps; k++) {
+            if (q->total) { /* then there are no sums */
+                total += RPI_FN(size_of)(q, kept[r][k]);
+                continue;
+            }
             rp_real *to = sums + (r * q->sums_row + k) * RPI_LANES;
-            if (q->total) total += RPI_FN(size_of)(q, kept[r][k]);
-            else if (q->weight) RPI_STORE(to, RPI_FMA(weight, RPI_FN(size_of)(q, kept[r][k]), RPI_LOAD(to)));
+            if (q->weight) RPI_STORE(to, RPI_FMA(weight, RPI_FN(size_of)(q, kept[r][k]), RPI_LOAD(to)));
             else RPI_STORE(to, RPI_LOAD(to) + kept[r][k]);
         }
     if (q->total) RPI_STORE(q->total + s, RPI_LOAD(q->total + s) + total);
