@@ -69,10 +69,11 @@ $(BUILD)/%.o: %.c rp.h | $(DIRECTORIES)
 $(BUILD)/%_double.o: %.c rp.h | $(DIRECTORIES)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -DRP_DOUBLE -c $< -o $@
 
-# Fuzzers want clang, and are built in a directory of their own.
+# Fuzzers and coverage want clang and llvm, and are built in directories of their own.
 SECONDS = 60
 FUZZERS = $(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c))
 FUZZED = clang -g -O1 -DRP_NO_SIMD -fno-sanitize-recover=all -I. -o $@ $< -lm
+MEASURED = -O1 -fprofile-instr-generate -fcoverage-mapping -Wno-pass-failed
 fuzz: $(FUZZERS:%=$(BUILD)/fuzz/undefined_%) $(FUZZERS:%=$(BUILD)/fuzz/address_%) ## fuzz the interface, files and IDX; SECONDS=60 each
 	@tests/fuzz.sh $(SECONDS) $^
 $(BUILD)/fuzz/undefined_%: tests/fuzz_%.c $(HEADERS)
@@ -81,5 +82,14 @@ $(BUILD)/fuzz/undefined_%: tests/fuzz_%.c $(HEADERS)
 $(BUILD)/fuzz/address_%: tests/fuzz_%.c $(HEADERS) # under which clang is silent about some undefined behaviour
 	@mkdir -p $(@D)
 	$(FUZZED) -fsanitize=fuzzer,address,undefined
-.PHONY: fuzz
+coverage: ## lines and branches of rp.h that `make test` runs, and functions that it does not
+	@rm -rf $(BUILD)/coverage/profiles
+	@LLVM_PROFILE_FILE=$(abspath $(BUILD))/coverage/profiles/%m.profraw \
+	    $(MAKE) -s BUILD=$(BUILD)/coverage CC=clang CFLAGS="$(MEASURED)" test
+	@tests/coverage.sh $(BUILD)/coverage
+release: ## write build/release: rp.h and its SHA-256
+	@mkdir -p $(BUILD)/release
+	@cp rp.h $(BUILD)/release
+	@cd $(BUILD)/release && sha256sum rp.h | tee rp.h.sha256
+.PHONY: fuzz coverage release
 $(BUILD)/tests/test_corpus $(BUILD)/tests/test_corpus_double: CPPFLAGS += -DTEST_FOLDER='"$(CURDIR)/tests"'
