@@ -9109,11 +9109,14 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o) {
     net->has_direction = 1;
 }
 
-static void rpi_move(rp_net *net, rp_real alpha) {
-    const rpi_kernels *kernels = net->buffers.kernels;
+/* w += alpha step, but for what would not be finite */
+static void rpi_add_step(const rp_net *net, ptrdiff_t n, rp_real alpha, const rp_real *step, rp_real *w) {
     /* move is a macro of <curses.h> */
-    for (ptrdiff_t at = 0; at < net->parameter_count; at += RPI_LARGEST)
-        (kernels->move)(rpi_some(net->parameter_count - at), alpha, net->direction + at, net->parameters + at);
+    for (ptrdiff_t at = 0; at < n; at += RPI_LARGEST)
+        (net->buffers.kernels->move)(rpi_some(n - at), alpha, step + at, w + at);
+}
+static void rpi_move(rp_net *net, rp_real alpha) {
+    rpi_add_step(net, net->parameter_count, alpha, net->direction, net->parameters);
 }
 
 /* The arrays that a step is made from have been filled, and are finite. */
@@ -9586,8 +9589,7 @@ static void rpi_shrink(rp_net *net, double shrink) {
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
         rp_real *w = net->parameters + layer->weights;
-        if (!layer->frozen)
-            net->buffers.kernels->blend(layer->weight_count + layer->bias_count, (rp_real)(1 - shrink), w, NULL, 0, w);
+        if (!layer->frozen) rpi_add_step(net, layer->weight_count + layer->bias_count, (rp_real)-shrink, w, w);
     }
 }
 

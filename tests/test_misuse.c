@@ -263,6 +263,12 @@ static void check_data_fails(rp_net *net, const rp_data *data, rp_status status,
     CHECK(!memcmp(before, rp_parameters(net), parameter_bytes(net)), "line %d: parameters changed", line);
 }
 
+static int no_batch(void *user, int index, rp_data *batch) {
+    (void)user;
+    (void)index;
+    (void)batch;
+    return 0;
+}
 static void test_data(void) {
     samples s;
     rp_data data;
@@ -290,6 +296,9 @@ static void test_data(void) {
         s.weights[2] = (rp_real)bad[i];
         DATA_FAILS(&data, RP_ERR_VALUE, "weights[2]");
     }
+    data = rp_streamed(no_batch, NULL);
+    FAILS(consume(TRAIN, net, &data), RP_ERR_VALUE, "rp_train data.fill");
+    FAILS(consume(BACKWARD, net, &data), RP_ERR_VALUE, "rp_backward data.fill");
     FAILS(rp_evaluate(net, &s.data, NULL, NULL), RP_ERR_NULL, "rp_evaluate score");
     FAILS(rp_train(net, NULL, &s.data, NULL), RP_ERR_NULL, "rp_train optimizer");
     FAILS(rp_fit(net, NULL, &s.data, NULL, NULL), RP_ERR_NULL, "rp_fit optimizer");
@@ -389,6 +398,9 @@ static void test_optimizer_fields(void) {
     FIELD_FAILS(rp_sgd(1), nesterov, int, 1);
     FIELD_FAILS(rp_sgd(1), method, rp_method, 99);
     FIELD_FAILS(rp_sgd(1), method, rp_method, -1);
+    rp_optimizer newton = rp_newton();
+    newton.cubic_sigma = 1;
+    FIELD_FAILS(newton, cubic_adaptive, int, 1);
     RULE_FAILS(kind, rp_rule_kind, 3);
     RULE_FAILS(bound, rp_bound_kind, 2);
     RULE_FAILS(scale, rp_scale_kind, -1);
@@ -1095,6 +1107,23 @@ static void test_layer_info(void) {
     rp_net_free(net);
 }
 
+/* What weight decay alone would make infinite stays, also where the length of the step is computed. */
+static void test_decay_beyond_range(void) {
+    samples s;
+    make_samples(&s, 30);
+    for (int i = 0; i < 3; i++) {
+        rp_optimizer o = i == 2 ? rp_newton() : rp_sgd((rp_real)0.1);
+        rp_net *net = make_net(RP_TANH, RP_SQUARED_ERROR, 31);
+        o.rate = (rp_real)1.5;
+        o.cubic_sigma = i == 1;
+        o.decoupled = 1;
+        o.weight_decay = sizeof(rp_real) == 4 ? (rp_real)3e38 : (rp_real)1.7e308;
+        for (int step = 0; step < 3; step++) WORKS(rp_train(net, &o, &s.data, NULL));
+        CHECK(finite_parameters(net), "optimizer %d", i);
+        rp_net_free(net);
+    }
+}
+
 /* A frozen layer stays, whatever the optimizer and its weight decay, and trains on once it is released. */
 static void test_freeze(void) {
     const size_t first = HIDDEN * INPUTS + HIDDEN;
@@ -1174,6 +1203,7 @@ int main(void) {
     test_threads();
     test_summary();
     test_layer_info();
+    test_decay_beyond_range();
     test_freeze();
     test_status_texts();
     return test_end();
