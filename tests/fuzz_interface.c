@@ -202,8 +202,8 @@ static rp_status update(void) {
 static rp_status move(void) { return rp_move(game.net, number()); }
 static rp_status step_length(void) {
     rp_optimizer o = rp_partitioning();
-    rp_real alpha = 0, loss = number();
-    return rp_step_length(game.net, &o, byte(), loss, number(), &alpha);
+    rp_real alpha = 0, loss = number(), second = number();
+    return rp_step_length(game.net, &o, byte(), loss, second, &alpha);
 }
 static rp_status own_loss(void) {
     int count = 1 + below(BATCH);
@@ -212,8 +212,8 @@ static rp_status own_loss(void) {
     rp_status status = rp_forward(game.net, numbers((size_t)(count * rp_inputs(game.net))), count);
     must(status || rp_output(game.net));
     if (status || below(4) == 3) return status;
-    const rp_real *derivatives = numbers(size);
-    return rp_backward_from(game.net, derivatives, byte() & 1 ? numbers(size) : NULL, byte() & 1 ? &rule : NULL);
+    const rp_real *derivatives = numbers(size), *second = byte() & 1 ? numbers(size) : NULL;
+    return rp_backward_from(game.net, derivatives, second, byte() & 1 ? &rule : NULL);
 }
 static rp_status prepare(void) {
     rp_optimizer o = some_optimizer();
@@ -285,7 +285,8 @@ static rp_status solve(void) {
 }
 static rp_status write_parameter(void) {
     size_t count = rp_parameter_count(game.net);
-    if (count) rp_parameters(game.net)[(size_t)byte() % count] = (rp_real)(below(101) - 50) / 25;
+    size_t at = (size_t)byte();
+    if (count) rp_parameters(game.net)[at % count] = (rp_real)(below(101) - 50) / 25;
     return RP_OK;
 }
 static rp_status no_memory(void) {
@@ -294,7 +295,8 @@ static rp_status no_memory(void) {
 }
 static rp_status clone(void) {
     rp_config config = some_config();
-    rp_net *copy = rp_clone(game.net, byte() & 1 ? &config : NULL, below(BATCH + 1));
+    int batch = below(BATCH + 1);
+    rp_net *copy = rp_clone(game.net, byte() & 1 ? &config : NULL, batch);
     size_t bytes = rp_parameter_count(game.net) * sizeof(rp_real);
     int whole = copy && rp_parameter_count(copy);
     if (whole) must(!memcmp(rp_parameters(copy), rp_parameters(game.net), bytes));
@@ -321,7 +323,8 @@ static rp_status keep(void) {
     char *file = (char *)take(length);
     status = rp_save_memory(game.net, file, length, &length);
     if (status) return status;
-    if (below(4) == 3) file[(size_t)(byte() | byte() << 8) % length] ^= (char)byte();
+    int damage = below(4), place = byte();
+    if (damage == 3) file[(size_t)place * 7 % length] ^= (char)byte();
     if (byte() & 1) return rp_load_memory(game.net, file, length);
     rp_net *other = rp_open_memory(file, length, &config);
     status = rp_net_build(other, game.net->batch, 1);
@@ -421,7 +424,8 @@ static void play(int most) {
 }
 
 static void some_layer(rp_net *net) {
-    rp_conv2d_desc window = conv2d_of(1 + below(3), 1 + below(3), 1 + below(2));
+    int filters = 1 + below(3), kernel = 1 + below(3), groups = 1 + below(2); /* in one order with every compiler */
+    rp_conv2d_desc window = conv2d_of(filters, kernel, groups);
     int units = 1 + below(5), last = rp_layer_count(net) - 1;
     rp_activation_kind activation = (rp_activation_kind)below(10);
     rp_recurrent_desc all = all_states_of(units, activation);
@@ -449,8 +453,9 @@ static rp_net *some_net(void) {
     rp_config config = some_config();
     int kind = below(8), size = 1 + below(4);
     rp_shape input = rp_vector(size);
-    if (kind == 1) input = rp_image(1 + below(2), size, 1 + below(4));
-    if (kind == 2) input = rp_sequence(1 + below(3), size);
+    int channels = 1 + below(3), width = 1 + below(4);
+    if (kind == 1) input = rp_image(channels, size, width);
+    if (kind == 2) input = rp_sequence(channels, size);
     rp_net *net = rp_net_new(input, &config);
     for (int more = 1 + below(6); net && more; more--) some_layer(net);
     if (kind > 3) rp_dense(net, size);
@@ -465,7 +470,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     game.end = data + size;
     game.until_failure = below(8) ? -1 : below(30);
     game.net = some_net();
-    rp_status status = rp_net_build(game.net, 1 + below(BATCH), (uint64_t)byte());
+    int batch = 1 + below(BATCH), seed = byte();
+    rp_status status = rp_net_build(game.net, batch, (uint64_t)seed);
     if (game.net && status) must(*rp_error(game.net));
     if (!status) play(CALLS);
     rp_net_free(game.net);

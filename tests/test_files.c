@@ -378,6 +378,26 @@ static void test_resumed(void) {
         }
 }
 
+/* A net that never trained, loaded into one that did: the state is gone, too. */
+static void test_state_is_forgotten(void) {
+    for (int which = 0; which < ALL_OPTIMIZERS; which++) {
+        size_t mark = memory_mark();
+        problem *p = new_problem();
+        named_optimizer o = any_optimizer(which);
+        rp_net *net = new_classifier(1), *other = new_classifier(1);
+        train_some(other, &o.with, p, 3);
+        WORKS(rp_save(net, path));
+        WORKS(rp_load(other, path));
+        CHECK(same_bytes(saved(net), saved(other)) && !rp_state_memory(other), "%s: loaded", o.name);
+        train_some(net, &o.with, p, 3);
+        train_some(other, &o.with, p, 3);
+        CHECK(same_bytes(saved(net), saved(other)), "%s: trained", o.name);
+        rp_net_free(net);
+        rp_net_free(other);
+        memory_release(mark);
+    }
+}
+
 /* Averages in the place of the parameters, as they are or written to. */
 static void test_averages(void) {
     for (int written = 0; written < 2; written++) {
@@ -548,6 +568,24 @@ static void test_checkpoints(int every) {
     CHECK(!exists(temporary), "the temporary file is left");
     rp_net_free(net);
     rp_net_free(end);
+    memory_release(mark);
+}
+
+/* A stream that ends before the batch at which the run was saved. */
+static int fill_one(void *user, int index, rp_data *batch) { return index < 1 && fill_some(user, index, batch); }
+static void test_shorter_stream(void) {
+    size_t mark = memory_mark();
+    new_problem();
+    rp_optimizer o = rp_adam((rp_real)0.1);
+    run r = {NULL, -1, 1, 0, 0, 0};
+    rp_fit_options options = fit_with(&r, NULL, &o);
+    rp_data flow = rp_streamed(fill_some, &r), less = rp_streamed(fill_one, &r);
+    rp_net *net = new_classifier(1);
+    options.checkpoint = path;
+    remove(path);
+    WORKS(rp_fit(net, &o, &flow, &options, NULL));
+    FAILS(rp_fit(net, &o, &less, &options, NULL), RP_ERR_VALUE, "rp_fit data.fill batch 1 2");
+    rp_net_free(net);
     memory_release(mark);
 }
 
@@ -1052,6 +1090,10 @@ static void test_refused_headers(void) {
         {"{\"\xED\xA0\x80\":1}", 0, RP_ERR_VALUE, "UTF-8"},
         {"{\"a\\x\":1}", 0, RP_ERR_VALUE, "escape"},
         {"{\"a\\ud800\":1}", 0, RP_ERR_VALUE, "escape"},
+        {"{\"a\\ud83d\\u0041\":1}", 0, RP_ERR_VALUE, "escape"},
+        {"{\"a\\uD83D\\uDe00\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+         "\"a\xF0\x9F\x98\x80\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         8, RP_ERR_VALUE, "tensor twice"},
         {"{\"a\\", 0, RP_ERR_VALUE, "escape"},
         {"{\"abc", 0, RP_ERR_VALUE, "end string"},
         {WEIGHT, 8, RP_ERR_VALUE, "tensor 0.bias bias layer 0 (dense) [1]"},
@@ -1077,6 +1119,25 @@ static void test_refused_headers(void) {
         CHECK(status == files[i].status, "%d, not %d: %s", status, files[i].status, header);
         memory_release(mark);
     }
+}
+
+/* As many layers as a text may have, and one more. */
+static void test_many_layers(void) {
+    enum { MOST = 65536 };
+    size_t mark = memory_mark(), length = 0;
+    char *text = (char *)take(20 + 5 * (MOST + 1));
+    strcpy(text, "input vector 1;");
+    for (int i = 0; i < MOST + 1; i++) memcpy(text + 15 + 5 * i, "relu;", 5);
+    rp_net *net = rp_net_text(text, NULL);
+    FAILS(rp_net_build(net, 1, 1), RP_ERR_VALUE, "more 65536 layers");
+    rp_net_free(net);
+    text[15 + 5 * MOST] = 0;
+    net = rp_net_text(text, NULL);
+    CHECK(rp_activation(net, RP_RELU) == MOST, "%s", rp_error(net));
+    WORKS(rp_net_build(net, 1, 1));
+    FAILS(rp_save_memory(net, NULL, 0, &length), RP_ERR_UNSUPPORTED, "65537 layers 65536");
+    rp_net_free(net);
+    memory_release(mark);
 }
 
 /* A byte of 0 is not white space. */
@@ -1531,12 +1592,14 @@ int main(int count, char **arguments) {
     test_misread_text();
     test_random_nets();
     test_resumed();
+    test_state_is_forgotten();
     test_averages();
     test_first_averages();
     for (int way = 0; way < 8; way++) test_resumed_fit(way % 2, way / 2 % 2, way / 4);
     for (int every = 1; every < 8; every++) test_checkpoints(every);
     for (int stop_at = 2; stop_at <= 10; stop_at += 2) test_other_runs(stop_at);
     test_other_runs(9);
+    test_shorter_stream();
     test_run_without_steps();
     test_more_epochs();
     test_more_patience();
@@ -1551,6 +1614,7 @@ int main(int count, char **arguments) {
     test_paths();
     test_failing_disk();
     test_no_memory();
+    test_many_layers();
     test_refused_headers();
     test_refused_zeros();
     test_refused_pace();

@@ -500,6 +500,27 @@ static void traps(void) {
 }
 #endif
 
+#ifdef HAVE_FORK
+/* The environment's word, where the program does not choose. */
+static void environment(void) {
+    static const char *const words[] = {"portable", "z80", ""};
+    for (int i = 0; i < 3; i++) {
+        char before[40] = "";
+        const char *old = getenv("RP_ISA");
+        if (old) snprintf(before, sizeof before, "%s", old);
+        setenv("RP_ISA", words[i], 1);
+        rp_net *net = rp_net_text("input vector 2; dense 2", NULL);
+        rp_status status = rp_net_build(net, 1, 1);
+        if (i == 0) CHECK(!status && !strcmp(rp_isa(net), "portable"), "'%s'", rp_isa(net));
+        if (i == 1) CHECK(!status || status == RP_ERR_UNSUPPORTED, "%d", status); /* fine where there is no choice */
+        if (i == 2) CHECK(!status, "%s", rp_error(net));
+        rp_net_free(net);
+        if (old) setenv("RP_ISA", before, 1);
+        else unsetenv("RP_ISA");
+    }
+}
+#endif
+
 int main(int count, char **arguments) {
     quick = count > 1 && !strcmp(arguments[1], "quick");
     all = count > 1 && !strcmp(arguments[1], "all");
@@ -509,6 +530,7 @@ int main(int count, char **arguments) {
     traps();
 #endif
 #ifdef HAVE_FORK
+    environment();
     if (!quick) processes();
 #endif
     return test_end();
