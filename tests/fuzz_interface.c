@@ -14,7 +14,7 @@
 #include "options.h"
 #include "test.h"
 
-enum { BATCH = 4, CALLS = 24 };
+enum { BATCH = 4, CALLS = 24, FEW = 200 }; /* FEW: parameters, where a call takes a product for each */
 enum { STATE = 1, FROZEN = 2, STEPS = 4 }; /* a call may change state; frozen layers, too; also where it fails */
 
 static struct {
@@ -78,7 +78,7 @@ static rp_data some_data(int most) {
 static rp_optimizer some_optimizer(void) {
     int which = below(OPTIMIZERS + 3), fields = byte();
     rp_optimizer o = optimizer_of(which).with;
-    if (which == OPTIMIZERS) o = rp_per_variable(10);
+    if (which == OPTIMIZERS && rp_parameter_count(game.net) <= FEW) o = rp_per_variable(10);
     if (which == OPTIMIZERS + 1) o = rp_newton();
     if (o.method == RP_NEWTON) o.iterations = 1 + below(4);
     if (o.method == RP_NEWTON) o.full_hessian = fields & 1;
@@ -255,6 +255,7 @@ static rp_status diagonals(void) {
     size_t count = rp_parameter_count(game.net), most = count > BATCH ? count : BATCH;
     rp_real *out = numbers(most), *before = (rp_real *)take(most * sizeof *out);
     int which = below(4);
+    if (count > FEW) which = 2;
     memcpy(before, out, most * sizeof *out);
     if (which == 3) return rp_hessian_matrix(game.net, &data, 64, numbers(count * count));
     return unchanged(all[which](game.net, &data, out), out, before, which == 2 ? BATCH : count);
@@ -274,7 +275,7 @@ static rp_status solve(void) {
     int kind = byte();
     rp_real *b = parameter_numbers(), *x = kind & 64 ? b : parameter_numbers();
     memset(&options, 0, sizeof options);
-    options.method = (rp_solve_method)(kind & 3);
+    options.method = rp_parameter_count(game.net) > FEW ? RP_SOLVE_ITERATIVE : (rp_solve_method)(kind & 3);
     options.gauss_newton = kind >> 2 & 1;
     options.iterations = 1 + below(9);
     options.damping = number();
