@@ -85,7 +85,7 @@ $(BUILD)/fuzz/address_%: tests/fuzz_%.c $(HEADERS) # under which clang is silent
 coverage: ## lines and branches of rp.h that `make test` runs, and functions that it does not
 	@rm -rf $(BUILD)/coverage/profiles
 	@LLVM_PROFILE_FILE=$(abspath $(BUILD))/coverage/profiles/%m.profraw \
-	    $(MAKE) -s BUILD=$(BUILD)/coverage CC=clang CFLAGS="$(MEASURED)" test; \
+	    MAKEFLAGS= $(MAKE) -s BUILD=$(BUILD)/coverage CC=clang CFLAGS="$(MEASURED)" test; \
 	    failed=$$?; tests/coverage.sh $(BUILD)/coverage && exit $$failed
 release: ## write build/release: rp.h and its SHA-256
 	@mkdir -p $(BUILD)/release
