@@ -272,15 +272,16 @@ static rp_status solve(void) {
     rp_data data = some_data(BATCH);
     rp_solve_options options;
     rp_solve_report report;
-    int kind = byte();
+    int kind = byte(), few = rp_parameter_count(game.net) <= FEW;
     rp_real *b = parameter_numbers(), *x = kind & 64 ? b : parameter_numbers();
     memset(&options, 0, sizeof options);
-    options.method = rp_parameter_count(game.net) > FEW ? RP_SOLVE_ITERATIVE : (rp_solve_method)(kind & 3);
+    options.method = few ? (rp_solve_method)(kind & 3) : RP_SOLVE_ITERATIVE;
     options.gauss_newton = kind >> 2 & 1;
     options.iterations = 1 + below(9);
     options.damping = number();
     if (kind & 8) options.progress = stop_solve;
-    rp_status status = rp_hessian_solve(game.net, &data, b, x, kind & 16 ? NULL : &options, kind & 32 ? NULL : &report);
+    rp_status status =
+        rp_hessian_solve(game.net, &data, b, x, kind & 16 && few ? NULL : &options, kind & 32 ? NULL : &report);
     must(status || !game.changed);
     return status;
 }
