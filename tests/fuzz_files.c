@@ -75,7 +75,7 @@ static void import_file(const uint8_t *data, size_t size) {
     static const char *const nets[] = {
         "input vector 5; dense 7; tanh; dense 3", "input sequence 5x3; recurrent 4 tanh; dense 2",
         "input image 4x7x6; conv2d 6 3x2 stride 2x1 padding 1x2 groups 2; dense 3 no_bias"};
-    static uint8_t file[4000];
+    static uint8_t file[8000]; /* in doubles */
     char names[400];
     size_t length = size < sizeof names ? size : sizeof names - 1, file_size;
     memcpy(names, data, length);
