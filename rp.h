@@ -6312,9 +6312,10 @@ static rp_real rpi_scale(const rp_net *net, const rpi_step *step, const rp_rule 
     return rule->scale == RP_SCALE_FAN_IN ? (rp_real)(1 / sqrt((double)step->fan_in + 1)) : 1;
 }
 
-static void rpi_clear_rows(const rpi_buffers *b, int rows, int n, rp_real *x) {
-    if (b->way == RPI_EACH) rpi_zero(x, (ptrdiff_t)b->samples * rows);
-    else rpi_fill_rows(rows, n, b->ld, NULL, x);
+/* Rows from..from + rows - 1 of a slot that has slot_rows. */
+static void rpi_clear_rows(const rpi_buffers *b, int slot_rows, int from, int rows, int n, rp_real *x) {
+    if (b->way != RPI_EACH) rpi_fill_rows(rows, n, b->ld, NULL, x + from * b->ld);
+    for (int s = 0; b->way == RPI_EACH && s < b->samples; s++) rpi_zero(x + (ptrdiff_t)s * slot_rows + from, rows);
 }
 
 /* Losses and their Hessians see rows of samples: the last slot's vectors become these, and vectors again. */
@@ -6432,8 +6433,8 @@ static void rpi_sweep_back(const rp_net *net, int n, rpi_back back) {
     if (back.v) rpi_join_outputs(net, b->v);
     for (int slot = 0; slot < net->slot_count; slot++) {
         if (!net->summed[slot] || !net->live[slot]) continue;
-        if (back.d) rpi_clear_rows(b, net->slot_rows[slot], n, b->d[slot]);
-        if (back.v) rpi_clear_rows(b, net->slot_rows[slot], n, b->v[slot]);
+        if (back.d) rpi_clear_rows(b, net->slot_rows[slot], 0, net->slot_rows[slot], n, b->d[slot]);
+        if (back.v) rpi_clear_rows(b, net->slot_rows[slot], 0, net->slot_rows[slot], n, b->v[slot]);
     }
     for (int i = net->step_count - 1; i >= 0; i--) {
         const rpi_step *step = &net->steps[i];
@@ -6950,7 +6951,7 @@ static void rpi_apply_along(const rp_net *net, const rpi_step *step, int n, cons
         rpi_run_apply(&call);
         call.add = 1;
     }
-    if (!call.add) rpi_clear_rows(b, step->outputs, n, call.y + step->out_row * b->ld);
+    if (!call.add) rpi_clear_rows(b, step->out_rows, step->out_row, step->outputs, n, call.y);
 }
 
 /* t, and t2 or bend (each may be NULL), of every slot above trained parameters. sigma' and sigma'' (bend: sigma'' d)

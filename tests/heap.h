@@ -4,7 +4,8 @@
 #include "options.h"
 #include "test.h"
 
-/* Fails at allocation `fail_at`, from 0, `forever`: and after; -1: never. Blocks beyond 256 MiB it does not have. */
+/* Fails at allocation `fail_at`, from 0, `forever`: and after; -1: never. Blocks beyond 256 MiB it does not have. What it
+   gives is not a number anywhere. */
 typedef struct heap {
     const struct heap *self;
     long calls, live, fail_at;
@@ -23,6 +24,7 @@ static inline void *heap_allocate(void *user, size_t size) {
     int fails = h->fail_at >= 0 && (call == h->fail_at || (h->forever && call > h->fail_at));
     void *pointer = fails || size > (size_t)1 << 28 ? NULL : malloc(size);
     CHECK(h->self == h, "not the caller's user pointer");
+    if (pointer) memset(pointer, 0xFF, size);
     h->live += pointer != NULL;
     return pointer;
 }

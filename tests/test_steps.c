@@ -2,6 +2,7 @@
    known of them at saddles and on plateaus. For single precision as it is, for double with -DRP_DOUBLE. */
 #include "../rp.h"
 #include "curvature.h"
+#include "heap.h"
 
 /* Lengths. */
 
@@ -893,6 +894,28 @@ static void test_no_steps(void) {
     }
 }
 
+/* Steps of computed lengths, of batches that are worked on sample by sample, read no memory that nobody has written. */
+static void test_new_memory(void) {
+    const rp_real inputs[] = {1, -2, 3, -4, 5, -6};
+    for (int layers = 1; layers <= 3; layers++)
+        for (int count = 1; count <= 3; count++) {
+            heap h = new_heap();
+            rp_config config = heap_config(&h);
+            rp_net *net = rp_net_new(rp_vector(2), &config);
+            rp_optimizer o = rp_sgd((rp_real)0.1), paced = rp_partitioning();
+            rp_data data = rp_targeted(inputs, inputs, count);
+            for (int i = 0; i < layers; i++) rp_recursive(net, 2, RP_TANH);
+            o.cubic_sigma = 1;
+            for (int i = 0; i < 2; i++) {
+                rp_step step = {0};
+                CHECK(i || !rp_net_build(net, 3, 1), "%s", rp_error(net));
+                CHECK(!rp_train(net, i ? &paced : &o, &data, NULL) && !rp_last_step(net, &step) && step.first < 0,
+                      "%d layers, %d samples, optimizer %d: %s", layers, count, i, rp_error(net));
+            }
+            rp_net_free(net);
+        }
+}
+
 int main(void) {
     test_cubic_minima();
     test_cubic_extremes();
@@ -915,6 +938,7 @@ int main(void) {
     test_failed_steps();
     test_prepared_steps();
     test_no_steps();
+    test_new_memory();
     test_memory(TOOLS, CALLS);
     test_threads_and_sets(TOOLS, CALLS);
     return test_end();
