@@ -54,6 +54,7 @@ $(DIRECTORIES):
 	mkdir -p $@
 $(BUILD)/tests/%: LDLIBS += -lpthread
 $(BUILD)/bench/%: LDLIBS += -lpthread
+$(BUILD)/examples/threads: LDLIBS += -lpthread
 $(BUILD)/tests/test_files $(BUILD)/tests/test_files_double: CPPFLAGS += -DTEST_FOLDER='"$(CURDIR)/tests"'
 $(filter-out %/hostile,$(PAIRS)): CPPFLAGS += -DRP_NO_SIMD # without the kernels for each instruction set: time
 $(LINKED): $(BUILD)/tests/library.o
