@@ -4,20 +4,21 @@ CPPFLAGS = -I.
 LDLIBS = -lm
 BUILD = build
 ARGS = # of the program that `make run` starts
+QUICK = # 1: `make reproduce` on drawn digits only
 RUN = # a command to run each test program with: valgrind, qemu-aarch64
 MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN || echo 1) # all cores, unless the command line says otherwise
 
 HEADERS = rp.h $(wildcard examples/*.h tests/*.h bench/*.h)
-SOURCES = $(wildcard examples/*.c tests/*.c bench/*.c)
+SOURCES = $(wildcard examples/*.c tests/*.c bench/*.c bench/papers/*.c)
 EXAMPLES = $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
-BENCHES = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
+BENCHES = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c bench/papers/*.c))
 TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
 PAIRS = $(patsubst %_a.c,$(BUILD)/%,$(wildcard tests/*_a.c))
 SLOW = $(filter %_kernels %_kernels_double,$(TESTS) $(TESTS:=_double)) # to compile: they come first
 PROGRAMS = $(SLOW) $(filter-out $(SLOW),$(TESTS:=_double) $(TESTS) $(PAIRS))
 LINKED = $(filter-out %_kernels,$(TESTS)) # with tests/library.c
 CHECKSUMS = $(BUILD)/tests/checksum $(BUILD)/tests/checksum_double
-QUICK = $(filter %_misuse %_idx %_fit %_files,$(TESTS)) $(PAIRS)
+QUICK_TESTS = $(filter %_misuse %_idx %_fit %_files,$(TESTS)) $(PAIRS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,7 +26,7 @@ run: $(BUILD)/examples/digits ## train two networks on images of digits; ARGS="-
 	$< $(ARGS)
 test: $(PROGRAMS) ## run all tests
 	@RUN="$(RUN)" CC="$(CC)" tests/run.sh tests/inclusion.sh $^
-test-quick: $(QUICK) ## run those that take a moment
+test-quick: $(QUICK_TESTS) ## run those that take a moment
 	@RUN="$(RUN)" tests/run.sh $^
 test-all: all test ## run all tests, some over all sizes, and see that everything else builds
 	$(BUILD)/tests/test_kernels all
@@ -40,6 +41,8 @@ bench: $(BENCHES) ## measure steps, products, predictions and files against the 
 	$(BUILD)/bench/files $(BUILD)
 bench-auto: $(BUILD)/bench/auto ## train without a rate, and by Adam at the best of five; ARGS="--help" lists the options
 	$< $(ARGS)
+reproduce: $(BUILD)/bench/papers/reproduce ## the papers' experiments, some 4 hours of CPU time; QUICK=1: a minute, without data
+	$< $(if $(filter 1,$(QUICK)),--quick $(BUILD)/reproduce_quick.csv,$(BUILD)/reproduce.csv) $(ARGS)
 bench-peers: ## the same beside OpenBLAS, FANN and PyTorch, as far as they are installed
 	CC="$(CC)" BUILD="$(BUILD)" bench/peers/compare.sh
 all: $(EXAMPLES) $(BENCHES) $(PROGRAMS) $(CHECKSUMS) ## build everything
@@ -47,9 +50,9 @@ format: ## format the code with clang-format
 	clang-format -i $(filter-out tests/torch_numbers.h tests/torch_layers.h,$(HEADERS)) $(SOURCES)
 clean: ## remove what was built
 	rm -rf $(BUILD)
-.PHONY: help run test test-quick test-all checksum examples bench bench-auto bench-peers all format clean
+.PHONY: help run test test-quick test-all checksum examples bench bench-auto reproduce bench-peers all format clean
 
-DIRECTORIES = $(addprefix $(BUILD)/,examples tests bench)
+DIRECTORIES = $(addprefix $(BUILD)/,examples tests bench bench/papers)
 $(DIRECTORIES):
 	mkdir -p $@
 $(BUILD)/tests/%: LDLIBS += -lpthread
