@@ -8,7 +8,7 @@ QUICK = # 1: `make reproduce` on drawn digits only
 RUN = # a command to run each test program with: valgrind, qemu-aarch64
 MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN || echo 1) # all cores, unless the command line says otherwise
 
-HEADERS = rp.h $(wildcard examples/*.h tests/*.h bench/*.h)
+HEADERS = rp.h $(wildcard examples/*.h tests/*.h bench/*.h bench/papers/*.h)
 SOURCES = $(wildcard examples/*.c tests/*.c bench/*.c bench/papers/*.c)
 EXAMPLES = $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 BENCHES = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c bench/papers/*.c))
@@ -41,7 +41,8 @@ bench: $(BENCHES) ## measure steps, products, predictions and files against the 
 	$(BUILD)/bench/files $(BUILD)
 bench-auto: $(BUILD)/bench/auto ## train without a rate, and by Adam at the best of five; ARGS="--help" lists the options
 	$< $(ARGS)
-reproduce: $(BUILD)/bench/papers/reproduce ## the papers' experiments, some 4 hours of CPU time; QUICK=1: a minute, without data
+reproduce: $(addprefix $(BUILD)/bench/papers/,reproduce low_rank) ## the papers' experiments, some 4 hours of CPU time; QUICK=1: a minute, without data
+	$(BUILD)/bench/papers/low_rank $(if $(filter 1,$(QUICK)),--quick $(BUILD)/low_rank_quick.csv,$(BUILD)/low_rank.csv)
 	$< $(if $(filter 1,$(QUICK)),--quick $(BUILD)/reproduce_quick.csv,$(BUILD)/reproduce.csv) $(ARGS)
 bench-peers: ## the same beside OpenBLAS, FANN and PyTorch, as far as they are installed
 	CC="$(CC)" BUILD="$(BUILD)" bench/peers/compare.sh
