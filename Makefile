@@ -16,7 +16,8 @@ TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
 PAIRS = $(patsubst %_a.c,$(BUILD)/%,$(wildcard tests/*_a.c))
 SLOW = $(filter %_kernels %_kernels_double,$(TESTS) $(TESTS:=_double)) # to compile: they come first
 PROGRAMS = $(SLOW) $(filter-out $(SLOW),$(TESTS:=_double) $(TESTS) $(PAIRS))
-LINKED = $(filter-out %_kernels,$(TESTS)) # with tests/library.c
+LINKED = $(filter-out %_kernels %_corpus,$(TESTS)) # with tests/library.c
+RESULTS = $(if $(filter 1,$(QUICK)),_quick)# part of the names of the files of `make reproduce`
 CHECKSUMS = $(BUILD)/tests/checksum $(BUILD)/tests/checksum_double
 QUICK_TESTS = $(filter %_misuse %_idx %_fit %_files,$(TESTS)) $(PAIRS)
 
@@ -41,9 +42,10 @@ bench: $(BENCHES) ## measure steps, products, predictions and files against the 
 	$(BUILD)/bench/files $(BUILD)
 bench-auto: $(BUILD)/bench/auto ## train without a rate, and by Adam at the best of five; ARGS="--help" lists the options
 	$< $(ARGS)
-reproduce: $(addprefix $(BUILD)/bench/papers/,reproduce low_rank) ## the papers' experiments, some 4 hours of CPU time; QUICK=1: a minute, without data
-	$(BUILD)/bench/papers/low_rank $(if $(filter 1,$(QUICK)),--quick $(BUILD)/low_rank_quick.csv,$(BUILD)/low_rank.csv)
-	$< $(if $(filter 1,$(QUICK)),--quick $(BUILD)/reproduce_quick.csv,$(BUILD)/reproduce.csv) $(ARGS)
+reproduce: $(addprefix $(BUILD)/bench/papers/,reproduce low_rank) ## the papers' experiments, 4 to 8 hours of CPU time; QUICK=1: a minute, without data
+	$(BUILD)/bench/papers/low_rank $(RESULTS:%=--quick) $(BUILD)/low_rank$(RESULTS).csv
+	$(BUILD)/bench/papers/reproduce $(RESULTS:%=--quick) $(BUILD)/reproduce$(RESULTS).csv $(BUILD)/curves$(RESULTS).csv $(ARGS)
+	bench/papers/plot.sh $(BUILD) $(RESULTS)
 bench-peers: ## the same beside OpenBLAS, FANN and PyTorch, as far as they are installed
 	CC="$(CC)" BUILD="$(BUILD)" bench/peers/compare.sh
 all: $(EXAMPLES) $(BENCHES) $(PROGRAMS) $(CHECKSUMS) ## build everything

@@ -6,7 +6,8 @@
 
    The folder holds mnist/, fashion/ (four unpacked IDX files each) and cifar10/ (its binary version). Each epoch of each
    run becomes a line of the CSV file; runs that it holds already are not trained again, so the program may be killed and
-   started again, and a file made by other code must be removed first. A table of the paper's claims follows.
+   started again, and a file made by other code must be removed first. A table of the paper's claims follows. A second
+   file, if it is named, gets the means over the seeds, from which plot.sh draws figures.
 
    What the paper leaves open is chosen here: the autoencoder's loss is half the squared error, summed over the image;
    weight decay is 0.01 as printed, for the classifier also 1e-4; a rate is best where the least validation loss of its
@@ -67,7 +68,7 @@ static const struct {
     int classifier;
 } tasks[TASKS] = {{"autoencoder", "0.01", 0.01, 0}, {"classifier", "0.01", 0.01, 1}, {"classifier", "1e-4", 1e-4, 1}};
 
-/* How much is done: all of it takes some 4 hours of CPU time, --quick a minute. */
+/* How much is done. All of it takes 4 to 8 hours of CPU time and 0.8 GB for CIFAR-10; --quick takes a minute. */
 static struct plan { int epochs, seeds, drawn, extensions; /* of a grid, in either direction */ } plan = {20, 10, 0, 5};
 
 /* 1, 3, 10, 30, ... for 0, 1, 2, 3, ... */
@@ -357,8 +358,30 @@ static void print_rates(const set *s, grid grids[TASKS][METHODS]) {
     }
 }
 
+/* The means over the seeds by epoch, of runs that did not fail: what figures are drawn from. */
+static void write_curves(FILE *file, const set *s, grid grids[TASKS][METHODS]) {
+    for (int i = 0; i < TASKS * METHODS * plan.epochs; i++) {
+        int epoch = i % plan.epochs, m = i / plan.epochs % METHODS, t = i / plan.epochs / METHODS, count = 0;
+        double sums[5] = {0};
+        for (int seed = 1; seed <= plan.seeds; seed++) {
+            const run *r = get_run(s, t, m, grids[t][m].best, seed);
+            const point *p = &r->points[epoch];
+            if (failed(r)) continue;
+            count++;
+            sums[0] += p->cpu;
+            for (int part = 0; part < 2; part++) {
+                sums[1 + part] += p->loss[part];
+                sums[3 + part] += p->accuracy[part];
+            }
+        }
+        if (!count) continue;
+        fprintf(file, "%s,%s,%s,%s,%d,", s->name, tasks[t].name, tasks[t].decay, methods[m].name, epoch + 1);
+        for (int k = 0; k < 5; k++) fprintf(file, k < 4 ? "%.6g," : "%.6g\n", sums[k] / count);
+    }
+}
+
 /* One data set: its runs, then its rows. Returns 0 if it is not there. */
-static int reproduce_set(const char *name, int threads) {
+static int reproduce_set(const char *name, int threads, FILE *curves) {
     grid grids[TASKS][METHODS];
     set s;
     if (!load_set(&s, name, plan.drawn)) return 0;
@@ -377,25 +400,34 @@ static int reproduce_set(const char *name, int threads) {
     printf("\n");
     print_rates(&s, grids);
     printf("\n");
+    if (curves) write_curves(curves, &s, grids);
     free_set(&s);
     return 1;
 }
 
-static int reproduce(const char *path, int threads) {
+static FILE *open_file(const char *path, const char *mode) {
+    FILE *file = fopen(path, mode);
+    if (file) return file;
+    fprintf(stderr, "reproduce: cannot write %s\n", path);
+    exit(1);
+}
+
+static int reproduce(const char *path, const char *curves_path, int threads) {
     static const char *const names[] = {"mnist", "fashion", "cifar10"};
-    int found = 0, fresh;
+    int found = 0;
     read_runs(path);
-    queue.file = fopen(path, "a");
-    if (!queue.file) {
-        fprintf(stderr, "reproduce: cannot write %s\n", path);
-        return 1;
-    }
-    fresh = ftell(queue.file) == 0;
-    fprintf(queue.file, "%s", fresh ? header : "\n"); /* behind what a killed program may have left */
+    queue.file = open_file(path, "a");
+    fseek(queue.file, 0, SEEK_END);
+    FILE *curves = curves_path ? open_file(curves_path, "w") : NULL;
+    fprintf(queue.file, "%s", ftell(queue.file) ? "\n" : header); /* behind what a killed program may have left */
     pthread_mutex_init(&queue.lock, NULL);
-    if (plan.drawn) found = reproduce_set("drawn", threads);
-    for (int i = 0; i < 3 && !plan.drawn; i++) found += reproduce_set(names[i], threads);
+    if (curves)
+        fprintf(curves, "set,task,weight_decay,method,epoch,cpu_seconds,training_loss,validation_loss,"
+                        "training_accuracy,validation_accuracy\n");
+    if (plan.drawn) found = reproduce_set("drawn", threads, curves);
+    for (int i = 0; i < 3 && !plan.drawn; i++) found += reproduce_set(names[i], threads, curves);
     fclose(queue.file);
+    if (curves) fclose(curves);
     pthread_mutex_destroy(&queue.lock);
     if (!found) puts("reproduce: no data, skipped");
     return 0;
@@ -546,7 +578,7 @@ static int reach_bars(int seeds, int fashion, int only) {
 static int usage(const char *wrong) {
     if (wrong) fprintf(stderr, "reproduce: not understood, or missing: %s\n", wrong);
     fprintf(wrong ? stderr : stdout,
-            "usage: reproduce [--quick] [--threads N] FILE.csv\n"
+            "usage: reproduce [--quick] [--threads N] FILE.csv [CURVES.csv]\n"
             "       reproduce --bars [--quick] [--fashion] [--autoencoder | --classifier]\n"
             "  --quick      on drawn digits: 5 epochs, 3 seeds; with --bars: one seed instead of %d\n"
             "  --threads N  runs at a time; otherwise one for each processor, with the same results\n"
@@ -559,7 +591,7 @@ static int usage(const char *wrong) {
 int main(int argc, char **argv) {
     static const struct plan quick_plan = {5, 3, 4000, 1};
     int quick = 0, bars = 0, fashion = 0, only = -1, threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    const char *path = NULL;
+    const char *path = NULL, *curves = NULL;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--quick")) quick = 1;
         else if (!strcmp(argv[i], "--bars")) bars = 1;
@@ -568,11 +600,12 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--classifier")) only = 1;
         else if (!strcmp(argv[i], "--threads") && i + 1 < argc) threads = atoi(argv[++i]);
         else if (argv[i][0] != '-' && !path) path = argv[i];
+        else if (argv[i][0] != '-' && !curves) curves = argv[i];
         else return usage(strcmp(argv[i], "--help") ? argv[i] : NULL);
     }
     if (threads < 1 || threads > MOST_THREADS) return usage("--threads");
     if (bars) return reach_bars(quick ? 1 : BAR_SEEDS, fashion, only);
     if (!path) return usage("FILE.csv");
     if (quick) plan = quick_plan;
-    return reproduce(path, threads);
+    return reproduce(path, curves, threads);
 }
