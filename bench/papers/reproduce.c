@@ -589,7 +589,7 @@ static int usage(const char *wrong) {
 }
 
 int main(int argc, char **argv) {
-    static const struct plan quick_plan = {5, 3, 4000, 1};
+    static const struct plan quick_plan = {5, 3, 3000, 1};
     int quick = 0, bars = 0, fashion = 0, only = -1, threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
     const char *path = NULL, *curves = NULL;
     for (int i = 1; i < argc; i++) {

@@ -51,11 +51,11 @@ static int read_idx(set *s, const char *folder, int part) {
     const char *kind = part ? "t10k" : "train";
     rp_idx images, labels;
     snprintf(path, sizeof path, "%s/%s/%s-images-idx3-ubyte", folder, s->name, kind);
-    if (rp_images(path, -1, 1, &images)) return missing(path, images.error);
+    if (rp_images(path, -1, 1, &images)) return missing(s->name, images.error);
     s->images[part] = images.values;
     s->count[part] = images.count;
     snprintf(path, sizeof path, "%s/%s/%s-labels-idx1-ubyte", folder, s->name, kind);
-    if (rp_labels(path, 10, &labels)) return missing(path, labels.error);
+    if (rp_labels(path, 10, &labels)) return missing(s->name, labels.error);
     s->labels[part] = labels.labels;
     return labels.count == images.count && images.size == s->size ? 1 : missing(path, "is not of these images");
 }
