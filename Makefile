@@ -81,7 +81,7 @@ SECONDS = 60
 FUZZERS = $(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c))
 FUZZED = clang -g -O1 -DRP_NO_SIMD -fno-sanitize-recover=all -I. -o $@ $< -lm
 MEASURED = -O1 -fprofile-instr-generate -fcoverage-mapping -Wno-pass-failed
-fuzz: $(FUZZERS:%=$(BUILD)/fuzz/undefined_%) $(FUZZERS:%=$(BUILD)/fuzz/address_%) ## fuzz the interface, files and IDX; SECONDS=60 each
+fuzz: $(foreach kind,undefined address memory,$(FUZZERS:%=$(BUILD)/fuzz/$(kind)_%)) ## fuzz the interface, files and IDX; SECONDS=60 each
 	@tests/fuzz.sh $(SECONDS) $^
 $(BUILD)/fuzz/undefined_%: tests/fuzz_%.c $(HEADERS)
 	@mkdir -p $(@D)
@@ -89,6 +89,9 @@ $(BUILD)/fuzz/undefined_%: tests/fuzz_%.c $(HEADERS)
 $(BUILD)/fuzz/address_%: tests/fuzz_%.c $(HEADERS) # under which clang is silent about some undefined behaviour
 	@mkdir -p $(@D)
 	$(FUZZED) -fsanitize=fuzzer,address,undefined
+$(BUILD)/fuzz/memory_%: tests/fuzz_%.c $(HEADERS) # that nobody has written, by the vectors of this machine
+	@mkdir -p $(@D)
+	$(FUZZED) -fsanitize=fuzzer,memory -URP_NO_SIMD
 coverage: ## lines and branches of rp.h that `make test` runs, and functions that it does not
 	@rm -rf $(BUILD)/coverage/profiles
 	@LLVM_PROFILE_FILE=$(abspath $(BUILD))/coverage/profiles/%m.profraw \
