@@ -520,11 +520,11 @@ typedef struct rp_step {
 RP_API rp_status rp_last_step(rp_net *net, rp_step *step); /* RP_ERR_ORDER: no step yet */
 
 /* Puts the averages of the parameters over the steps, which partitioning without a rate keeps, in their place (1), or
-   the parameters back (0); nothing where that is so already. Before the first step, also behind rp_reset or rp_import,
-   they are the same. Averages predict better; training needs the parameters: with the averages in their place it is
-   RP_ERR_ORDER. Another optimizer begins from what is in place, and forgets the other half. If a parameter is written to
-   meanwhile, all that is in place then is where training goes on. Frozen layers stay. RP_ERR_ORDER: no averages are
-   kept. */
+   the parameters back (0); nothing where that is so already. Before the first step, also behind rp_reset or
+   rp_import, they are the same. Averages predict better; training needs the parameters: with the averages in their
+   place it is RP_ERR_ORDER. Another optimizer begins from what is in place, and forgets the other half. If a
+   parameter is written to meanwhile, all that is in place then is where training goes on. Frozen layers stay.
+   RP_ERR_ORDER: no averages are kept. */
 RP_API rp_status rp_average(rp_net *net, int averages);
 
 /* >>fit
@@ -1481,8 +1481,8 @@ typedef struct rpi_kernels {
     void (*add_rows)(int rows, int n, rp_real scale, const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo);
     /* out[s] = sum_i |in[i][s]|, or of the squares; ld may be 0 */
     void (*column_sums)(int rows, int n, const rp_real *in, ptrdiff_t ld, rp_real *out, int squares);
-    /* x[i][s] = factor[i * stride + s] x[i][s], or, if magnitudes, with |x[i][s]|, and 0 where products with it might be
-       subnormal; factor may be x */
+    /* x[i][s] = factor[i * stride + s] x[i][s], or, if magnitudes, with |x[i][s]|, and 0 where products with it might
+       be subnormal; factor may be x */
     void (*weigh)(int rows, int n, rp_real *x, ptrdiff_t ld, const rp_real *factor, ptrdiff_t stride, int magnitudes);
     /* e = sqrt(h) or -sqrt(h), at random; e may be h */
     void (*signs)(int rows, int n, const rp_real *h, rp_real *e, ptrdiff_t ld, uint64_t *random);
