@@ -20,7 +20,8 @@ static void run_file(const char *folder, const char *name, fuzzer *fuzz) {
     static uint8_t bytes[1 << 16];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *file = fopen(path, "rb");
-    if (!CHECK(file != NULL, "cannot open '%s'", path)) return;
+    CHECK(file != NULL, "cannot open '%s'", path);
+    if (!file) return;
     size_t size = fread(bytes, 1, sizeof bytes, file);
     fclose(file);
     printf("%s\n", path);
@@ -31,7 +32,8 @@ static void run_file(const char *folder, const char *name, fuzzer *fuzz) {
 static void run_folder(const char *folder, fuzzer *fuzz) {
     DIR *entries = opendir(folder);
     int files = 0;
-    if (!CHECK(entries != NULL, "cannot open the folder '%s'", folder)) return;
+    CHECK(entries != NULL, "cannot open the folder '%s'", folder);
+    if (!entries) return;
     for (struct dirent *entry = readdir(entries); entry; entry = readdir(entries)) {
         if (entry->d_name[0] == '.') continue;
         run_file(folder, entry->d_name, fuzz);
