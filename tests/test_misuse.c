@@ -936,6 +936,7 @@ static void test_no_allocation(void) {
         rp_optimizer o = optimizer_of(i).with;
         rp_fit_options options = fit_of(2);
         rp_score score;
+        rp_real outputs[BATCH * OUTPUTS];
         char text[100];
         options.validation = &s.data;
         options.batch = 3;
@@ -950,8 +951,8 @@ static void test_no_allocation(void) {
         WORKS(rp_move(net, 1));
         WORKS(rp_forward(net, s.inputs, BATCH));
         WORKS(rp_backward_from(net, s.targets, s.targets, NULL));
-        WORKS(rp_predict(net, s.inputs, BATCH, s.targets));
-        WORKS(rp_predict_with(net, workspace, s.inputs, BATCH, s.targets));
+        WORKS(rp_predict(net, s.inputs, BATCH, outputs));
+        WORKS(rp_predict_with(net, workspace, s.inputs, BATCH, outputs));
         WORKS(rp_evaluate(net, &s.data, &score, NULL));
         WORKS(rp_fit(net, &o, &s.data, &options, NULL));
         rp_freeze(net, 0, i % 2), rp_summary(net, text, sizeof text);
