@@ -5758,11 +5758,18 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
     }
 }
 
+/* Whole vectors of a sample by itself reach behind its last entry, where there must be numbers that nothing traps at. */
+static rp_real *rpi_claim_slot(rpi_arena *arena, ptrdiff_t rows, ptrdiff_t ld) {
+    rp_real *slot = rpi_claim_rows(arena, rows + 1, ld);
+    if (arena->base) rpi_zero(slot, (rows + 1) * ld);
+    return slot;
+}
+
 /* Values of slots that share buffers: for prediction. */
 static void rpi_lay_out_prediction(const rp_net *net, rpi_arena *arena, rpi_buffers *b, ptrdiff_t threads) {
     rpi_lay_out_pointers(net, arena, b, threads);
     for (int p = 0; p < net->pool_count; p++) {
-        rp_real *rows = rpi_claim_rows(arena, net->pool_rows[p] + 1, b->ld);
+        rp_real *rows = rpi_claim_slot(arena, net->pool_rows[p], b->ld);
         if (!arena->base) continue;
         for (int slot = 0; slot < net->slot_count; slot++)
             if (net->pool[slot] == p) b->y[slot] = rows;
@@ -5775,9 +5782,9 @@ static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffer
     b->rows = (const rp_real **)rpi_claim(arena, threads * b->rows_size, sizeof *b->rows);
     b->sums = rpi_claim_rows(arena, 2 * threads * b->sums_size, b->kernels->lanes);
     for (int slot = 0; slot < net->slot_count; slot++) {
-        rp_real *y = rpi_claim_rows(arena, (ptrdiff_t)rpi_slot_rows(net, slot) + 1, b->ld);
-        rp_real *d = rpi_claim_rows(arena, (ptrdiff_t)rpi_slot_rows(net, slot) + 1, b->ld);
-        rp_real *v = rpi_claim_rows(arena, (ptrdiff_t)rpi_slot_rows(net, slot) + 1, b->ld);
+        rp_real *y = rpi_claim_slot(arena, rpi_slot_rows(net, slot), b->ld);
+        rp_real *d = rpi_claim_slot(arena, rpi_slot_rows(net, slot), b->ld);
+        rp_real *v = rpi_claim_slot(arena, rpi_slot_rows(net, slot), b->ld);
         if (!arena->base) continue;
         b->y[slot] = y;
         b->d[slot] = d;

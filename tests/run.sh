@@ -3,6 +3,7 @@
 # `N passed, N failed[, N skipped]`. Prints a line for each, the output of those that fail, and last the sum. RUN: a command
 # to run them with, but not scripts. Each runs in an empty directory, where it may write.
 set -u
+export MALLOC_PERTURB_=1 # with glibc new memory holds huge numbers, so that reading it shows
 now() { date +%s.%N | sed 's/\.N$//'; } # whole seconds where date does not know %N
 
 if [ "${1:-}" = --one ]; then # --one SCRATCH NUMBER PROGRAM: output, exit status and time to SCRATCH/NUMBER.*
