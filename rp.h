@@ -1312,6 +1312,7 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 #define RPI_WEIGHTS 64         /* filters, and taps, of a block of shared weights whose sums stay in L2 */
 #define RPI_L2_REALS (1 << 17) /* of the rows of a block of filters, and of pointers to those of its taps */
 #define RPI_POSITIONS 128      /* times RPI_LANES_MOST samples: a tap's rows of them are met at a time and stay in L1 */
+#define RPI_WINDOWS 64         /* positions of one sample whose windows are laid out at a time: they stay in L1 */
 #define RPI_ROWS_MOST 8        /* most rows of a tile in registers, of any instruction set */
 
 /* C = bias + A B (bias[i] in row i), and C2 = column + |A| B2 (column[s] in column s) in the same pass over A.
@@ -2981,6 +2982,25 @@ static void rpi_shared_transposed(const rpi_transposed_call *call) {
     rpi_share(call->b->team, rpi_parts(call->b->team, worth, extent, 1), rpi_shared_transposed_part, call);
 }
 
+/* Sums over positions of d with x, and of v with x, or |x|: [filters][ld]. */
+typedef struct rpi_sums {
+    const rp_real *d, *v;         /* each may be NULL */
+    int magnitudes, add_d, add_v; /* add: to what is there */
+    rp_real *of_d, *of_v;
+    ptrdiff_t ld, bias, bias_step; /* where the sums for the bias are, and how far apart */
+    ptrdiff_t size;                /* of all */
+} rpi_sums;
+
+static rpi_piece rpi_piece_of(const rpi_outer_call *call, rp_real *gradient, rp_real *curvature) {
+    rpi_piece piece;
+    memset(&piece, 0, sizeof piece);
+    piece.gradient = call->d ? gradient : NULL;
+    piece.curvature = call->v ? curvature : NULL;
+    piece.scale = call->scale;
+    piece.scale2 = call->scale2;
+    return piece;
+}
+
 /* Sums over positions of d and v with the windows of x. Taps are numbered as the weights of one filter; the one
    behind the last is the bias, whose input is 1. Either for an outer product or for a reach: */
 typedef struct rpi_sums_work {
@@ -3157,37 +3177,46 @@ static double rpi_sums_worth(const rpi_sums_work *w) {
     return (double)w->step->geometry.positions * w->n * w->step->geometry.filters * w->step->geometry.taps;
 }
 
-static void rpi_shared_outer(const rpi_outer_call *call) {
-    const rpi_buffers *b = call->b;
+/* Gradient and curvature that have been added up into the sink. */
+static void rpi_take_sums(const rpi_outer_call *call, const rpi_sums *sums) {
     const rpi_step *step = call->step;
     const rpi_geometry *g = &step->geometry;
+    rpi_piece piece = rpi_piece_of(call, sums->of_d, sums->of_v);
+    piece.rows = g->filters;
+    piece.n = g->taps;
+    piece.ld = sums->ld;
+    piece.stride = g->taps;
+    piece.offset = step->weights;
+    call->sink->take(call->sink, &piece);
+    if (!call->bias) return;
+    piece.offset = step->biases;
+    piece.gradient = rpi_offset(sums->of_d, sums->bias);
+    piece.curvature = rpi_offset(sums->of_v, sums->bias);
+    piece.rows = sums->bias_step == 1 ? 1 : g->filters;
+    piece.n = sums->bias_step == 1 ? g->filters : 1;
+    piece.stride = 1;
+    call->sink->take(call->sink, &piece);
+}
+
+static void rpi_shared_outer(const rpi_outer_call *call) {
+    const rpi_buffers *b = call->b;
+    const rpi_geometry *g = &call->step->geometry;
     rpi_sums_work w;
-    rpi_piece piece;
+    rpi_sums sums;
     memset(&w, 0, sizeof w);
     w.b = b;
-    w.step = step;
+    w.step = call->step;
     w.outer = call;
     w.x = call->x;
     w.n = rpi_columns(b, call->count);
     w.taps = g->taps + call->bias;
     rpi_share(b->team, rpi_parts(b->team, rpi_sums_worth(&w), w.taps, RPI_TAPS_MOST), rpi_sums_part, &w);
-    piece.rows = g->filters;
-    piece.n = g->taps;
-    piece.ld = (ptrdiff_t)g->taps + 1;
-    piece.stride = g->taps;
-    piece.offset = step->weights;
-    piece.gradient = call->d ? b->shared : NULL;
-    piece.curvature = call->v ? b->shared + b->shared_size : NULL;
-    piece.scale = call->scale;
-    piece.scale2 = call->scale2;
-    call->sink->take(call->sink, &piece);
-    if (!call->bias) return;
-    piece.n = 1;
-    piece.stride = 1;
-    piece.offset = step->biases;
-    if (call->d) piece.gradient += g->taps;
-    if (call->v) piece.curvature += g->taps;
-    call->sink->take(call->sink, &piece);
+    memset(&sums, 0, sizeof sums);
+    sums.of_d = call->d ? b->shared : NULL;
+    sums.of_v = call->v ? b->shared + b->shared_size : NULL;
+    sums.ld = sums.bias_step = (ptrdiff_t)g->taps + 1;
+    sums.bias = g->taps;
+    rpi_take_sums(call, &sums);
 }
 
 static void rpi_shared_reach(const rpi_reach_call *call) {
@@ -3431,16 +3460,6 @@ static void rpi_bias_sums(const rpi_outer_call *call, const rp_real *d, int i, i
     call->b->kernels->add_rows(call->count, n, 1, d + i, call->step->out_rows, out, 0);
 }
 
-static rpi_piece rpi_piece_of(const rpi_outer_call *call, rp_real *gradient, rp_real *curvature) {
-    rpi_piece piece;
-    memset(&piece, 0, sizeof piece);
-    piece.gradient = call->d ? gradient : NULL;
-    piece.curvature = call->v ? curvature : NULL;
-    piece.scale = call->scale;
-    piece.scale2 = call->scale2;
-    return piece;
-}
-
 static void rpi_dense_outer_part(const void *context, int part, int parts) {
     const rpi_outer_call *call = (const rpi_outer_call *)context;
     const rpi_buffers *b = call->b;
@@ -3596,15 +3615,6 @@ static void rpi_lines_transposed(const rpi_transposed_call *call) {
     }
 }
 
-/* Sums over positions of d with x, and of v with x, or |x|, for one sample: [filters][ld]. */
-typedef struct rpi_sums {
-    const rp_real *d, *v;         /* each may be NULL */
-    int magnitudes, add_d, add_v; /* add: to what is there */
-    rp_real *of_d, *of_v;
-    ptrdiff_t ld, bias, bias_step; /* where the sums for the bias are, and how far apart */
-    ptrdiff_t size;                /* of all */
-} rpi_sums;
-
 static void rpi_sums_product(const rpi_buffers *b, rpi_gemm *q, const rp_real *d, const rp_real *y, rp_real *out,
                              int add) {
     if (!d) return;
@@ -3704,7 +3714,7 @@ static ptrdiff_t rpi_plane_of(const rpi_step *step) {
     columns = (ptrdiff_t)g->out_height * f.width + RPI_LINE_REALS;
     size = rpi_larger(rpi_phases_size(&f), g->filters * f.spread + RPI_LINE_REALS);
     size = rpi_larger(size, rpi_larger(g->filters * columns, g->channels * (f.image + RPI_LINE_REALS)));
-    return rpi_larger(size, rpi_larger(RPI_POSITIONS, g->out_width) * ((ptrdiff_t)g->taps + RPI_LINE_REALS));
+    return rpi_larger(size, rpi_larger(RPI_WINDOWS, g->out_width) * ((ptrdiff_t)g->taps + RPI_LINE_REALS));
 }
 static double rpi_plane_reals(const rpi_geometry *g) {
     double height = (double)g->height + 2.0 * g->padding_height + g->kernel_height + g->stride_height;
@@ -3928,7 +3938,7 @@ static void rpi_flat_transposed(const rpi_transposed_call *call) {
 
 /* Output rows whose windows are laid out at a time, so that these stay in the cache. */
 static int rpi_window_rows(const rpi_geometry *g) {
-    return rpi_at_most(g->out_height, (int)rpi_larger(RPI_POSITIONS / g->out_width, 1));
+    return rpi_at_most(g->out_height, (int)rpi_larger(RPI_WINDOWS / g->out_width, 1));
 }
 
 /* Windows as rows, [position][tap], and behind the last tap the bias's 1. */
@@ -4019,24 +4029,8 @@ static rpi_sums rpi_sums_all(const rpi_outer_call *call) {
 }
 
 static void rpi_shared_outer_each(const rpi_outer_call *call) {
-    const rpi_step *step = call->step;
-    const rpi_geometry *g = &step->geometry;
-    rpi_sums sums = rpi_sums_all(call);
-    rpi_piece piece = rpi_piece_of(call, sums.of_d, sums.of_v);
-    piece.rows = g->filters;
-    piece.n = g->taps;
-    piece.ld = sums.ld;
-    piece.stride = g->taps;
-    piece.offset = step->weights;
-    call->sink->take(call->sink, &piece);
-    if (!call->bias) return;
-    piece.offset = step->biases;
-    piece.gradient = rpi_offset(sums.of_d, sums.bias);
-    piece.curvature = rpi_offset(sums.of_v, sums.bias);
-    piece.rows = sums.bias_step == 1 ? 1 : g->filters;
-    piece.n = sums.bias_step == 1 ? g->filters : 1;
-    piece.stride = 1;
-    call->sink->take(call->sink, &piece);
+    const rpi_sums sums = rpi_sums_all(call);
+    rpi_take_sums(call, &sums);
 }
 
 static void rpi_shared_reach_one(const rpi_reach_call *call) {
@@ -12342,6 +12336,7 @@ RP_API rp_status rp_import(rp_net *net, const char *path, const char *names) {
 #undef RPI_M_BLOCK
 #undef RPI_PANEL
 #undef RPI_POSITIONS
+#undef RPI_WINDOWS
 #undef RPI_ROWS_MOST
 #undef RPI_TAPS_MOST
 #undef RPI_JOIN2
