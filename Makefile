@@ -14,9 +14,7 @@ EXAMPLES = $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 BENCHES = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c bench/papers/*.c))
 TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
 PAIRS = $(patsubst %_a.c,$(BUILD)/%,$(wildcard tests/*_a.c))
-SLOW = $(filter %_kernels %_kernels_double,$(TESTS) $(TESTS:=_double)) # to compile: they come first
-PROGRAMS = $(SLOW) $(filter-out $(SLOW),$(TESTS:=_double) $(TESTS) $(PAIRS))
-LINKED = $(filter-out %_kernels %_corpus,$(TESTS)) # with tests/library.c
+PROGRAMS = $(TESTS:=_double) $(TESTS) $(PAIRS)
 RESULTS = $(if $(filter 1,$(QUICK)),_quick)# part of the names of the files of `make reproduce`
 CHECKSUMS = $(BUILD)/tests/checksum $(BUILD)/tests/checksum_double
 QUICK_TESTS = $(filter %_misuse %_idx %_fit %_files,$(TESTS)) $(PAIRS)
@@ -61,19 +59,20 @@ $(DIRECTORIES):
 $(BUILD)/tests/%: LDLIBS += -lpthread
 $(BUILD)/bench/%: LDLIBS += -lpthread
 $(BUILD)/examples/threads: LDLIBS += -lpthread
-$(BUILD)/tests/test_files $(BUILD)/tests/test_files_double: CPPFLAGS += -DTEST_FOLDER='"$(CURDIR)/tests"'
+$(TESTS) $(TESTS:=_double): OPTIONS = -O1 -DTEST_FOLDER='"$(CURDIR)/tests"' # for what only checks: less time to compile
+$(BUILD)/tests/library.o $(BUILD)/tests/library_double.o: CPPFLAGS += -DLIBRARY_TESTS
 $(filter-out %/hostile,$(PAIRS)): CPPFLAGS += -DRP_NO_SIMD # without the kernels for each instruction set: time
-$(LINKED): $(BUILD)/tests/library.o
-$(LINKED:=_double): $(BUILD)/tests/library_double.o
+$(TESTS): $(BUILD)/tests/library.o
+$(TESTS:=_double): $(BUILD)/tests/library_double.o
 $(BUILD)/%: %.c $(HEADERS) | $(DIRECTORIES)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(filter %.c %.o,$^) -o $@ $(LDLIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(OPTIONS) $(filter %.c %.o,$^) -o $@ $(LDLIBS)
 $(BUILD)/%_double: %.c $(HEADERS) | $(DIRECTORIES)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -DRP_DOUBLE $(filter %.c %.o,$^) -o $@ $(LDLIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DRP_DOUBLE $(OPTIONS) $(filter %.c %.o,$^) -o $@ $(LDLIBS)
 $(BUILD)/%: %_a.c %_b.c $(HEADERS) | $(DIRECTORIES) # of what compiles and links: not worth the time to optimise
 	$(CC) $(CPPFLAGS) $(CFLAGS) -O0 $(filter %.c,$^) -o $@ $(LDLIBS)
-$(BUILD)/%.o: %.c rp.h | $(DIRECTORIES)
+$(BUILD)/%.o: %.c $(HEADERS) $(wildcard tests/fuzz_*.c) | $(DIRECTORIES)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
-$(BUILD)/%_double.o: %.c rp.h | $(DIRECTORIES)
+$(BUILD)/%_double.o: %.c $(HEADERS) $(wildcard tests/fuzz_*.c) | $(DIRECTORIES)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -DRP_DOUBLE -c $< -o $@
 
 # Fuzzers and coverage want clang and llvm, and are built in directories of their own.
@@ -102,4 +101,3 @@ release: ## write build/release: rp.h and its SHA-256
 	@cp rp.h $(BUILD)/release
 	@cd $(BUILD)/release && sha256sum rp.h | tee rp.h.sha256
 .PHONY: fuzz coverage release
-$(BUILD)/tests/test_corpus $(BUILD)/tests/test_corpus_double: CPPFLAGS += -DTEST_FOLDER='"$(CURDIR)/tests"'

@@ -295,7 +295,7 @@ static rp_status no_memory(void) {
     game.until_failure = below(40) - 1;
     return RP_OK;
 }
-static rp_status clone(void) {
+static rp_status clone_net(void) {
     rp_config config = some_config();
     int batch = below(BATCH + 1);
     rp_net *copy = rp_clone(game.net, byte() & 1 ? &config : NULL, batch);
@@ -367,7 +367,7 @@ static const struct {
     {train, STATE}, {fit, STATE | STEPS}, {predict, 0}, {evaluate, 0}, {backward, 0}, {update, STATE}, {move, STATE},
     {step_length, STATE}, {own_loss, 0}, {prepare, STATE}, {average, STATE}, {reset, STATE | FROZEN}, {freeze, FROZEN},
     {inspect, 0}, {vector_call, 0}, {diagonals, 0}, {samples, 0}, {solve, 0}, {write_parameter, STATE | FROZEN},
-    {no_memory, 0}, {clone, STATE | FROZEN}, {import, STATE | FROZEN}, {keep, STATE | FROZEN},
+    {no_memory, 0}, {clone_net, STATE | FROZEN}, {import, STATE | FROZEN}, {keep, STATE | FROZEN},
     {save_and_go_on, STATE},
     /* clang-format on */
 };

@@ -1,4 +1,6 @@
-/* The implementation, compiled once for the test programs that need no more than its interface; see the Makefile. */
+/* The implementation, compiled once for all test programs; see the Makefile. With LIBRARY_TESTS also the tests that look
+   inside of it. */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "../rp.h"
 #include "library.h"
 #include <stdlib.h>
@@ -18,7 +20,27 @@ library_calls library = {malloc, free, fwrite, fflush, fclose, rename, NULL};
 #define RP_IMPLEMENTATION
 #define RP_THREADS
 #define RPI_GRAIN (1 << 10) /* so that small nets are worth several threads */
+#define RPI_KEEP_MACROS
 #include "../rp.h"
+#undef fwrite
+#undef fflush
+#undef fclose
+#undef rename
+#undef fsync
 
 const rp_real *library_state(const rp_net *net, int which) { return which ? net->second : net->first; }
 long library_time(const rp_net *net) { return (long)net->time; }
+
+#ifdef LIBRARY_TESTS
+#define FUZZ_CORPUS
+#define LLVMFuzzerTestOneInput library_fuzz_interface
+#include "fuzz_interface.c"
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput library_fuzz_files
+#include "fuzz_files.c"
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput library_fuzz_idx
+#include "fuzz_idx.c"
+#undef LLVMFuzzerTestOneInput
+#include "kernels.h"
+#endif

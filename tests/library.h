@@ -2,6 +2,7 @@
    what only the implementation sees. Include after rp.h. */
 #ifndef LIBRARY_H
 #define LIBRARY_H
+#include <stdint.h>
 #include <stdio.h>
 
 typedef struct library_calls {
@@ -17,4 +18,9 @@ extern library_calls library;
 
 const rp_real *library_state(const rp_net *net, int which); /* the optimizer's first or second array, or NULL */
 long library_time(const rp_net *net);                       /* steps that it has taken */
+
+/* Where library.c was compiled with LIBRARY_TESTS: what looks inside the implementation. */
+typedef int library_fuzzer(const uint8_t *data, size_t size);
+library_fuzzer library_fuzz_interface, library_fuzz_files, library_fuzz_idx;
+int library_test_kernels(int argc, char **argv); /* a test program's main */
 #endif

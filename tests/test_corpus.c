@@ -1,21 +1,12 @@
 /* What fuzzers found, and enough to reach most of what they do: each file of tests/corpus, and of tests/files, goes
    through its fuzzer once. A fuzzer ends the program where something does not hold. */
-#define FUZZ_CORPUS
-#define LLVMFuzzerTestOneInput fuzz_interface
-#include "fuzz_interface.c"
-#undef LLVMFuzzerTestOneInput
-#define LLVMFuzzerTestOneInput fuzz_files
-#include "fuzz_files.c"
-#undef LLVMFuzzerTestOneInput
-#define LLVMFuzzerTestOneInput fuzz_idx
-#include "fuzz_idx.c"
-#undef LLVMFuzzerTestOneInput
+#include "../rp.h"
+#include "library.h"
+#include "test.h"
 #include <dirent.h>
 
-typedef int fuzzer(const uint8_t *data, size_t size);
-
 /* One file; its name is printed first, since a failure ends the program. */
-static void run_file(const char *folder, const char *name, fuzzer *fuzz) {
+static void run_file(const char *folder, const char *name, library_fuzzer *fuzz) {
     char path[1000];
     static uint8_t bytes[1 << 16];
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -29,7 +20,7 @@ static void run_file(const char *folder, const char *name, fuzzer *fuzz) {
     CHECK(fuzz(bytes, size) == 0, "'%s'", path);
 }
 
-static void run_folder(const char *folder, fuzzer *fuzz) {
+static void run_folder(const char *folder, library_fuzzer *fuzz) {
     DIR *entries = opendir(folder);
     int files = 0;
     CHECK(entries != NULL, "cannot open the folder '%s'", folder);
@@ -44,9 +35,9 @@ static void run_folder(const char *folder, fuzzer *fuzz) {
 }
 
 int main(void) {
-    run_folder(TEST_FOLDER "/corpus/interface", fuzz_interface);
-    run_folder(TEST_FOLDER "/corpus/idx", fuzz_idx);
-    run_folder(TEST_FOLDER "/corpus/files", fuzz_files);
-    run_folder(TEST_FOLDER "/files", fuzz_files);
+    run_folder(TEST_FOLDER "/corpus/interface", library_fuzz_interface);
+    run_folder(TEST_FOLDER "/corpus/idx", library_fuzz_idx);
+    run_folder(TEST_FOLDER "/corpus/files", library_fuzz_files);
+    run_folder(TEST_FOLDER "/files", library_fuzz_files);
     return test_end();
 }
