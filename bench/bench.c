@@ -26,6 +26,7 @@ typedef struct machine {
     float (*multiply_add)(long rounds);
     float (*read)(const float *x, size_t count);
     double peak; /* operations per second, in the best run of all */
+    int turns;   /* the case that takes turns with the others */
 } machine;
 
 #define UNROLLED _Pragma("GCC unroll 14") for
@@ -67,12 +68,12 @@ MACHINE(neon, , float32x4_t, vdupq_n_f32, NEON_MULTIPLY_ADD)
 #endif
 
 static machine machines[] = {
-    {"portable", RP_ISA_PORTABLE, 4, multiply_add_portable, read_portable, 0},
+    {"portable", RP_ISA_PORTABLE, 4, multiply_add_portable, read_portable, 0, 0},
 #if defined(__x86_64__)
-    {"avx2", RP_ISA_AVX2, 8, multiply_add_avx2, read_avx2, 0},
-    {"avx512", RP_ISA_AVX512, 16, multiply_add_avx512, read_avx512, 0},
+    {"avx2", RP_ISA_AVX2, 8, multiply_add_avx2, read_avx2, 0, 0},
+    {"avx512", RP_ISA_AVX512, 16, multiply_add_avx512, read_avx512, 0, 0},
 #elif defined(__aarch64__)
-    {"neon", RP_ISA_NEON, 4, multiply_add_neon, read_neon, 0},
+    {"neon", RP_ISA_NEON, 4, multiply_add_neon, read_neon, 0, 0},
 #endif
 };
 static volatile float sink; /* keeps what is only timed from being left out */
@@ -158,8 +159,9 @@ static void run_peak(void *context) {
     c->flops = 2.0 * SUMS * c->machine->lanes * ROUNDS;
 }
 
-/* Once more among the cases, since a core's frequency changes. */
+/* Once more among the cases: what the core sustains between them, at the frequency to which such work lowers it. */
 static void add_peak(machine *m) {
+    m->turns = case_count;
     bench_case *c = add_case(run_peak);
     snprintf(c->name, sizeof c->name, "peak in_turns=1 isa=%s", m->isa);
     c->machine = m;
@@ -319,7 +321,10 @@ static void print_case(int index) {
     printf("%s us=%.2f us_least=%.2f", c->name, 1e6 * time, 1e6 * measure_least(m));
     if (c->flops > 0) {
         double speed = c->flops / time;
+        double sustained =
+            c->flops / cases[c->machine->turns].flops * measure_ratio(&measurements[c->machine->turns], m);
         printf(" gflops=%.1f peak_percent=%.1f", speed / 1e9, 100 * speed / (c->threads * c->machine->peak));
+        printf(" sustained_percent=%.1f", 100 * sustained / c->threads);
     }
     if (c->reference >= 0) printf(" %s=%.3f", c->ratio_name, measure_ratio(m, &measurements[c->reference]));
     if (c->l2 > 0) printf(" vs_l2=%.3f", time / c->l2);
@@ -365,7 +370,8 @@ static int usage(const char *wrong) {
                 "  --quick         as few turns as possible\n"
                 "us is the median, and what the other numbers are made of; vs_sgd is against SGD with the same\n"
                 "threads, vs_read against the time that reading the net's weights takes, vs_l2 if all were in L2.\n"
-                "peak_percent is of the highest peak seen, times the threads.\n");
+                "peak_percent is of the highest peak seen, times the threads; sustained_percent of the same\n"
+                "multiply-adds between the cases, in runs as long as theirs.\n");
     return wrong ? 2 : 0;
 }
 
