@@ -39,6 +39,8 @@ if "$python" -c 'import torch' 2>/dev/null; then
         cat $out/torch.log
         exit 1
     }
+    heading "curvature, PyTorch"
+    "$python" -W ignore bench/peers/torch_curvature.py $out/ours.so --seconds "$seconds"
 else missing "PyTorch ($python cannot import torch)"; fi
 
 if "$python" -c 'import torch, safetensors' 2>/dev/null; then

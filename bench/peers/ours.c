@@ -1,4 +1,4 @@
-/* The training steps and predictions of tasks.h as a shared library, for peers in Python.
+/* The training steps, predictions and curvature of the nets of tasks.h as a shared library, for peers in Python.
 
        cc -O2 -shared -fPIC -o ours.so bench/peers/ours.c -lm -lpthread */
 #define RP_IMPLEMENTATION
@@ -25,6 +25,10 @@ const int *ours_labels(const ours *o); /* NULL: an autoencoder */
 float *ours_parameters(const ours *o);
 float ours_steps(ours *o, int count, float rate); /* the loss before the last step */
 float ours_predict(ours *o, int count);           /* the first output */
+/* Each `count` times: out = H v; out = first and second derivative along v; out = norms of the samples' gradients. */
+void ours_hessian_vector(ours *o, const float *v, float *out, int count);
+void ours_directional(ours *o, const float *v, float *out, int count);
+void ours_sample_norms(ours *o, const float *v, float *out, int count);
 
 const char *ours_task(int index) { return index < TASKS ? tasks[index].name : NULL; }
 const char *ours_method(int index) { return index < METHODS ? methods[index].name : NULL; }
@@ -56,4 +60,15 @@ float ours_steps(ours *o, int count, float rate) {
 float ours_predict(ours *o, int count) {
     for (int i = 0; i < count; i++) task_good(rp_predict(o->net, o->data.inputs, o->data.count, o->outputs), o->net);
     return o->outputs[0];
+}
+
+void ours_hessian_vector(ours *o, const float *v, float *out, int count) {
+    for (int i = 0; i < count; i++) task_good(rp_hessian_vector(o->net, &o->data, v, out), o->net);
+}
+void ours_directional(ours *o, const float *v, float *out, int count) {
+    for (int i = 0; i < count; i++) task_good(rp_directional(o->net, &o->data, v, &out[0], &out[1]), o->net);
+}
+void ours_sample_norms(ours *o, const float *v, float *out, int count) {
+    (void)v;
+    for (int i = 0; i < count; i++) task_good(rp_sample_gradient_norms(o->net, &o->data, out), o->net);
 }

@@ -43,6 +43,8 @@ class Library:
         self.parameters = self.function("parameters", floats, net)
         self.steps = self.function("steps", ctypes.c_float, net, integer, ctypes.c_float)
         self.predict = self.function("predict", ctypes.c_float, net, integer)
+        self.curvature = {name: self.function(name, None, net, floats, floats, integer)
+                          for name in ("hessian_vector", "directional", "sample_norms")}
         self.tasks = self.names(self.function("task", ctypes.c_char_p, integer))
         self.methods = self.names(self.function("method", ctypes.c_char_p, integer))
 
@@ -218,17 +220,21 @@ def compare(lib, task, threads, batch, seconds):
     compare_predictions(lib, task, threads, batch, seconds / 4)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(description, compare, batches):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", metavar="OURS.SO", type=Library)
     parser.add_argument("--task", help="default: all")
     parser.add_argument("--threads", type=int, help="default: one, then two")
-    parser.add_argument("--batch", type=int, help="default: one, then the task's")
+    parser.add_argument("--batch", type=int, help=f"0: the task's; default: {' and '.join(map(str, batches))}")
     parser.add_argument("--seconds", type=float, default=8, help="for each task and number of threads (8)")
     arguments = parser.parse_args()
     gc.disable()
     print("torch", torch.__version__)
     for threads in [arguments.threads] if arguments.threads else [1, 2]:
         for task in [arguments.task] if arguments.task else arguments.library.tasks:
-            for batch in [arguments.batch] if arguments.batch else [1, 0]:
+            for batch in batches if arguments.batch is None else [arguments.batch]:
                 compare(arguments.library, task, threads, batch, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main(__doc__, compare, (1, 0))
