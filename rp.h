@@ -6572,11 +6572,25 @@ static rp_status rpi_not_finite(rp_net *net, const char *who, const char *what, 
                     step->layer, rpi_layer_name(&net->layers[step->layer]));
 }
 
+/* Fails with the first number of a batch's [count][width] inputs or targets that is not finite, if there is one. */
+static rp_status rpi_check_rows(const rpi_pass *pass, const char *name, const rp_real *rows, int width) {
+    if (!rows) return RP_OK;
+    for (int s = 0; s < pass->count; s++)
+        for (int i = 0; i < width; i++, rows++)
+            if (!rpi_finite(*rows))
+                return rpi_fail(pass->net, RP_ERR_NOT_FINITE,
+                                "%s: %s %d of sample %d of the batch is %g; this batch changed nothing", pass->who,
+                                name, i, s, (double)*rows);
+    return RP_OK;
+}
+
 /* Fails with the first layer at which the forward pass left what is finite, if it did. */
 static rp_status rpi_check_forward(const rpi_pass *pass) {
     rp_net *net = pass->net;
     const rpi_buffers *b = net->swept;
     int n = rpi_columns(b, pass->count);
+    rp_status status = pass->batch ? rpi_check_rows(pass, "input", pass->batch->inputs, net->inputs) : RP_OK;
+    if (status) return status;
     if (!rpi_finite(rpi_peak(b, net->inputs, n, b->y[0])))
         return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: an input is not finite; this batch changed nothing", pass->who);
     for (int i = 0; i < net->step_count; i++) {
@@ -6789,6 +6803,7 @@ static rp_status rpi_value(rpi_pass *pass) {
         rpi_evaluate_loss(net, b, batch, pass->rule || pass->exact ? net->h : NULL, pass->exact) / batch->count;
     if (rpi_finite_double(pass->loss) && rpi_finite((rp_real)pass->loss)) return RP_OK;
     status = rpi_check_forward(pass);
+    if (!status) status = rpi_check_rows(pass, "target", batch->targets, net->outputs);
     if (status) return status;
     return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: the loss is %g; this batch changed nothing", pass->who, pass->loss);
 }

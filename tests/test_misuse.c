@@ -572,16 +572,30 @@ static rp_real *poisoned_place(poison kind, rp_real *parameters, samples *s) {
     }
 }
 
+/* What the message must name; rp_fit shuffles samples. */
+static void words_for(poison kind, const char *who, int shuffled, char words[60]) {
+    int input = kind == NAN_INPUT || kind == INFINITE_INPUT, target = kind == NAN_TARGET || kind == INFINITE_TARGET;
+    int at = input ? 4 : 5, width = input ? INPUTS : OUTPUTS, length;
+    length = snprintf(words, 60, "%s", who);
+    if (!input && !target) return;
+    length += snprintf(words + length, 60 - (size_t)length, " %s %d of sample", input ? "input" : "target", at % width);
+    if (!shuffled) snprintf(words + length, 60 - (size_t)length, " %d", at / width);
+}
+
 /* A step on a poisoned batch, in its three forms, fails and leaves the flat arrays as they were. */
 static void check_poison(poison kind, rp_net *net, const rp_optimizer *o, samples *s) {
+    char words[60];
     rp_status expected = kind == NAN_WEIGHT ? RP_ERR_VALUE : RP_ERR_NOT_FINITE;
     rp_real *place = poisoned_place(kind, rp_parameters(net), s), kept = *place, gradient[64], curvature[64];
     memcpy(gradient, rp_gradient(net), parameter_bytes(net));
     memcpy(curvature, rp_curvature(net), parameter_bytes(net));
     *place = (rp_real)(kind == INFINITE_INPUT || kind == INFINITE_TARGET ? INFINITY : NAN);
-    FAILS(rp_train(net, o, &s->data, NULL), expected, "rp_train");
-    FAILS(rp_fit(net, o, &s->data, NULL, NULL), expected, "rp_fit");
-    FAILS(rp_backward(net, &s->data, &o->rule, NULL), expected, "rp_backward");
+    words_for(kind, "rp_train", 0, words);
+    FAILS(rp_train(net, o, &s->data, NULL), expected, words);
+    words_for(kind, "rp_fit", 1, words);
+    FAILS(rp_fit(net, o, &s->data, NULL, NULL), expected, words);
+    words_for(kind, "rp_backward", 0, words);
+    FAILS(rp_backward(net, &s->data, &o->rule, NULL), expected, words);
     *place = kept;
     CHECK(!memcmp(gradient, rp_gradient(net), parameter_bytes(net)), "poison %d changed the gradient", kind);
     CHECK(!memcmp(curvature, rp_curvature(net), parameter_bytes(net)), "poison %d changed the curvature", kind);
