@@ -12832,24 +12832,30 @@ RPI_INLINE void RPI_FN(correlate_columns)(const rpi_correlation *q, int magnitud
 }
 /* clang-format on */
 
-/* f of a weight's own sums */
-RPI_INLINE rpi_v RPI_FN(size_of)(const rpi_correlation *q, rpi_v z) { return q->squares ? z * z : RPI_ABS(z); }
+/* What a tile's row adds to the sums of its taps, of which there mostly are RPI_TAPS. */
+RPI_INLINE void RPI_FN(add_taps)(const rpi_correlation *q, int taps, rpi_v weight, const rpi_v *kept, rp_real *to) {
+    if (!q->weight)
+        for (int k = 0; k < taps; k++, to += RPI_LANES) RPI_STORE(to, RPI_LOAD(to) + kept[k]);
+    else if (q->squares)
+        for (int k = 0; k < taps; k++, to += RPI_LANES) RPI_STORE(to, RPI_FMA(weight, kept[k] * kept[k], RPI_LOAD(to)));
+    else
+        for (int k = 0; k < taps; k++, to += RPI_LANES) RPI_STORE(to, RPI_FMA(weight, RPI_ABS(kept[k]), RPI_LOAD(to)));
+}
 
 /* A tile's sums of rows m and taps, to their place, or to the samples' totals at column s. */
 static void RPI_FN(add_tile)(const rpi_correlation *q, int m, int taps, rpi_v kept[4][RPI_TAPS], rp_real *sums, int s) {
     const rpi_v weight = q->weight ? RPI_LOAD(q->weight + s) : RPI_ALL(1);
-    rpi_v total = RPI_ALL(0);
-    for (int r = 0; r < m; r++)
-        for (int k = 0; k < taps; k++) {
-            if (q->total) { /* then there are no sums */
-                total += RPI_FN(size_of)(q, kept[r][k]);
-                continue;
-            }
-            rp_real *to = sums + (r * q->sums_row + k) * RPI_LANES;
-            if (q->weight) RPI_STORE(to, RPI_FMA(weight, RPI_FN(size_of)(q, kept[r][k]), RPI_LOAD(to)));
-            else RPI_STORE(to, RPI_LOAD(to) + kept[r][k]);
-        }
-    if (q->total) RPI_STORE(q->total + s, RPI_LOAD(q->total + s) + total);
+    const ptrdiff_t row = q->sums_row * RPI_LANES;
+    if (q->total) {
+        rpi_v total = RPI_ALL(0);
+        for (int r = 0; r < m; r++)
+            for (int k = 0; k < taps; k++)
+                total = q->squares ? RPI_FMA(kept[r][k], kept[r][k], total) : total + RPI_ABS(kept[r][k]);
+        RPI_STORE(q->total + s, RPI_LOAD(q->total + s) + total);
+    } else if (taps == RPI_TAPS)
+        for (int r = 0; r < m; r++) RPI_FN(add_taps)(q, RPI_TAPS, weight, kept[r], sums + r * row);
+    else
+        for (int r = 0; r < m; r++) RPI_FN(add_taps)(q, taps, weight, kept[r], sums + r * row);
 }
 
 /* Rows i..i + m - 1 and taps j..j + taps - 1; those beyond the last repeat it and are not kept. */
