@@ -17,7 +17,7 @@ static int has_words(const char *message, const char *words) {
 
 /* The call fails with this status, and rp_error has these words. */
 #define FAILS(call, status, words) check_fails(net, call, status, words, #call, __LINE__)
-static void check_fails(const rp_net *net, int got, int expected, const char *words, const char *call, int line) {
+static inline void check_fails(const rp_net *net, int got, int expected, const char *words, const char *call, int line) {
     CHECK(got == expected, "line %d: %s: %d, not %d: '%s'", line, call, got, expected, rp_error(net));
     CHECK(has_words(rp_error(net), words), "line %d: %s: '%s' lacks one of '%s'", line, call, rp_error(net), words);
 }
