@@ -578,10 +578,11 @@ static int reach_bars(int seeds, int fashion, int only) {
 static int usage(const char *wrong) {
     if (wrong) fprintf(stderr, "reproduce: not understood, or missing: %s\n", wrong);
     fprintf(wrong ? stderr : stdout,
-            "usage: reproduce [--quick] [--threads N] FILE.csv [CURVES.csv]\n"
+            "usage: reproduce [--quick] [--threads N] [--epochs N] [--seeds N] FILE.csv [CURVES.csv]\n"
             "       reproduce --bars [--quick] [--fashion] [--autoencoder | --classifier]\n"
             "  --quick      on drawn digits: 5 epochs, 3 seeds; with --bars: one seed instead of %d\n"
             "  --threads N  runs at a time; otherwise one for each processor, with the same results\n"
+            "  --epochs N, --seeds N  otherwise 20 and 10\n"
             "  --fashion    on Fashion-MNIST, without bars\n"
             "  --autoencoder, --classifier  only this task\n",
             BAR_SEEDS);
@@ -590,7 +591,8 @@ static int usage(const char *wrong) {
 
 int main(int argc, char **argv) {
     static const struct plan quick_plan = {5, 3, 3000, 1};
-    int quick = 0, bars = 0, fashion = 0, only = -1, threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int quick = 0, epochs = 0, seeds = 0, bars = 0, fashion = 0, only = -1,
+        threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
     const char *path = NULL, *curves = NULL;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--quick")) quick = 1;
@@ -599,6 +601,8 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--autoencoder")) only = 0;
         else if (!strcmp(argv[i], "--classifier")) only = 1;
         else if (!strcmp(argv[i], "--threads") && i + 1 < argc) threads = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--epochs") && i + 1 < argc) epochs = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--seeds") && i + 1 < argc) seeds = atoi(argv[++i]);
         else if (argv[i][0] != '-' && !path) path = argv[i];
         else if (argv[i][0] != '-' && !curves) curves = argv[i];
         else return usage(strcmp(argv[i], "--help") ? argv[i] : NULL);
@@ -607,5 +611,8 @@ int main(int argc, char **argv) {
     if (bars) return reach_bars(quick ? 1 : BAR_SEEDS, fashion, only);
     if (!path) return usage("FILE.csv");
     if (quick) plan = quick_plan;
+    if (epochs < 0 || epochs > MOST_EPOCHS || seeds < 0) return usage("--epochs or --seeds");
+    if (epochs) plan.epochs = epochs;
+    if (seeds) plan.seeds = seeds;
     return reproduce(path, curves, threads);
 }
