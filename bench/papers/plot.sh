@@ -1,7 +1,8 @@
 #!/bin/sh
 # bench/papers/plot.sh FOLDER [SUFFIX]: draws what `make reproduce` has left in the folder: for each data set the losses of
-# Deep Residual Partitioning by epoch and by CPU time (SET.svg), and losses and lengths of the Low-Rank Structure
-# (low_rank.svg). Needs gnuplot; without it it says so, and succeeds.
+# Deep Residual Partitioning by epoch and by CPU time (SET.svg), losses and lengths of the Low-Rank Structure
+# (low_rank.svg), times and losses of Conjugate Deep Nets (conjugate.svg), bounds and losses of the poster (poster.svg).
+# Needs gnuplot; without it it says so, and succeeds.
 set -eu
 folder=$1 suffix=${2:-}
 curves=$folder/curves$suffix.csv low_rank=$folder/low_rank$suffix.csv
@@ -35,8 +36,43 @@ for set in $(sed 1d "$curves" | cut -d, -f1 | uniq); do
     echo "$folder/$set$suffix.svg"
 done
 
+# lines FILE EXPERIMENT X Y SEED: a line for each method of the experiment
+lines() {
+    number=0
+    printf 'plot '
+    grep "^$2," "$1" | cut -d, -f2 | awk '!seen[$0]++' | while read -r method; do
+        number=$((number + 1))
+        printf "'< grep \"^%s,%s,%s,\" %s' using 4:5 with linespoints lw 2 pt 7 ps 0.3 lc %d title '%s' noenhanced," \
+            "$2" "$(echo "$method" | sed 's/[()]/[&]/g')" "$3" "$1" "$number" "$method"
+    done | sed 's/,$//'
+    echo
+}
+begin() { # NAME COLUMNS ROWS
+    echo "set terminal svg size 1200,$((400 * $3)) font 'sans,13'; set output '$folder/$1$suffix.svg'"
+    echo "set datafile separator ','; set grid; set key below maxrows 2; set multiplot layout $3,$2"
+}
+conjugate=$folder/conjugate$suffix.csv poster=$folder/poster$suffix.csv
+{ begin conjugate 2 2
+  echo "set title 'Direct solve, by layers'; set xlabel 'layers'; set ylabel 'seconds'; set yrange [0:*]"
+  lines "$conjugate" depth 0
+  echo "set title 'and by parameters'; set xlabel 'parameters'; set logscale x"
+  lines "$conjugate" parameters 0
+  echo "unset logscale x; set logscale y; set yrange [*:*]; set xlabel 'step'; set ylabel 'loss of the batch'"
+  for task in spirals digits; do
+      echo "set title '$task: (H + epsilon I)^{-1} g'"
+      lines "$conjugate" $task 1
+  done; } | gnuplot
+echo "$folder/conjugate$suffix.svg"
+depth=$(grep '^depth' "$poster" | tail -n 1 | cut -d, -f1)
+{ begin poster 2 1
+  echo "set logscale y; set title 'Bound along its step, first weights'; set xlabel 'hidden layers'; set ylabel 'times the exact curvature'"
+  lines "$poster" first 1
+  echo "set title 'Training, $depth'; set xlabel 'step'; set ylabel 'loss of the batch'"
+  lines "$poster" "$depth" 1; } | gnuplot
+echo "$folder/poster$suffix.svg"
+
 # One row of panels for each figure: loss, then length, of the first seed without and with computed lengths.
-figures=$(sed 1d "$low_rank" | cut -d, -f1-5 | uniq | sort -u | sed '/^text/d')
+figures=$(sed 1d "$low_rank" | cut -d, -f1-5 | uniq | sort -u | sed '/^t[ea]/d')
 [ -n "$figures" ] || exit 0
 { echo "set terminal svg size 1200,$((320 * $(echo "$figures" | wc -l))) font 'sans,13'; set output '$folder/low_rank$suffix.svg'"
   echo "set datafile separator ','; set grid; set key below maxrows 2; set xlabel 'step'"
