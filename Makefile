@@ -10,7 +10,8 @@ MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN || echo 1) # all cores, unless 
 
 HEADERS = rp.h $(wildcard examples/*.h tests/*.h bench/*.h bench/papers/*.h)
 SOURCES = $(wildcard examples/*.c tests/*.c bench/*.c bench/papers/*.c)
-EXAMPLES = $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
+MPI = $(shell command -v mpicc)
+EXAMPLES = $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(MPI),,examples/mpi.c),$(wildcard examples/*.c)))
 BENCHES = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c bench/papers/*.c))
 TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
 PAIRS = $(patsubst %_a.c,$(BUILD)/%,$(wildcard tests/*_a.c))
@@ -62,6 +63,8 @@ $(BUILD)/bench/%: LDLIBS += -lpthread
 $(BUILD)/examples/threads: LDLIBS += -lpthread
 $(TESTS) $(TESTS:=_double): OPTIONS = -O1 -DTEST_FOLDER='"$(CURDIR)/tests"' # for what only checks: less time to compile
 $(BUILD)/tests/library.o $(BUILD)/tests/library_double.o: CPPFLAGS += -DLIBRARY_TESTS
+$(BUILD)/examples/mpi: examples/mpi.c $(HEADERS) | $(DIRECTORIES)
+	OMPI_CC="$(CC)" mpicc $(CPPFLAGS) $(CFLAGS) $< -o $@ $(LDLIBS)
 $(filter-out %/hostile,$(PAIRS)): CPPFLAGS += -DRP_NO_SIMD # without the kernels for each instruction set: time
 $(TESTS): $(BUILD)/tests/library.o
 $(TESTS:=_double): $(BUILD)/tests/library_double.o
