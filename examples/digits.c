@@ -88,7 +88,7 @@ static const struct {
     char mark; /* in the curves */
 } methods[METHODS] = {
     {"rp", "RP, no rate", partitioning, {0, 0}, '*'},
-    {"adam", "Adam", rp_adam, {(rp_real)3e-3, (rp_real)2e-3}, 'a'},
+    {"adam", "Adam", rp_adam, {(rp_real)3e-3, (rp_real)1e-3}, 'a'},
     {"sgd", "SGD", rp_sgd, {(rp_real)3e-3, (rp_real)0.05}, 's'},
     {"paths", "RP, paths", paths, {100, 100}, 'p'},
     {"adagrad", "Adagrad", rp_adagrad, {(rp_real)3e-2, (rp_real)1e-2}, 'g'},
