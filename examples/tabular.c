@@ -1,9 +1,10 @@
-/* tabular.c - learns to foretell the last column of a table from the others: of a CSV file of your own.
+/* tabular.c - learns to foretell a column of a table from the others: of a CSV file of your own.
 
        cc -O2 -o tabular examples/tabular.c -lm && ./tabular
-       ./tabular table.csv
+       ./tabular table.csv              the last column
+       ./tabular table.csv price        that of this name
 
-   The first line names the columns. If the last one holds words, or at most FEW different numbers, these are classes to
+   The first line names the columns. If the one to foretell holds words, or at most FEW different numbers, these are classes to
    tell apart; otherwise numbers are foretold. Of the other columns each number becomes an input, and so does each of at
    most WORDS different words; columns of more (names, dates) are left out. A cell that is empty, NA or ? counts as
    average. 70% of the rows are trained on, 15% tell when to stop, and 15% that the net has not seen judge it.
@@ -62,36 +63,66 @@ static char *split(char *at, char separator, const char **out, int most, int *co
     for (*count = 0;; at++) {
         at += strspn(at, " ");
         int quoted = *at == '"';
+        char *to = at += quoted;
         stop_if(*count == most, "a line has too many cells");
-        out[(*count)++] = at += quoted;
-        while (*at && (quoted ? *at != '"' : *at != separator && *at != '\r' && *at != '\n')) at++;
-        if (quoted && *at) *at++ = 0;
+        out[(*count)++] = to;
+        while (*at && (quoted ? *at != '"' || at[1] == '"' : *at != separator && *at != '\r' && *at != '\n')) {
+            at += quoted && *at == '"'; /* two quotes stand for one */
+            *to++ = *at++;
+        }
+        at += quoted && *at;
         char end = *at;
-        *at = 0;
+        *to = 0;
+        stop_if(quoted && end && end != separator && end != '\r' && end != '\n',
+                "a quoted cell goes on behind its quote");
         if (end != separator) return end ? at + 1 + strspn(at + 1, "\r\n") : at;
     }
 }
 
+/* The first of the usual ones, outside of quotes. */
+static char find_separator(const char *text) {
+    for (int inside = 0; *text; text++) {
+        if (!inside && strchr(",;\t", *text)) return *text;
+        inside ^= *text == '"';
+    }
+    stop_if(1, "there is only one column");
+    return 0;
+}
+
 static int is_empty(const char *cell) { return !*cell || !strcmp(cell, "NA") || !strcmp(cell, "?"); }
 
-static void read_table(const char *path) {
+static void swap(const char **row, int i, int j) {
+    const char *held = row[i];
+    row[i] = row[j];
+    row[j] = held;
+}
+
+/* The column of that name, NULL: the last one, becomes the last. */
+static void read_table(const char *path, const char *target) {
     static char text[BYTES];
     const char *names[COLUMNS];
     uint64_t random = 1;
-    int count;
+    int count, last, to = 0;
     FILE *file = fopen(path, "rb");
     stop_if(!file || fread(text, 1, BYTES - 1, file) == BYTES - 1 || fclose(file), "cannot read it, or it is too long");
-    const char *separator = strpbrk(text, ",;\t");
-    stop_if(!separator, "there is only one column");
-    char between = *separator, *at = text + (strncmp(text, "\xEF\xBB\xBF", 3) ? 0 : 3); /* a mark of UTF-8 */
+    char between = find_separator(text), *at = text + (strncmp(text, "\xEF\xBB\xBF", 3) ? 0 : 3); /* a mark of UTF-8 */
     at = split(at, between, names, COLUMNS, &column_count);
+    last = column_count - 1;
+    while (target && to < last && strcmp(names[to], target)) to++;
+    if (!target) to = last;
+    stop_if(target && strcmp(names[to], target), "there is no column of that name");
+    swap(names, to, last);
     for (int j = 0; j < column_count; j++) columns[j].name = names[j];
-    while (*at) {
+    for (int line = 2; *at; line++) {
+        char what[100];
         const char **row = (const char **)get(column_count, 1, sizeof *row);
         int place = random_below(&random, row_count + 1);
         at = split(at, between, row, column_count, &count);
-        stop_if(row_count == ROWS || count < column_count, "too many lines, or one of too few cells");
-        if (is_empty(row[column_count - 1])) continue;
+        snprintf(what, sizeof what, "line %d has %d cells instead of %d", line, count, column_count);
+        stop_if(count < column_count, what);
+        stop_if(row_count == ROWS, "there are too many lines");
+        swap(row, to, last);
+        if (is_empty(row[last])) continue;
         rows[row_count++] = rows[place];
         rows[place] = row;
     }
@@ -192,13 +223,13 @@ static rp_data part(const rp_real *x, int inputs, const rp_real *targets, const 
 
 int main(int count, char **arguments) {
     int inputs = 0, *labels = NULL, at = 0, counts[WORDS + 1] = {0};
-    read_table(count > 1 ? arguments[1] : draw("drawn.csv"));
+    read_table(count > 1 ? arguments[1] : draw("drawn.csv"), count > 2 ? arguments[2] : NULL);
     const int target = column_count - 1;
     const column *c = &columns[target];
     for (int j = 0; j < column_count; j++) look_at(&columns[j], j);
     for (int j = 0; j < target; j++) inputs += columns[j].inputs;
     stop_if(!inputs || (!c->numbers && !c->inputs), "there are no inputs, or too many classes");
-    stop_if(c->different < 2, "the last column is the same everywhere");
+    stop_if(c->different < 2, "the column to foretell is the same everywhere");
     rp_real *raw = (rp_real *)get(row_count, inputs, sizeof *raw), *x = (rp_real *)get(row_count, inputs, sizeof *x);
     rp_real *raw_targets = (rp_real *)get(row_count, 1, sizeof *x), *targets = (rp_real *)get(row_count, 1, sizeof *x);
     scale *scales = (scale *)get(inputs, 1, sizeof *scales), out = {0, 1};
