@@ -43,7 +43,7 @@ bench-auto: $(BUILD)/bench/auto ## train without a rate, and by Adam at the best
 	$< $(ARGS)
 reproduce: $(addprefix $(BUILD)/bench/papers/,reproduce low_rank conjugate poster) ## the papers' experiments, 4 to 8 hours of CPU time; QUICK=1: a minute, without data
 	for paper in low_rank conjugate poster; do \
-	    $(BUILD)/bench/papers/$$paper $(RESULTS:%=--quick) $(BUILD)/$$paper$(RESULTS).csv || exit 1; done
+	    $(BUILD)/bench/papers/$$paper $(RESULTS:%=--quick) $(BUILD)/$${paper}$(RESULTS).csv || exit 1; done
 	$(BUILD)/bench/papers/reproduce $(RESULTS:%=--quick) $(BUILD)/reproduce$(RESULTS).csv $(BUILD)/curves$(RESULTS).csv $(ARGS)
 	bench/papers/plot.sh $(BUILD) $(RESULTS)
 bench-peers: ## the same beside OpenBLAS, FANN and PyTorch, as far as they are installed

@@ -401,6 +401,7 @@ static int reproduce_set(const char *name, int threads, FILE *curves) {
     print_rates(&s, grids);
     printf("\n");
     if (curves) write_curves(curves, &s, grids);
+    if (curves) fflush(curves);
     free_set(&s);
     return 1;
 }
