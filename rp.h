@@ -48,7 +48,7 @@
        >>curvature       exact second derivatives: products, diagonals, solves, lengths; gradients of single samples
        >>threads         several threads that predict from one net; what callbacks may do; memory
      and behind RP_IMPLEMENTATION
-       >>platform  >>memory  >>random  >>kernels  >>isa  >>team
+       >>platform  >>memory  >>random  >>kernels  >>amx  >>isa  >>team
        >>activations  >>net  >>losses  >>maps  >>describe  >>text  >>lower  >>build  >>inspect  >>data
        >>sweeps  >>rules  >>backward  >>tangents  >>diagonals  >>samples  >>lu  >>minres  >>direct  >>solve
        >>methods  >>steps  >>pace  >>train  >>predict  >>evaluate  >>epochs  >>copies  >>idx  >>files  >>macros
@@ -71,7 +71,7 @@
        RP_MALLOC(size) and RP_FREE(pointer), both or neither: where memory comes from (default: malloc, free)
        RP_THREADS            config.threads may be more than 1: POSIX threads (-lpthread if libc lacks them) or Win32's
        RP_NO_SIMD            the portable kernels only, whatever the machine has
-       RP_NO_ENVIRONMENT     getenv is not called: the variable RP_ISA (portable, avx2, avx512, neon) is not looked at
+       RP_NO_ENVIRONMENT     getenv is not called: the variable RP_ISA (portable, avx2, avx512, neon, amx) is not looked at
        RP_NO_STDIO           no <stdio.h>: no function takes a path; those that read from memory remain
        RP_SELF_FILE          the name under which this file can include itself (default "rp.h"), should you rename it */
 #include <stddef.h>
@@ -200,7 +200,14 @@ typedef enum rp_loss_kind {
     RP_POISSON                /* exp(y) - t y, y the log of the rate; targets >= 0 */
 } rp_loss_kind;
 
-typedef enum rp_isa_kind { RP_ISA_AUTO, RP_ISA_PORTABLE, RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON } rp_isa_kind;
+typedef enum rp_isa_kind {
+    RP_ISA_AUTO,
+    RP_ISA_PORTABLE,
+    RP_ISA_AVX2,
+    RP_ISA_AVX512,
+    RP_ISA_NEON,
+    RP_ISA_AMX
+} rp_isa_kind;
 
 /* Where the net's memory comes from, and on what it runs. All zero is the default. */
 typedef struct rp_config {
@@ -209,7 +216,15 @@ typedef struct rp_config {
     void *(*allocate)(void *user, size_t size);
     void (*release)(void *user, void *pointer);
     void *user;
-    rp_isa_kind isa; /* instruction set; RP_ISA_AUTO takes the best that the machine has */
+    /* Instruction set; RP_ISA_AUTO takes the best that the machine has, but for RP_ISA_AMX, which is AVX-512 with less
+       exact products. Dense layers of 32 and more units, and batches of 17 and more samples, multiply values and
+       gradients as sums of two bfloat16 numbers: errors of 3e-7 to 3e-6 of |A||B| in the root mean square (over
+       thousands of terms or 32 of them; float: 3e-8), at most 5e-5. Magnitudes in residual partitioning, whose terms
+       have one sign, are one bfloat16 number: 0.05% off in the mean, 0.8% at most. What is infinite counts as not a
+       number. Products with the Hessian, solves and derivatives along a direction stay in float. It asks Linux for
+       the tiles' state, for which frames of signal handlers grow by 8 KB, and is refused (RP_ERR_UNSUPPORTED) where an
+       alternate stack is too small for that. */
+    rp_isa_kind isa;
     /* Threads that work on one call, the caller's included; 0: 1. More need RP_THREADS. The results have the same bits
        for any number; small pieces of work stay on one. */
     int threads;
@@ -1019,6 +1034,11 @@ ssize_t(readlink)(const char *path, char *to, size_t size);
 #if !defined(RP_NO_SIMD) && !defined(RP_DOUBLE) && (defined(__x86_64__) || defined(__i386__))
 #define RPI_X86
 #include <immintrin.h>
+#if defined(__x86_64__) && defined(__linux__) && !defined(__ILP32__)
+#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
+#define RPI_AMX
+#endif
+#endif
 #elif !defined(RP_NO_SIMD) && !defined(RP_DOUBLE) && defined(__aarch64__)
 #define RPI_NEON
 #include <arm_neon.h>
@@ -1313,7 +1333,10 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 #define RPI_L2_REALS (1 << 17) /* of the rows of a block of filters, and of pointers to those of its taps */
 #define RPI_POSITIONS 128      /* times RPI_LANES_MOST samples: a tap's rows of them are met at a time and stay in L1 */
 #define RPI_WINDOWS 64         /* positions of one sample whose windows are laid out at a time: they stay in L1 */
-#define RPI_ROWS_MOST 8        /* most rows of a tile in registers, of any instruction set */
+#define RPI_ROUGH_STEP 32      /* terms of a rough product that are added at a time, and rows and columns of a block */
+#define RPI_ROUGH_TERMS 512    /* most terms of a rough block */
+#define RPI_ROUGH_WEIGHTS 32768 /* numbers of a block of A, whose halves stay in L2 */
+#define RPI_ROWS_MOST 8         /* most rows of a tile in registers, of any instruction set */
 
 /* C = bias + A B (bias[i] in row i), and C2 = column + |A| B2 (column[s] in column s) in the same pass over A.
    A[i][p] = a[i * a_row + p * a_column], where a_row or a_column is 1; B is [k][ldb], C is [m][ldc]. */
@@ -1326,7 +1349,8 @@ typedef struct rpi_product {
     ptrdiff_t ldb, ldc;
     const rp_real *bias, *column; /* NULL: 0 */
     int add;                      /* C += A B, C2 += |A| B2 instead; bias and column are not looked at */
-    rp_real *a_packed;            /* scratch: RPI_M_BLOCK * RPI_K_BLOCK, for |A| */
+    int rough;                    /* the errors of RP_ISA_AMX are allowed; b2 is >= 0 */
+    rp_real *packed;              /* scratch: RPI_M_BLOCK * RPI_K_BLOCK, for |A|; if rough, of rpi_packed_size */
 } rpi_product;
 
 /* C = start + A B: A[i][p] = a[i * a_row + p * a_column], row p of B is at b + p * ldb; where the inner index
@@ -1395,8 +1419,10 @@ typedef struct rpi_outer {
     rp_real scale, scale2;
     ptrdiff_t weights, biases;
     int bias;
-    rp_real *panel; /* scratch: 2 * count * RPI_PANEL */
-    rp_real *tile;  /* scratch: 2 * RPI_ROWS_MOST * RPI_PANEL */
+    int rough;       /* as in rpi_product: v is >= 0 */
+    rp_real *panel;  /* scratch: 2 * count * RPI_PANEL */
+    rp_real *tile;   /* scratch: 2 * RPI_ROWS_MOST * RPI_PANEL */
+    rp_real *packed; /* scratch, if rough */
     const rpi_sink *sink;
 } rpi_outer;
 
@@ -1459,7 +1485,8 @@ typedef struct rpi_update_call {
 typedef struct rpi_kernels {
     const char *name;
     int lanes;
-    int rows; /* of a tile: the grain in which rows are split */
+    int rows;       /* of a tile: the grain in which rows are split */
+    int rough_rows; /* the same of rough products, which have at least so many rows, columns and terms; 0: none are */
 
     void (*gemm)(const rpi_gemm *gemm);
     void (*product)(const rpi_product *product);
@@ -1552,6 +1579,11 @@ typedef struct rpi_kernels {
 #undef RPI_ISA_NAME
 #undef RPI_VECTOR_BYTES
 
+#ifdef RPI_AMX
+static void rpi_amx_product(const rpi_product *q);
+static void rpi_amx_outer(const rpi_outer *o);
+#endif
+
 #define RPI_PASS avx512
 #define RPI_ISA_NAME "avx512"
 #define RPI_VECTOR_BYTES 64
@@ -1584,8 +1616,291 @@ typedef struct rpi_kernels {
 #undef RPI_NEON_PASS
 #endif
 
+#ifdef RPI_AMX
+/* >>amx
+   Rough products, by the tiles of AMX. A tile holds 16 rows of 16 units, a unit being two numbers in bfloat16; one
+   instruction adds to a tile of 16 x 16 floats the product of 16 rows of A and 16 columns of B, 32 terms long. A number
+   is split into halves, x = high + low but for 2^-16 |x|, and high high + high low + low high are added up. Magnitudes,
+   whose sums cancel nothing, are their high halves alone: within 2^-8. Which sums share a tile changes none of them, so
+   rows may be split anywhere. Not a number stays so; what is infinite, or rounds to it, becomes so. Tiles are set up
+   and released within each kernel, in the thread that runs it: nothing is left to the caller or to save for it. */
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,amx-tile,amx-bf16,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,amx-tile,amx-bf16,avx2,fma")
+#endif
+enum { RPI_TILE = 16, RPI_TILE_REALS = RPI_TILE * RPI_TILE }; /* units are as large as reals */
+
+/* Rows of A or columns of B: entry p of line i is from[i * stride + p], or, if the lines lie across,
+   from[p * stride + i]. Packed: [lines / 16][k / 32][halves][16][16], where lines or entries beyond the last are 0. */
+typedef struct rpi_lines {
+    const rp_real *from;
+    ptrdiff_t stride;
+    int count, k, across, halves;
+} rpi_lines;
+
+static ptrdiff_t rpi_line_reals(const rpi_lines *x) { /* of a tile's packed lines */
+    return (x->k + RPI_ROUGH_STEP - 1) / RPI_ROUGH_STEP * (ptrdiff_t)x->halves * RPI_TILE_REALS;
+}
+
+/* Units of the upper halves of first and second. */
+RPI_INLINE __m512i rpi_units(__m512i first, __m512i second) {
+    const __m512i upper = _mm512_set1_epi32(-0x10000);
+    return _mm512_maskz_srli_epi32(0xFFFF, first, 16) | (second & upper);
+}
+
+/* High halves are rounded, low ones cut off, by which not a number stays so. */
+RPI_INLINE void rpi_split(__m512 first, __m512 second, const rpi_lines *x, rp_real *to) {
+    const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32(-0x10000);
+    const __m512i high = _mm512_add_epi32((__m512i)first, half), high2 = _mm512_add_epi32((__m512i)second, half);
+    __m512i units = rpi_units(high, high2);
+    if (x->halves == 1) units &= _mm512_set1_epi32(0x7FFF7FFF);
+    _mm512_storeu_ps(to, (__m512)units);
+    if (x->halves == 1) return;
+    first -= (__m512)(high & upper);
+    second -= (__m512)(high2 & upper);
+    _mm512_storeu_ps(to + RPI_TILE_REALS, (__m512)rpi_units((__m512i)first, (__m512i)second));
+}
+
+/* The part of `left` that a vector holds, as a mask. */
+RPI_INLINE __mmask16 rpi_mask_of(int left) { return left > 0 ? rpi_avx512_some(left) : 0; }
+
+/* A tile in the direction in which numbers are contiguous: unit (r, i) has number i of a row and of another, 16 rows or
+   numbers behind it. */
+static void rpi_pack_tile(const rpi_lines *x, int line, int p, rp_real *to) {
+    const int lines = x->count - line, terms = x->k - p, rows = x->across ? terms : lines;
+    const int rows2 = x->across ? terms - RPI_TILE : lines, n = x->across ? lines : terms;
+    const int n2 = x->across ? lines : terms - RPI_TILE;
+    const rp_real *row = x->from + (x->across ? p * x->stride + line : line * x->stride + p);
+    const rp_real *row2 = row + RPI_TILE * (x->across ? x->stride : 1);
+    const __mmask16 some = rpi_mask_of(n), some2 = rpi_mask_of(n2);
+    if (rows2 >= RPI_TILE && n2 >= RPI_TILE) {
+        for (int r = 0; r < RPI_TILE; r++, row += x->stride, row2 += x->stride)
+            rpi_split(_mm512_loadu_ps(row), _mm512_loadu_ps(row2), x, to + r * RPI_TILE);
+        return;
+    }
+    for (int r = 0; r < RPI_TILE; r++) {
+        __m512 first = _mm512_maskz_loadu_ps(r < rows ? some : 0, row + (r < rows ? r : 0) * x->stride);
+        __m512 second = _mm512_maskz_loadu_ps(r < rows2 ? some2 : 0, row2 + (r < rows2 ? r : 0) * x->stride);
+        rpi_split(first, second, x, to + r * RPI_TILE);
+    }
+}
+
+/* Tiles of A have a line in each row, those of B in each column. */
+static void rpi_pack_lines(const rpi_lines *x, int as_b, rp_real *to) {
+    rp_real turned[2 * RPI_TILE_REALS] __attribute__((aligned(RPI_LINE)));
+    const int tiles = (x->count + RPI_TILE - 1) / RPI_TILE, steps = (x->k + RPI_ROUGH_STEP - 1) / RPI_ROUGH_STEP;
+    for (int at = 0; at < tiles * steps; at++) {
+        const int i = x->across ? at % tiles : at / steps, p = x->across ? at / tiles : at % steps;
+        rp_real *tile = to + ((ptrdiff_t)i * steps + p) * x->halves * RPI_TILE_REALS;
+        rpi_pack_tile(x, i * RPI_TILE, p * RPI_ROUGH_STEP, x->across == as_b ? tile : turned);
+        for (int h = 0; h < x->halves && x->across != as_b; h++)
+            rpi_avx512_transpose_square(turned + h * RPI_TILE_REALS, RPI_TILE, tile + h * RPI_TILE_REALS, RPI_TILE);
+    }
+}
+
+/* The compiler does not know that tiles are read from and written to memory. */
+RPI_INLINE void rpi_tiles_meet_memory(void) { __asm__ volatile("" ::: "memory"); }
+
+static void rpi_tiles_begin(void) {
+    /* clang-format off */
+    static const unsigned char shapes[64] = {1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* palette */
+        64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0, /* bytes of a row, of each */
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        16, 16, 16, 16, 16, 16, 16, 16}; /* rows */
+    /* clang-format on */
+    _tile_loadconfig(shapes);
+}
+
+/* c = A B of up to 32 lines each, in rows RPI_PANEL apart. */
+static void rpi_multiply_tiles(const rpi_lines *x, const rp_real *a, int a_lines, const rp_real *b, int b_lines,
+                               rp_real *c) {
+    const int tall = a_lines > RPI_TILE, wide = b_lines > RPI_TILE, split = x->halves == 2;
+    const ptrdiff_t next = rpi_line_reals(x), step = x->halves * RPI_TILE_REALS, low = RPI_TILE_REALS;
+    rpi_tiles_meet_memory();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (const rp_real *end = a + next; a < end; a += step, b += step) {
+        _tile_loadd(4, a, 64);
+        if (tall) _tile_loadd(5, a + next, 64);
+        if (split) {
+            _tile_loadd(6, b + low, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            if (tall) _tile_dpbf16ps(2, 5, 6);
+            if (wide) _tile_loadd(7, b + next + low, 64);
+            if (wide) _tile_dpbf16ps(1, 4, 7);
+            if (wide && tall) _tile_dpbf16ps(3, 5, 7);
+        }
+        _tile_loadd(6, b, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if (tall) _tile_dpbf16ps(2, 5, 6);
+        if (wide) _tile_loadd(7, b + next, 64);
+        if (wide) _tile_dpbf16ps(1, 4, 7);
+        if (wide && tall) _tile_dpbf16ps(3, 5, 7);
+        if (!split) continue;
+        _tile_loadd(4, a + low, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if (wide) _tile_dpbf16ps(1, 4, 7);
+        if (tall) _tile_loadd(5, a + next + low, 64);
+        if (tall) _tile_dpbf16ps(2, 5, 6);
+        if (wide && tall) _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, RPI_PANEL * sizeof *c);
+    if (wide) _tile_stored(1, c + RPI_TILE, RPI_PANEL * sizeof *c);
+    if (tall) _tile_stored(2, c + RPI_TILE * RPI_PANEL, RPI_PANEL * sizeof *c);
+    if (wide && tall) _tile_stored(3, c + RPI_TILE * RPI_PANEL + RPI_TILE, RPI_PANEL * sizeof *c);
+    rpi_tiles_meet_memory();
+}
+
+static int rpi_tiles_left(int lines) { return lines < 2 * RPI_TILE ? lines : 2 * RPI_TILE; }
+
+/* Up to 32 rows and n columns of C, with `sums`, or, turned, its columns, added to them. */
+static void rpi_add_tiles(const rp_real *sums, int turned, int rows, int n, rp_real *c, ptrdiff_t ldc) {
+    rp_real square[2 * RPI_TILE * RPI_PANEL] __attribute__((aligned(RPI_LINE)));
+    for (int i = 0; i < rows && turned; i += RPI_TILE)
+        for (int j = 0; j < n; j += RPI_TILE)
+            rpi_avx512_transpose_square(sums + j * RPI_PANEL + i, RPI_PANEL, square + i * RPI_PANEL + j, RPI_PANEL);
+    if (turned) sums = square;
+    rpi_avx512_add_rows(rows, n, 1, sums, RPI_PANEL, c, ldc);
+}
+
+/* A block's products, added to C. */
+static void rpi_add_block(const rpi_product *q, const rpi_lines *a, const rp_real *weights, const rp_real *values,
+                          rp_real *sums, rp_real *c) {
+    const ptrdiff_t tile = rpi_line_reals(a) / RPI_TILE;
+    for (int i = 0; i < a->count; i += 2 * RPI_TILE)
+        for (int j = 0; j < q->n; j += 2 * RPI_TILE) {
+            const rp_real *rows = weights + i * tile, *columns = values + j * tile;
+            int m = rpi_tiles_left(a->count - i), n = rpi_tiles_left(q->n - j);
+            if (a->across) rpi_multiply_tiles(a, columns, n, rows, m, sums);
+            else rpi_multiply_tiles(a, rows, m, columns, n, sums);
+            rpi_add_tiles(sums, a->across, m, n, c + i * q->ldc + j, q->ldc);
+        }
+}
+
+/* C += A B, or C2 += |A| B2. Transposed A is the second factor, in the direction in which it is contiguous; then so is
+   C, but for its tiles. */
+static void rpi_add_rough(const rpi_product *q, const rp_real *b, rp_real *c, int halves) {
+    const int across = q->a_column != 1, most = across ? 256 : 64, terms = RPI_ROUGH_WEIGHTS / most;
+    rpi_lines a = {q->a, across ? q->a_column : q->a_row, 0, 0, across, halves};
+    rpi_lines values = {b, q->ldb, q->n, 0, 1, halves};
+    rp_real *sums = q->packed, *weights = sums + 2 * RPI_TILE * RPI_PANEL, *packed = weights + RPI_ROUGH_WEIGHTS;
+    for (int p = 0; p < q->k; p += terms) {
+        a.k = values.k = q->k - p < terms ? q->k - p : terms;
+        values.from = b + p * q->ldb;
+        rpi_pack_lines(&values, !across, packed);
+        for (int i = 0; i < q->m; i += most) {
+            a.from = q->a + i * q->a_row + p * q->a_column;
+            a.count = q->m - i < most ? q->m - i : most;
+            rpi_pack_lines(&a, across, weights);
+            rpi_add_block(q, &a, weights, packed, sums, c + i * q->ldc);
+        }
+    }
+}
+
+static void rpi_start_rows(const rpi_product *q, const rp_real *bias, const rp_real *column, rp_real *c) {
+    for (int i = 0; i < q->m && !q->add; i++, c += q->ldc)
+        for (int s = 0; s < q->n; s += RPI_TILE) {
+            __m512 start = column ? _mm512_loadu_ps(column + s) : _mm512_setzero_ps();
+            _mm512_storeu_ps(c + s, bias ? _mm512_set1_ps(bias[i]) : start);
+        }
+}
+
+static void rpi_amx_product(const rpi_product *q) {
+    if (!q->rough) {
+        rpi_avx512_product(q);
+        return;
+    }
+    rpi_tiles_begin();
+    if (q->b) {
+        rpi_start_rows(q, q->bias, NULL, q->c);
+        rpi_add_rough(q, q->b, q->c, 2);
+    }
+    if (q->b2) {
+        rpi_start_rows(q, NULL, q->column, q->c2);
+        rpi_add_rough(q, q->b2, q->c2, 1);
+    }
+    _tile_release();
+}
+
+/* What rows of d, or v, and a panel of y have to do with each other. */
+typedef struct rpi_side {
+    rpi_lines rows, columns;
+    rp_real *packed_rows, *packed_columns, *sums;
+} rpi_side;
+
+/* Returns the scratch behind it. */
+static rp_real *rpi_side_of(const rpi_outer *o, const rp_real *d, int halves, rpi_side *side, rp_real *packed) {
+    const rpi_lines rows = {d, o->ld, o->m, o->count, 0, halves}, columns = {NULL, o->ld, 0, o->count, 0, halves};
+    const ptrdiff_t tile = rpi_line_reals(&rows);
+    side->rows = rows;
+    side->columns = columns;
+    side->sums = packed;
+    side->packed_columns = packed + 2 * RPI_TILE * RPI_PANEL;
+    side->packed_rows = side->packed_columns + RPI_PANEL / RPI_TILE * tile;
+    if (!d) return packed;
+    rpi_pack_lines(&rows, 0, side->packed_rows);
+    return side->packed_rows + (o->m + RPI_TILE - 1) / RPI_TILE * tile;
+}
+
+static void rpi_pack_columns(rpi_side *side, const rp_real *y, int n) {
+    side->columns.from = y;
+    side->columns.count = n;
+    if (side->rows.from) rpi_pack_lines(&side->columns, 1, side->packed_columns);
+}
+
+/* Sums of m rows from i on, by a panel, or NULL if there are none. */
+static const rp_real *rpi_outer_tiles(const rpi_side *side, int i, int m) {
+    const ptrdiff_t tile = rpi_line_reals(&side->rows) / RPI_TILE;
+    if (!side->rows.from) return NULL;
+    for (int j = 0; j < side->columns.count; j += 2 * RPI_TILE)
+        rpi_multiply_tiles(&side->rows, side->packed_rows + i * tile, m, side->packed_columns + j * tile,
+                           rpi_tiles_left(side->columns.count - j), side->sums + j);
+    return side->sums;
+}
+
+static void rpi_rough_weights(const rpi_outer *o) {
+    rpi_side first, second;
+    rpi_piece piece = rpi_avx512_piece_of(o);
+    rpi_side_of(o, o->v, 1, &second, rpi_side_of(o, o->d, 2, &first, o->packed));
+    piece.ld = RPI_PANEL;
+    piece.stride = o->n;
+    for (int j = o->from; j < o->end; j += RPI_PANEL) {
+        piece.n = o->end - j < RPI_PANEL ? o->end - j : RPI_PANEL;
+        rpi_pack_columns(&first, o->y + j * o->ld, piece.n);
+        rpi_pack_columns(&second, o->y + j * o->ld, piece.n);
+        for (int i = 0; i < o->m; i += piece.rows) {
+            piece.rows = rpi_tiles_left(o->m - i);
+            piece.offset = o->weights + (ptrdiff_t)i * o->n + j;
+            piece.gradient = rpi_outer_tiles(&first, i, piece.rows);
+            piece.curvature = rpi_outer_tiles(&second, i, piece.rows);
+            o->sink->take(o->sink, &piece);
+        }
+    }
+}
+
+static void rpi_amx_outer(const rpi_outer *o) {
+    rpi_outer rest = *o;
+    if (o->rough && !o->squares) {
+        rpi_tiles_begin();
+        rpi_rough_weights(o);
+        _tile_release();
+        rest.end = rest.from;
+    }
+    rpi_avx512_outer(&rest);
+}
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
 /* In the order of rp_isa_kind. */
-static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512", "neon"};
+static const char *const rpi_isa_names[] = {"auto", "portable", "avx2", "avx512", "neon", "amx"};
 
 /* >>isa
    A set is taken only if the processor has every extension that its pass is compiled for, and the system saves its
@@ -1618,12 +1933,33 @@ static rp_isa_kind rpi_best_isa(void) { return RP_ISA_NEON; }
 static rp_isa_kind rpi_best_isa(void) { return RP_ISA_PORTABLE; }
 #endif
 
+/* Asks the system for the tiles' state, too, which changes what signal handlers need: so only who wants it does. */
+static int rpi_may_use_amx(rp_isa_kind best) {
+#ifdef RPI_AMX
+    const long arch_prctl = 158, request_permission = 0x1023, tile_data = 18;
+    const uint64_t tiles = UINT64_C(3) << 17;           /* of XCR0: their shapes, and they */
+    const unsigned amx_bf16_tile = 1u << 22 | 1u << 24; /* leaf 7, edx */
+    unsigned a, b, c, d;
+    long result;
+    if (best != RP_ISA_AVX512 || (rpi_saved_registers() & tiles) != tiles) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & amx_bf16_tile) != amx_bf16_tile) return 0;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "0"(arch_prctl), "D"(request_permission), "S"(tile_data)
+                     : "rcx", "r11", "memory");
+    return result == 0;
+#else
+    (void)best;
+    return 0;
+#endif
+}
+
 /* AUTO becomes what the environment's RP_ISA names, or the best. Returns whether this build and machine have it. */
 static int rpi_resolve_isa(rp_isa_kind *isa) {
     rp_isa_kind best = rpi_best_isa();
 #if !defined(RP_NO_ENVIRONMENT) && (defined(RPI_X86) || defined(RPI_NEON)) /* where there is a choice */
     const char *wanted = *isa == RP_ISA_AUTO ? getenv("RP_ISA") : NULL;
-    for (int i = RP_ISA_AUTO; wanted && i <= RP_ISA_NEON; i++)
+    for (int i = RP_ISA_AUTO; wanted && i <= RP_ISA_AMX; i++)
         if (!strcmp(wanted, rpi_isa_names[i])) {
             *isa = (rp_isa_kind)i;
             wanted = NULL;
@@ -1631,10 +1967,14 @@ static int rpi_resolve_isa(rp_isa_kind *isa) {
     if (wanted && *wanted) return 0;
 #endif
     if (*isa == RP_ISA_AUTO) *isa = best;
+    if (*isa == RP_ISA_AMX) return rpi_may_use_amx(best);
     return *isa == RP_ISA_PORTABLE || *isa == best || (*isa == RP_ISA_AVX2 && best == RP_ISA_AVX512);
 }
 
 static const rpi_kernels *rpi_kernels_of(rp_isa_kind isa) {
+#ifdef RPI_AMX
+    if (isa == RP_ISA_AMX) return &rpi_amx_kernels;
+#endif
 #ifdef RPI_X86
     if (isa == RP_ISA_AVX512) return &rpi_avx512_kernels;
     if (isa == RP_ISA_AVX2) return &rpi_avx2_kernels;
@@ -1991,8 +2331,9 @@ typedef struct rpi_buffers {
     rp_real **slope;     /* each step: sigma', NULL where it is constant */
     rp_real **second;    /* each step: sigma'' (times u in the paths rule, times d for products), NULL where it is 0 */
     rp_real **r, **bend; /* for products: each slot's derivative along a direction; each step's sigma'' d times it */
-    rp_real *a_packed, *panel, *tile; /* for each thread */
-    ptrdiff_t *at;                    /* for each thread: two lists of a window's offsets, at_size long */
+    rp_real *packed, *panel, *tile;    /* for each thread */
+    ptrdiff_t packed_size, rough_rows; /* rough_rows: most outputs of a map without positions */
+    ptrdiff_t *at;                     /* for each thread: two lists of a window's offsets, at_size long */
     ptrdiff_t at_size, threads;
     const rp_real **rows; /* for each thread: rows of a block of taps */
     ptrdiff_t rows_size;
@@ -2428,6 +2769,7 @@ typedef struct rpi_apply_call {
     const rp_real *p;
     int n;         /* columns */
     int bias, add; /* b counts; y and u_out are added to */
+    int rough;     /* as in rpi_product */
     const rp_real *x, *u;
     rp_real *y, *u_out;
     const rp_real *values; /* of the input slot: routes of max pools */
@@ -2441,7 +2783,7 @@ typedef struct rpi_transposed_call {
     const rpi_step *step;
     const rp_real *p;
     int n;
-    int plain, add; /* add: to d_in and v_in */
+    int plain, add, rough; /* add: to d_in and v_in */
     const rp_real *d, *v;
     rp_real *d_in, *v_in;
     const rp_real *values;
@@ -2454,6 +2796,7 @@ typedef struct rpi_outer_call {
     const rpi_buffers *b;
     const rpi_step *step;
     int count, squares, bias; /* samples; squares in the place of magnitudes; with the sums for the bias */
+    int rough;
     const rp_real *x, *d, *weight;
     rp_real *v;
     rp_real scale, scale2;
@@ -2511,20 +2854,27 @@ static rpi_transposed_call rpi_transposed_of(const rpi_buffers *b, const rpi_ste
     return call;
 }
 
+/* Whether a product that may be rough is: decided for all of its parts. */
+static int rpi_rough(const rpi_buffers *b, int rough, int m, int n, int k) {
+    const int least = b->kernels->rough_rows;
+    return rough && least && m >= least && n >= least && k >= least;
+}
+
 /* The kernels on a team: each part takes rows of C, columns of the gradient, or rows of units. */
 typedef struct rpi_product_work {
     const rpi_buffers *b;
-    const rpi_product *product;
+    rpi_product product;
+    int grain; /* of rows */
 } rpi_product_work;
 
 static void rpi_product_part(const void *context, int part, int parts) {
     const rpi_product_work *work = (const rpi_product_work *)context;
     const rpi_buffers *b = work->b;
-    rpi_product q = *work->product;
-    int from = rpi_begin(q.m, b->kernels->rows, part, parts);
-    q.m = rpi_begin(q.m, b->kernels->rows, part + 1, parts) - from;
+    rpi_product q = work->product;
+    int from = rpi_begin(q.m, work->grain, part, parts);
+    q.m = rpi_begin(q.m, work->grain, part + 1, parts) - from;
     q.a += from * q.a_row;
-    q.a_packed = b->a_packed + (ptrdiff_t)part * RPI_M_BLOCK * RPI_K_BLOCK;
+    q.packed = b->packed + part * b->packed_size;
     if (q.b) q.c += from * q.ldc;
     if (q.b2) q.c2 += from * q.ldc;
     if (q.bias) q.bias += from;
@@ -2535,8 +2885,10 @@ static void rpi_product_run(const rpi_buffers *b, const rpi_product *product) {
     rpi_product_work work;
     double worth = (double)product->m * product->n * product->k;
     work.b = b;
-    work.product = product;
-    rpi_share(b->team, rpi_parts(b->team, worth, product->m, b->kernels->rows), rpi_product_part, &work);
+    work.product = *product;
+    work.product.rough = rpi_rough(b, product->rough, product->m, product->n, product->k);
+    work.grain = work.product.rough ? b->kernels->rough_rows : b->kernels->rows;
+    rpi_share(b->team, rpi_parts(b->team, worth, product->m, work.grain), rpi_product_part, &work);
 }
 
 typedef struct rpi_outer_work {
@@ -2550,6 +2902,8 @@ static void rpi_outer_part(const void *context, int part, int parts) {
     rpi_outer o = *work->outer;
     o.panel = b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
     o.tile = b->tile + (ptrdiff_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST;
+    o.packed = b->packed + part * b->packed_size;
+    o.rough = rpi_rough(b, o.rough, o.m, o.n, o.count);
     o.from = rpi_begin(o.n, RPI_PANEL, part, parts);
     o.end = rpi_begin(o.n, RPI_PANEL, part + 1, parts);
     o.bias = o.bias && part == 0;
@@ -2678,6 +3032,7 @@ static rpi_product rpi_dense_product(const rpi_apply_call *call) {
     product.ldc = call->ldy;
     product.bias = call->bias ? call->p + call->step->biases : NULL;
     product.add = call->add;
+    product.rough = call->rough;
     return product;
 }
 
@@ -2708,6 +3063,7 @@ static void rpi_dense_transposed(const rpi_transposed_call *call) {
     product.c = call->d_in;
     product.ldb = product.ldc = call->ld;
     product.add = call->add;
+    product.rough = call->rough;
     if (!call->plain) {
         product.b2 = call->v;
         product.c2 = call->v_in;
@@ -2728,6 +3084,7 @@ static void rpi_dense_outer(const rpi_outer_call *call) {
     if (call->weight) b->kernels->weigh(step->outputs, n, call->v, b->ld, call->weight, 0, 1);
     memset(&outer, 0, sizeof outer);
     outer.squares = call->squares;
+    outer.rough = call->rough;
     outer.m = step->outputs;
     outer.n = step->inputs;
     outer.count = call->count;
@@ -2771,12 +3128,24 @@ static int rpi_taps_at_once(const rpi_geometry *g) {
 static void rpi_scratch_of(const rpi_step *step, rpi_buffers *b) {
     const rpi_geometry *g = &step->geometry;
     ptrdiff_t covering = (ptrdiff_t)g->window * g->group_filters;
-    if (!g->filters) return;
+    if (!g->filters) {
+        b->rough_rows = rpi_larger(b->rough_rows, step->outputs);
+        return;
+    }
     b->at_size = rpi_larger(b->at_size, rpi_larger(g->taps, covering));
     if (g->window == 1) b->at_size = rpi_larger(b->at_size, g->positions); /* of a sample by itself */
     b->rows_size = rpi_larger(b->rows_size, (ptrdiff_t)g->positions * rpi_taps_at_once(g));
     b->shared_size = rpi_larger(b->shared_size, ((ptrdiff_t)g->taps + RPI_LINE_REALS) * g->filters + RPI_LINE_REALS);
     b->sums_size = rpi_larger(b->sums_size, (ptrdiff_t)rpi_at_most(g->group_filters, RPI_WEIGHTS) * RPI_WEIGHTS);
+}
+
+/* For rough products: halves of d and v, of a panel, and of a block of weights and its values. */
+static ptrdiff_t rpi_packed_size(const rpi_buffers *b) {
+    const ptrdiff_t columns = (b->ld + RPI_ROUGH_STEP - 1) / RPI_ROUGH_STEP * RPI_ROUGH_STEP;
+    const ptrdiff_t outer = (b->rough_rows + 2 * RPI_PANEL) * columns * 3 / 2 + 2 * RPI_ROUGH_STEP * RPI_PANEL;
+    const ptrdiff_t product = RPI_ROUGH_WEIGHTS + columns * RPI_ROUGH_TERMS + 2 * RPI_ROUGH_STEP * RPI_PANEL;
+    const ptrdiff_t least = (ptrdiff_t)RPI_M_BLOCK * RPI_K_BLOCK;
+    return b->kernels->rough_rows ? rpi_larger(least, rpi_larger(outer, product)) : least;
 }
 
 /* Rows at which channel or filter 0 has a position. */
@@ -4271,7 +4640,7 @@ static void rpi_check_config(rp_net *net) {
                     missing);
         return;
     }
-    if ((int)config->isa < 0 || config->isa > RP_ISA_NEON) {
+    if ((int)config->isa < 0 || config->isa > RP_ISA_AMX) {
         rpi_mistake(net, RP_ERR_VALUE, "rp_net_new: config.isa is %d, which is no rp_isa_kind", (int)config->isa);
         return;
     }
@@ -5716,8 +6085,8 @@ static ptrdiff_t rpi_threads(const rp_net *net) { return net->config.threads > 1
 static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffers *b, ptrdiff_t threads) {
     ptrdiff_t slots = net->slot_count, steps = net->step_count, all = 4 * slots + 3 * steps;
     rp_real **pointers = (rp_real **)rpi_claim(arena, all, sizeof *pointers);
-    b->a_packed = rpi_claim_rows(arena, RPI_M_BLOCK * threads, RPI_K_BLOCK);
     b->at_size = 0;
+    b->rough_rows = 0;
     b->shared_size = 0;
     b->rows_size = 0;
     b->sums_size = 0;
@@ -5728,6 +6097,8 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
         if (net->singles) b->plane_size = rpi_larger(b->plane_size, rpi_plane_of(&net->steps[i]));
     }
     b->plane_size = rpi_larger(b->plane_size, net->outputs * RPI_LINE_REALS);
+    b->packed_size = rpi_packed_size(b);
+    b->packed = rpi_claim_rows(arena, threads, b->packed_size);
     b->at = (ptrdiff_t *)rpi_claim(arena, 2 * threads * b->at_size, sizeof *b->at);
     b->shared = rpi_claim_rows(arena, 3, rpi_larger(b->shared_size, 1));
     b->planes = rpi_claim_rows(arena, 3, b->plane_size);
@@ -6363,6 +6734,7 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep
         const rpi_step *step = &net->steps[i];
         rpi_activate_work work = rpi_activate_step(b, i, step, n);
         rpi_apply_call call = rpi_apply_of(b, step, net->parameters, n);
+        call.rough = 1;
         call.x = b->y[step->in];
         call.y = b->y[step->out];
         if (carries_u) {
@@ -6396,7 +6768,7 @@ static void rpi_load_inputs(rp_net *net, const rp_real *x, int count, int each) 
 /* What flows back: d with d, and v by its flow. along (RPI_BENT; may be NULL): v is the derivative of d along this
    direction, and d, which is in place, does not flow. */
 typedef struct rpi_back {
-    int d, v;
+    int d, v, rough; /* rough: as in rpi_product */
     rpi_flow flow;
     const rp_real *along;
 } rpi_back;
@@ -6455,6 +6827,7 @@ static void rpi_sweep_back(const rp_net *net, int n, rpi_back back) {
         call.d_in = b->d[step->in];
         call.v_in = b->v[step->in];
         call.plain = back.flow != RPI_BOUND;
+        call.rough = back.rough;
         call.add = net->summed[step->in];
         rpi_run_transposed(&call);
         if (back.along) rpi_back_along(net, step, n, back.along);
@@ -6490,6 +6863,7 @@ typedef struct rpi_terms {
     const rp_real *weight;                   /* curvature: weight[s] |v x'| of each sample's own sum over positions */
     int squares;                             /* of those, in the place of magnitudes */
     const rp_rule *rule;                     /* curvature: divided by this rule's scales; NULL: not */
+    int rough;                               /* as in rpi_product */
     int along;                               /* x is itself a derivative along a direction: 0 where nothing is trained
                                                 below, and the bias's input has none */
 } rpi_terms;
@@ -6512,6 +6886,7 @@ static void rpi_collect(const rp_net *net, int count, const rpi_terms *terms, co
         call.step = step;
         call.count = count;
         call.squares = terms->squares;
+        call.rough = terms->rough;
         call.bias = step->bias && !terms->along;
         call.x = terms->x[step->in];
         call.d = terms->d ? terms->d[step->out] : NULL;
@@ -6744,6 +7119,7 @@ static rp_status rpi_sweep_outputs(rpi_pass *pass) {
     rpi_sink sink = rpi_sink_to(b->kernels->take_sum, NULL, net->sums);
     rpi_terms terms = rpi_terms_of(b->y, NULL, b->v);
     terms.rule = pass->rule;
+    terms.rough = 1;
     rpi_zero(net->sums, net->parameter_count);
     for (int k = 0; k < net->outputs; k++) {
         rp_status status;
@@ -6769,6 +7145,7 @@ static rp_status rpi_backward_pass(rpi_pass *pass) {
     int last = net->slot_count - 1, together = pass->how && !pass->how->every_output;
     rpi_back back = rpi_back_derivative(RPI_PLAIN);
     rp_status status;
+    back.rough = 1;
     rpi_weigh_rows(net, pass->count, weights, b->d[last]);
     if (pass->rule) rpi_weigh_rows(net, pass->count, weights, net->h);
     if (together) {
@@ -6819,6 +7196,7 @@ static void rpi_collect_pass(const rpi_pass *pass, const rpi_sink *sink) {
     const rpi_buffers *b = &pass->net->buffers;
     rpi_terms terms = rpi_terms_of(b->y, b->d, pass->rule && !pass->summed ? b->v : NULL);
     terms.rule = pass->rule;
+    terms.rough = 1;
     terms.weight = pass->weight;
     rpi_collect(pass->net, pass->count, &terms, sink);
 }
@@ -7643,7 +8021,7 @@ static void rpi_lu_reduce(const rpi_buffers *buffers, const rpi_lu *lu, int from
     q.a = lu->packed + (ptrdiff_t)end * RPI_LU_BLOCK;
     q.a_row = RPI_LU_BLOCK;
     q.a_column = 1;
-    q.a_packed = buffers->a_packed;
+    q.packed = buffers->packed;
     q.b = rpi_lu_row(lu, from) + end;
     q.c = rpi_lu_row(lu, end) + end;
     q.ldb = q.ldc = lu->ld;
@@ -8033,7 +8411,7 @@ static void rpi_direct_times_g(const rpi_direct *direct, int i, int columns, ptr
     q.n = rpi_columns(buffers, columns);
     q.a_row = blocks->size;
     q.a_column = 1;
-    q.a_packed = buffers->a_packed;
+    q.packed = buffers->packed;
     q.ldb = q.ldc = blocks->next_row * ld;
     for (ptrdiff_t block = 0; block < blocks->count; block++) {
         q.a = here->g + block * blocks->size * blocks->size;
@@ -8082,7 +8460,7 @@ static void rpi_direct_times_inputs(const rpi_direct *direct, int i, int n) {
     q.a = net->buffers.y[i];
     q.a_row = 1;
     q.a_column = net->buffers.ld;
-    q.a_packed = net->buffers.a_packed;
+    q.packed = net->buffers.packed;
     q.ldb = q.ldc = samples * ld;
     for (ptrdiff_t r = 0; r < samples; r++) {
         q.b = direct->operand + r * ld;
@@ -8105,7 +8483,7 @@ static void rpi_direct_subtract_pairs(const rpi_direct *direct, int i, int n) {
     q.a = direct->minus_k_d;
     q.a_row = buffers->ld;
     q.a_column = 1;
-    q.a_packed = buffers->a_packed;
+    q.packed = buffers->packed;
     q.add = 1;
     q.ldb = ld;
     q.ldc = samples * ld;
@@ -12337,6 +12715,10 @@ RP_API rp_status rp_import(rp_net *net, const char *path, const char *names) {
 #undef RPI_INLINE
 #undef RPI_NOINLINE
 #undef RPI_X86
+#undef RPI_AMX
+#undef RPI_ROUGH_STEP
+#undef RPI_ROUGH_WEIGHTS
+#undef RPI_ROUGH_TERMS
 #undef RPI_NEON
 #undef RPI_EXPONENT
 #undef RPI_MAGNITUDE
@@ -13184,7 +13566,7 @@ static void RPI_FN(product_block)(const rpi_product *q, int i, int p) {
             gemm.start = q->bias ? q->bias + i : NULL;
             gemm.per_row = 1;
         }
-        if (RPI_FN(worth_packing)(&gemm)) RPI_FN(pack)(&gemm, 0, q->a_packed);
+        if (RPI_FN(worth_packing)(&gemm)) RPI_FN(pack)(&gemm, 0, q->packed);
         RPI_FN(gemm)(&gemm);
     }
     if (q->b2) {
@@ -13195,7 +13577,7 @@ static void RPI_FN(product_block)(const rpi_product *q, int i, int p) {
             gemm.start = q->column;
             gemm.start_row = 0;
         }
-        RPI_FN(pack)(&gemm, 1, q->a_packed);
+        RPI_FN(pack)(&gemm, 1, q->packed);
         RPI_FN(gemm)(&gemm);
     }
 }
@@ -13810,44 +14192,48 @@ static double RPI_FN(dot)(ptrdiff_t n, const rp_real *a, const rp_real *b) {
 }
 
 /* clang-format off */
-static const rpi_kernels RPI_FN(kernels) = {
-    RPI_ISA_NAME,
-    RPI_LANES,
-    RPI_TILE_ROWS,
-    RPI_FN(gemm),
-    RPI_FN(product),
-    RPI_FN(matrix_vector),
-    RPI_FN(outer),
-    RPI_FN(correlate),
-    RPI_FN(window_magnitudes),
-    RPI_FN(select_rows),
-    RPI_FN(select_back),
-    RPI_FN(move_rows),
-    RPI_FN(add_rows),
-    RPI_FN(column_sums),
-    RPI_FN(weigh),
-    RPI_FN(signs),
-    RPI_FN(peak),
-    RPI_FN(transpose),
-    RPI_FN(activate),
-    RPI_FN(activate_back),
-    RPI_FN(activate_tangent),
-    {
-        /* in the order of rp_loss_kind */
-        RPI_FN(squared_error),
-        RPI_FN(softmax_cross_entropy),
-        RPI_FN(binary_cross_entropy),
-        RPI_FN(huber),
-        RPI_FN(poisson),
-    },
-    RPI_FN(update),
-    RPI_FN(move),
-    RPI_FN(dot),
-    RPI_FN(blend),
-    RPI_FN(take_step),
-    RPI_FN(take_arrays),
-    RPI_FN(take_sum),
-};
+#define RPI_KERNELS(name, rough_rows, product, outer) { \
+    name, \
+    RPI_LANES, \
+    RPI_TILE_ROWS, \
+    rough_rows, \
+    RPI_FN(gemm), \
+    product, \
+    RPI_FN(matrix_vector), \
+    outer, \
+    RPI_FN(correlate), \
+    RPI_FN(window_magnitudes), \
+    RPI_FN(select_rows), \
+    RPI_FN(select_back), \
+    RPI_FN(move_rows), \
+    RPI_FN(add_rows), \
+    RPI_FN(column_sums), \
+    RPI_FN(weigh), \
+    RPI_FN(signs), \
+    RPI_FN(peak), \
+    RPI_FN(transpose), \
+    RPI_FN(activate), \
+    RPI_FN(activate_back), \
+    RPI_FN(activate_tangent), \
+    { /* in the order of rp_loss_kind */ \
+        RPI_FN(squared_error), \
+        RPI_FN(softmax_cross_entropy), \
+        RPI_FN(binary_cross_entropy), \
+        RPI_FN(huber), \
+        RPI_FN(poisson), \
+    }, \
+    RPI_FN(update), \
+    RPI_FN(move), \
+    RPI_FN(dot), \
+    RPI_FN(blend), \
+    RPI_FN(take_step), \
+    RPI_FN(take_arrays), \
+    RPI_FN(take_sum), \
+}
+static const rpi_kernels RPI_FN(kernels) = RPI_KERNELS(RPI_ISA_NAME, 0, RPI_FN(product), RPI_FN(outer));
+#if defined(RPI_AMX) && RPI_VECTOR_BYTES == 64
+static const rpi_kernels rpi_amx_kernels = RPI_KERNELS("amx", RPI_ROUGH_STEP, rpi_amx_product, rpi_amx_outer);
+#endif
 /* clang-format on */
 
 #undef RPI_LANES
@@ -13920,6 +14306,7 @@ static const rpi_kernels RPI_FN(kernels) = {
 #undef RPI_DEFINE_ACTIVATION
 #undef RPI_UPDATE
 #undef RPI_DEFINE_UPDATE
+#undef RPI_KERNELS
 #endif /* RPI_PASS */
 
 /* >>licence

@@ -565,7 +565,7 @@ static inline void test_threads_and_sets(int from, int to) { /* by these calls *
         get_results(which, from, to, &three, &together);
         check_same_results(which, from, to, &alone, &together);
 #ifndef RP_DOUBLE /* it has but one set */
-        static const rp_isa_kind sets[] = {RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON};
+        static const rp_isa_kind sets[] = {RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON, RP_ISA_AMX};
         rp_config plain = config_of(RP_ISA_PORTABLE, 1);
         call_results portable, other;
         get_results(which, from, to, &plain, &portable);

@@ -305,7 +305,7 @@ static void check_threads_and_sets(rp_net *(*describe_net)(const rp_config *), r
     }
 #ifndef RP_DOUBLE /* it has but one set */
     static const char *const parts[] = {"gradient", "curvature", "parameters"};
-    static const rp_isa_kind sets[] = {RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON};
+    static const rp_isa_kind sets[] = {RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON, RP_ISA_AMX};
     config = config_of(RP_ISA_PORTABLE, 1);
     rp_real *portable = worked(describe_net, &config, kind, &count);
     for (int set = 0; set < 3; set++) {
