@@ -71,7 +71,7 @@
        RP_MALLOC(size) and RP_FREE(pointer), both or neither: where memory comes from (default: malloc, free)
        RP_THREADS            config.threads may be more than 1: POSIX threads (-lpthread if libc lacks them) or Win32's
        RP_NO_SIMD            the portable kernels only, whatever the machine has
-       RP_NO_ENVIRONMENT     getenv is not called: the variable RP_ISA (portable, avx2, avx512, neon, amx) is not looked at
+       RP_NO_ENVIRONMENT     getenv is not called: the variable RP_ISA (portable, avx2, avx512, neon, amx) is not read
        RP_NO_STDIO           no <stdio.h>: no function takes a path; those that read from memory remain
        RP_SELF_FILE          the name under which this file can include itself (default "rp.h"), should you rename it */
 #include <stddef.h>
@@ -217,13 +217,14 @@ typedef struct rp_config {
     void (*release)(void *user, void *pointer);
     void *user;
     /* Instruction set; RP_ISA_AUTO takes the best that the machine has, but for RP_ISA_AMX, which is AVX-512 with less
-       exact products. Dense layers of 32 and more units, and batches of 17 and more samples, multiply values and
-       gradients as sums of two bfloat16 numbers: errors of 3e-7 to 3e-6 of |A||B| in the root mean square (over
-       thousands of terms or 32 of them; float: 3e-8), at most 5e-5. Magnitudes in residual partitioning, whose terms
-       have one sign, are one bfloat16 number: 0.05% off in the mean, 0.8% at most. What is infinite counts as not a
-       number. Products with the Hessian, solves and derivatives along a direction stay in float. It asks Linux for
-       the tiles' state, for which frames of signal handlers grow by 8 KB, and is refused (RP_ERR_UNSUPPORTED) where an
-       alternate stack is too small for that. */
+       exact products. Dense layers of 32 and more inputs and units multiply values and gradients as sums of two
+       bfloat16 numbers, at batches of 32 and more samples (values: 17): errors, in the root mean square, of 2e-6 (sums
+       of 32 terms) to 3e-7 (of 2000) of |A||B|, where float has 3e-8; at most 5e-5. Magnitudes in residual
+       partitioning, whose terms have one sign, are one bfloat16 number: 0.06% to 0.01%, at most 0.8%. What is infinite
+       counts as not a number. Products with the Hessian, solves and derivatives along a direction stay in float. For
+       training: after some ms of rest the unit takes 300 us to come to full speed. It asks Linux for the tiles' state,
+       for which frames of signal handlers grow by 8 KB, and is refused (RP_ERR_UNSUPPORTED) where an alternate stack is
+       too small for that. */
     rp_isa_kind isa;
     /* Threads that work on one call, the caller's included; 0: 1. More need RP_THREADS. The results have the same bits
        for any number; small pieces of work stay on one. */

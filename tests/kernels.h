@@ -168,7 +168,7 @@ static double excess(const rp_real *got, int rows, int n, ptrdiff_t ld, const ex
    header says. */
 enum { SPLIT, MAGNITUDES, ROUGH };
 static const double rough_most[ROUGH] = {3.0 / (1 << 16), 2.1 / (1 << 8)}; /* of a term */
-static const double rough_mean[ROUGH] = {2e-6, 8e-4}, rough_seldom[ROUGH] = {1e-5, 4e-3};
+static const double rough_mean[ROUGH] = {2e-6, 8e-4}, rough_seldom[ROUGH] = {2e-5, 5e-3};
 static double rough_squares[ROUGH], rough_peak[ROUGH];
 static int rough_count[ROUGH];
 
