@@ -569,7 +569,7 @@ static inline void test_threads_and_sets(int from, int to) { /* by these calls *
         rp_config plain = config_of(RP_ISA_PORTABLE, 1);
         call_results portable, other;
         get_results(which, from, to, &plain, &portable);
-        for (int set = 0; set < 3; set++) {
+        for (int set = 0; set < 4; set++) {
             rp_config config = config_of(sets[set], 1);
             if (get_results(which, from, to, &config, &other)) check_like_results(which, from, to, &other, &portable);
         }

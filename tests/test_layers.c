@@ -308,7 +308,7 @@ static void check_threads_and_sets(rp_net *(*describe_net)(const rp_config *), r
     static const rp_isa_kind sets[] = {RP_ISA_AVX2, RP_ISA_AVX512, RP_ISA_NEON, RP_ISA_AMX};
     config = config_of(RP_ISA_PORTABLE, 1);
     rp_real *portable = worked(describe_net, &config, kind, &count);
-    for (int set = 0; set < 3; set++) {
+    for (int set = 0; set < 4; set++) {
         config.isa = sets[set];
         rp_real *other = worked(describe_net, &config, kind, &count);
         if (!other) continue;
