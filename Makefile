@@ -95,6 +95,10 @@ $(BUILD)/fuzz/address_%: tests/fuzz_%.c $(HEADERS) # under which clang is silent
 $(BUILD)/fuzz/memory_%: tests/fuzz_%.c $(HEADERS) # that nobody has written, by the vectors of this machine
 	@mkdir -p $(@D)
 	$(FUZZED) -fsanitize=fuzzer,memory -URP_NO_SIMD
+soak: $(BUILD)/soak ## train, save, open, clone and free random nets for SECONDS=60 and see that memory stays flat
+	cd $(BUILD) && ASAN_OPTIONS=quarantine_size_mb=16 ./soak $(SECONDS) soak.safetensors
+$(BUILD)/soak: tests/soak.c $(HEADERS) | $(DIRECTORIES)
+	$(CC) -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -I. -o $@ $< -lm -lpthread
 coverage: ## lines and branches of rp.h that `make test` runs, and functions that it does not
 	@rm -rf $(BUILD)/coverage/profiles
 	@LLVM_PROFILE_FILE=$(abspath $(BUILD))/coverage/profiles/%m.profraw \
@@ -104,4 +108,4 @@ release: ## write build/release: rp.h and its SHA-256
 	@mkdir -p $(BUILD)/release
 	@cp rp.h $(BUILD)/release
 	@cd $(BUILD)/release && sha256sum rp.h | tee rp.h.sha256
-.PHONY: fuzz coverage release
+.PHONY: fuzz soak coverage release
