@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #if defined(__unix__) || defined(__APPLE__)
 #include <unistd.h>
-library_calls library = {malloc, free, fwrite, fflush, fclose, rename, fsync};
+library_calls library = {malloc, free, fwrite, fflush, fclose, rename, fsync, pthread_create};
+#define pthread_create library.thread
 #else
 library_calls library = {malloc, free, fwrite, fflush, fclose, rename, NULL};
 #endif

@@ -4,6 +4,10 @@
 #define LIBRARY_H
 #include <stdint.h>
 #include <stdio.h>
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#define LIBRARY_HAS_THREADS
+#endif
 
 typedef struct library_calls {
     void *(*allocate)(size_t size);
@@ -13,6 +17,9 @@ typedef struct library_calls {
     int (*close)(FILE *file);
     int (*rename)(const char *from, const char *to);
     int (*sync)(int file); /* NULL where there is none */
+#ifdef LIBRARY_HAS_THREADS
+    int (*thread)(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *argument);
+#endif
 } library_calls;
 extern library_calls library;
 
