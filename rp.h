@@ -6084,7 +6084,7 @@ static rp_status rpi_temporary(rp_net *net, const char *who, rpi_block *block, r
 static ptrdiff_t rpi_threads(const rp_net *net) { return net->config.threads > 1 ? net->config.threads : 1; }
 
 static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffers *b, ptrdiff_t threads) {
-    ptrdiff_t slots = net->slot_count, steps = net->step_count, all = 4 * slots + 3 * steps;
+    ptrdiff_t slots = net->slot_count, steps = net->step_count, all = 4 * slots + 3 * steps, outputs = net->outputs;
     rp_real **pointers = (rp_real **)rpi_claim(arena, all, sizeof *pointers);
     b->at_size = 0;
     b->rough_rows = 0;
@@ -6097,7 +6097,8 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
         rpi_scratch_of(&net->steps[i], b);
         if (net->singles) b->plane_size = rpi_larger(b->plane_size, rpi_plane_of(&net->steps[i]));
     }
-    b->plane_size = rpi_larger(b->plane_size, net->outputs * RPI_LINE_REALS);
+    if (outputs > PTRDIFF_MAX / 8 / RPI_LINE_REALS) arena->overflow = 1; /* where addresses have 32 bits */
+    else b->plane_size = rpi_larger(b->plane_size, outputs * RPI_LINE_REALS);
     b->packed_size = rpi_packed_size(b);
     b->packed = rpi_claim_rows(arena, threads, b->packed_size);
     b->at = (ptrdiff_t *)rpi_claim(arena, 2 * threads * b->at_size, sizeof *b->at);

@@ -553,7 +553,8 @@ static void test_sizes(void) {
                                         "input vector 65536; dense 65536; dense 65536",
                                         "input vector 1; dense 268435456; dense 268435456"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        for (int batch = 1; batch > 0 && batch <= 1 << 28; batch *= 1 << 14) {
+        for (int power = 0; power <= 28; power += 14) {
+            int batch = 1 << power;
             heap h = new_heap();
             rp_config config = heap_config(&h);
             rp_net *net = rp_net_text(texts[i], &config);
