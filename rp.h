@@ -12846,15 +12846,15 @@ RPI_INLINE rpi_i RPI_FN(all_int)(rpi_int x) { return x; }
 #define RPI_STORE_SOME RPI_FN(store_some)
 
 /* A function of the C library, lane by lane. */
-#define RPI_LANES_OF(name) RPI_JOIN(RPI_FN(lanes), name)
+#define RPI_LANES_OF(name) RPI_FN(lanes_##name)
 #define RPI_LANEWISE(name) \
-    RPI_NOINLINE void RPI_JOIN(RPI_FN(each), name)(rp_real * lanes) { \
+    RPI_NOINLINE void RPI_FN(each_##name)(rp_real * lanes) { \
         for (int i = 0; i < RPI_LANES; i++) lanes[i] = RPI_MATH(name)(lanes[i]); \
     } \
     RPI_INLINE rpi_v RPI_LANES_OF(name)(rpi_v x) { \
         rp_real lanes[RPI_LANES]; \
         RPI_STORE(lanes, x); \
-        RPI_JOIN(RPI_FN(each), name)(lanes); \
+        RPI_FN(each_##name)(lanes); \
         return RPI_LOAD(lanes); \
     }
 
@@ -13106,7 +13106,7 @@ RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
 #else
 #define RPI_IF_TALL(advance, v)
 #endif
-#define RPI_STRIP(name, v) RPI_JOIN(RPI_FN(name), v)
+#define RPI_STRIP(name, v) RPI_FN(name##_##v)
 #define RPI_DEFINE_STRIP(name, advance, v) \
     static void RPI_STRIP(name, v)(const rpi_gemm *q, const rp_real *b, rp_real *c, const rp_real *start, \
                                    ptrdiff_t start_row) { \
@@ -13879,7 +13879,7 @@ RPI_INLINE rpi_v RPI_FN(silu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *secon
 }
 
 /* Each kind has a loop of its own, which works on a copy of the call that its stores cannot change. */
-#define RPI_ACTIVATION(name) RPI_JOIN(RPI_FN(activate), name)
+#define RPI_ACTIVATION(name) RPI_FN(activate_##name)
 #define RPI_DEFINE_ACTIVATION(name) \
     static void RPI_ACTIVATION(name)(const rpi_activate *call) { \
         const rpi_activate a = *call; \
@@ -14104,7 +14104,7 @@ RPI_INLINE void RPI_FN(update_by)(const rpi_update *update, int method, const rp
             RPI_FN(update_some)(&u, method, &c, r * c.stride + i, g + i, h ? h + i : NULL, c.n - i);
     }
 }
-#define RPI_UPDATE(method) RPI_JOIN(RPI_FN(update), method)
+#define RPI_UPDATE(method) RPI_FN(update_##method)
 #define RPI_DEFINE_UPDATE(method) \
     static void RPI_UPDATE(method)(const rpi_update *u, const rpi_update_call *call) { \
         RPI_FN(update_by)(u, method, call); \

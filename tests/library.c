@@ -19,7 +19,9 @@ library_calls library = {malloc, free, fwrite, fflush, fclose, rename, NULL};
 #define rename library.rename
 #define fsync library.sync
 #define RP_IMPLEMENTATION
+#ifndef __wasi__ /* which has none */
 #define RP_THREADS
+#endif
 #define RPI_GRAIN (1 << 10) /* so that small nets are worth several threads */
 #define RPI_KEEP_MACROS
 #include "../rp.h"

@@ -30,7 +30,11 @@ static inline rp_config config_of(rp_isa_kind isa, int threads) {
     rp_config config;
     memset(&config, 0, sizeof config);
     config.isa = isa;
+#ifndef __wasi__ /* which has none */
     config.threads = threads;
+#else
+    (void)threads;
+#endif
     return config;
 }
 static inline rp_config inference_config(void) {
