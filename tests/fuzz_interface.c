@@ -365,7 +365,8 @@ static const struct {
 } calls[] = {
     /* clang-format off */
     {train, STATE}, {fit, STATE | STEPS}, {predict, 0}, {evaluate, 0}, {backward, 0}, {update, STATE}, {move, STATE},
-    {step_length, STATE}, {own_loss, 0}, {prepare, STATE}, {average, STATE}, {reset, STATE | FROZEN}, {freeze, FROZEN},
+    {step_length, STATE}, {own_loss, 0}, {prepare, STATE}, {average, STATE}, {reset, STATE | FROZEN},
+    {freeze, STATE | FROZEN}, /* of a layer that thaws averages begin anew */
     {inspect, 0}, {vector_call, 0}, {diagonals, 0}, {samples, 0}, {solve, 0}, {write_parameter, STATE | FROZEN},
     {no_memory, 0}, {clone_net, STATE | FROZEN}, {import, STATE | FROZEN}, {keep, STATE | FROZEN},
     {save_and_go_on, STATE},
