@@ -6,8 +6,12 @@
 #include <stdlib.h>
 #if defined(__unix__) || defined(__APPLE__)
 #include <unistd.h>
+#ifdef LIBRARY_HAS_THREADS
 library_calls library = {malloc, free, fwrite, fflush, fclose, rename, fsync, pthread_create};
 #define pthread_create library.thread
+#else
+library_calls library = {malloc, free, fwrite, fflush, fclose, rename, fsync};
+#endif
 #else
 library_calls library = {malloc, free, fwrite, fflush, fclose, rename, NULL};
 #endif
@@ -19,7 +23,7 @@ library_calls library = {malloc, free, fwrite, fflush, fclose, rename, NULL};
 #define rename library.rename
 #define fsync library.sync
 #define RP_IMPLEMENTATION
-#ifndef __wasi__ /* which has none */
+#if !defined(__wasi__) && !defined(TEST_ALONE) /* TEST_ALONE: where threads would only take time */
 #define RP_THREADS
 #endif
 #define RPI_GRAIN (1 << 10) /* so that small nets are worth several threads */

@@ -4,7 +4,7 @@
 #define LIBRARY_H
 #include <stdint.h>
 #include <stdio.h>
-#if defined(__unix__) || defined(__APPLE__)
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(TEST_ALONE)
 #include <pthread.h>
 #define LIBRARY_HAS_THREADS
 #endif

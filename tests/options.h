@@ -30,7 +30,7 @@ static inline rp_config config_of(rp_isa_kind isa, int threads) {
     rp_config config;
     memset(&config, 0, sizeof config);
     config.isa = isa;
-#ifndef __wasi__ /* which has none */
+#if !defined(__wasi__) && !defined(TEST_ALONE) /* as in library.c */
     config.threads = threads;
 #else
     (void)threads;
