@@ -1006,7 +1006,7 @@ RP_API size_t rp_state_memory(const rp_net *net); /* of them, optimizer state */
 #include <io.h>
 #include <sys/stat.h>
 RP_EXTERN __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
-#elif defined(__unix__) || defined(__APPLE__)
+#elif defined(__unix__) || defined(__APPLE__) || defined(__wasi__)
 #include <sys/stat.h>
 #include <unistd.h>
 #define RPI_POSIX

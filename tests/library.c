@@ -4,7 +4,7 @@
 #include "../rp.h"
 #include "library.h"
 #include <stdlib.h>
-#if defined(__unix__) || defined(__APPLE__)
+#if defined(__unix__) || defined(__APPLE__) || defined(__wasi__)
 #include <unistd.h>
 #ifdef LIBRARY_HAS_THREADS
 library_calls library = {malloc, free, fwrite, fflush, fclose, rename, fsync, pthread_create};
