@@ -6,6 +6,7 @@ BUILD = build
 ARGS = # of the program that `make run` starts
 QUICK = # 1: `make reproduce` on drawn digits only
 RUN = # a command to run each test program with: valgrind, qemu-aarch64
+INSIDE = -DLIBRARY_TESTS# what test_kernels and test_corpus want; empty: without them the library compiles sooner
 MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN || echo 1) # all cores, unless the command line says otherwise
 
 HEADERS = rp.h $(wildcard examples/*.h tests/*.h bench/*.h bench/papers/*.h)
@@ -62,7 +63,7 @@ $(BUILD)/tests/%: LDLIBS += -lpthread
 $(BUILD)/bench/%: LDLIBS += -lpthread
 $(BUILD)/examples/threads: LDLIBS += -lpthread
 $(TESTS) $(TESTS:=_double): OPTIONS = -O1 -DTEST_FOLDER='"$(CURDIR)/tests"' # for what only checks: less time to compile
-$(BUILD)/tests/library.o $(BUILD)/tests/library_double.o: CPPFLAGS += -DLIBRARY_TESTS
+$(BUILD)/tests/library.o $(BUILD)/tests/library_double.o: CPPFLAGS += $(INSIDE)
 $(BUILD)/examples/mpi: examples/mpi.c $(HEADERS) | $(DIRECTORIES)
 	OMPI_CC="$(CC)" mpicc $(CPPFLAGS) $(CFLAGS) $< -o $@ $(LDLIBS)
 $(filter-out %/hostile,$(PAIRS)): CPPFLAGS += -DRP_NO_SIMD # without the kernels for each instruction set: time
