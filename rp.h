@@ -670,7 +670,7 @@ RP_API rp_data rp_idx_data(const rp_idx *images, const rp_idx *labels);
    are at most 65536. N is at most 2^31 - 1, x has at most 19 figures. Empty items are skipped.
        input vector N    input image NxNxN (channels, height, width)    input sequence NxN (steps, features)
        dense N [no_bias] [frozen]                                       N units
-       conv2d N S [stride S] [padding S] [groups N] [no_bias] [frozen]  N filters; otherwise stride 1, padding 0, groups 1
+       conv2d N S [stride S] [padding S] [groups N] [no_bias] [frozen]  N filters; else stride 1, padding 0, groups 1
        max_pool2d S [stride N]    avg_pool2d S [stride N]               otherwise the stride is the window
        global_avg_pool2d
        recurrent N activation [slope x] [all_states] [no_bias] [frozen]   N units
@@ -6125,7 +6125,7 @@ static void rpi_lay_out_pointers(const rp_net *net, rpi_arena *arena, rpi_buffer
     }
 }
 
-/* Whole vectors of a sample by itself reach behind its last entry, where there must be numbers that nothing traps at. */
+/* Whole vectors of a sample by itself reach behind its last entry, where numbers must be that nothing traps at. */
 static rp_real *rpi_claim_slot(rpi_arena *arena, ptrdiff_t rows, ptrdiff_t ld) {
     rp_real *slot = rpi_claim_rows(arena, rows + 1, ld);
     if (arena->base) rpi_zero(slot, (rows + 1) * ld);
