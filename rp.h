@@ -354,7 +354,7 @@ RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *clas
 
    Where the formulas are, in the implementation:
        Algorithm 1, forward (Equation 11)    rpi_forward, rpi_dense_apply
-       Algorithm 1, backward (Equation 9)    rpi_sweep_back, RPI_BOUND
+       Algorithm 1, backward (Equation 9)    rpi_sweep_back, rpi_dense_transposed, RPI_BOUND; rpi_collect
        bounds at the output (44 to 46)       rpi_diagonal_times, rpi_softmax_jensen; Huber: RPI_FN(separable)
        Theorem 2's c                         rpi_scale
        poster, Equation 6                    rpi_begin_jacobian, rpi_weigh_jacobian
@@ -362,7 +362,8 @@ RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *clas
        jets, g'Hg                            rpi_sweep_tangents, rpi_directional
        Pearlmutter's R passes                rpi_multiply
        MINRES, direct solve                  rpi_recurrences, >>direct
-       cubic length, Levenberg-Marquardt     rp_cubic_length, rpi_newton_step
+       Low-Rank Structure, Equation 37       rp_cubic_length
+       Newton, Levenberg-Marquardt           rpi_newton_step
        length without a rate                 rpi_pace_measure, rpi_energy
        optimizers                            RPI_FN(step) */
 
