@@ -22,7 +22,7 @@ static inline void check_fails(const rp_net *net, int got, int expected, const c
     CHECK(has_words(rp_error(net), words), "line %d: %s: '%s' lacks one of '%s'", line, call, rp_error(net), words);
 }
 #define WORKS(call) check_works(net, call, #call, __LINE__)
-static void check_works(const rp_net *net, int got, const char *call, int line) {
+static inline void check_works(const rp_net *net, int got, const char *call, int line) {
     CHECK(got == RP_OK, "line %d: %s: %d: '%s'", line, call, got, rp_error(net));
 }
 #endif
