@@ -221,10 +221,10 @@ typedef struct rp_config {
        bfloat16 numbers, at batches of 32 and more samples (values: 17): errors, in the root mean square, of 2e-6 (sums
        of 32 terms) to 3e-7 (of 2000) of |A||B|, where float has 3e-8; at most 5e-5. Magnitudes in residual
        partitioning, whose terms have one sign, are one bfloat16 number: 0.06% to 0.01%, at most 0.8%. What is infinite
-       counts as not a number. Products with the Hessian, solves and derivatives along a direction stay in float. For
-       training: after some ms of rest the unit takes 300 us to come to full speed. It asks Linux for the tiles' state,
-       for which frames of signal handlers grow by 8 KB, and is refused (RP_ERR_UNSUPPORTED) where an alternate stack is
-       too small for that. */
+       counts as not a number. Products with the Hessian, solves and derivatives along a direction are in float, at values
+       and a gradient with these errors. For training: after some ms of rest the unit takes 300 us to come to full
+       speed. It asks Linux for the tiles' state, for which frames of signal handlers grow by 8 KB, and is refused
+       (RP_ERR_UNSUPPORTED) where an alternate stack is too small for that. */
     rp_isa_kind isa;
     /* Threads that work on one call, the caller's included; 0: 1. More need RP_THREADS. The results have the same bits
        for any number; small pieces of work stay on one. */
@@ -1337,8 +1337,12 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 #define RPI_WINDOWS 64         /* positions of one sample whose windows are laid out at a time: they stay in L1 */
 #define RPI_ROUGH_STEP 32      /* terms of a rough product that are added at a time, and rows and columns of a block */
 #define RPI_ROUGH_TERMS 512    /* most terms of a rough block */
-#define RPI_ROUGH_WEIGHTS 32768 /* numbers of a block of A, whose halves stay in L2 */
-#define RPI_ROWS_MOST 8         /* most rows of a tile in registers, of any instruction set */
+#define RPI_ROUGH_ROWS 64      /* rows of A in a block of so many terms: its halves stay in L2 */
+#define RPI_ROWS_MOST 8        /* most rows of a tile in registers, of any instruction set */
+
+static int rpi_at_most(int count, int most) { return count < most ? count : most; }
+static int rpi_at_least(int count, int least) { return count > least ? count : least; }
+static ptrdiff_t rpi_larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
 /* C = bias + A B (bias[i] in row i), and C2 = column + |A| B2 (column[s] in column s) in the same pass over A.
    A[i][p] = a[i * a_row + p * a_column], where a_row or a_column is 1; B is [k][ldb], C is [m][ldc]. */
@@ -1649,7 +1653,7 @@ static ptrdiff_t rpi_line_reals(const rpi_lines *x) { /* of a tile's packed line
 /* Units of the upper halves of first and second. */
 RPI_INLINE __m512i rpi_units(__m512i first, __m512i second) {
     const __m512i upper = _mm512_set1_epi32(-0x10000);
-    return _mm512_maskz_srli_epi32(0xFFFF, first, 16) | (second & upper);
+    return _mm512_maskz_srli_epi32(0xFFFF, first, 16) | (second & upper); /* unmasked, GCC 12 warns of its own header */
 }
 
 /* High halves are rounded, low ones cut off, by which not a number stays so. */
@@ -1757,8 +1761,6 @@ static void rpi_multiply_tiles(const rpi_lines *x, const rp_real *a, int a_lines
     rpi_tiles_meet_memory();
 }
 
-static int rpi_tiles_left(int lines) { return lines < 2 * RPI_TILE ? lines : 2 * RPI_TILE; }
-
 /* Up to 32 rows and n columns of C, with `sums`, or, turned, its columns, added to them. */
 static void rpi_add_tiles(const rp_real *sums, int turned, int rows, int n, rp_real *c, ptrdiff_t ldc) {
     rp_real square[2 * RPI_TILE * RPI_PANEL] __attribute__((aligned(RPI_LINE)));
@@ -1776,7 +1778,7 @@ static void rpi_add_block(const rpi_product *q, const rpi_lines *a, const rp_rea
     for (int i = 0; i < a->count; i += 2 * RPI_TILE)
         for (int j = 0; j < q->n; j += 2 * RPI_TILE) {
             const rp_real *rows = weights + i * tile, *columns = values + j * tile;
-            int m = rpi_tiles_left(a->count - i), n = rpi_tiles_left(q->n - j);
+            int m = rpi_at_most(a->count - i, 2 * RPI_TILE), n = rpi_at_most(q->n - j, 2 * RPI_TILE);
             if (a->across) rpi_multiply_tiles(a, columns, n, rows, m, sums);
             else rpi_multiply_tiles(a, rows, m, columns, n, sums);
             rpi_add_tiles(sums, a->across, m, n, c + i * q->ldc + j, q->ldc);
@@ -1786,17 +1788,19 @@ static void rpi_add_block(const rpi_product *q, const rpi_lines *a, const rp_rea
 /* C += A B, or C2 += |A| B2. Transposed A is the second factor, in the direction in which it is contiguous; then so is
    C, but for its tiles. */
 static void rpi_add_rough(const rpi_product *q, const rp_real *b, rp_real *c, int halves) {
-    const int across = q->a_column != 1, most = across ? 256 : 64, terms = RPI_ROUGH_WEIGHTS / most;
+    const int across = q->a_column != 1, most = RPI_ROUGH_ROWS * (across ? 4 : 1);
+    const int terms = RPI_ROUGH_TERMS * RPI_ROUGH_ROWS / most;
     rpi_lines a = {q->a, across ? q->a_column : q->a_row, 0, 0, across, halves};
     rpi_lines values = {b, q->ldb, q->n, 0, 1, halves};
-    rp_real *sums = q->packed, *weights = sums + 2 * RPI_TILE * RPI_PANEL, *packed = weights + RPI_ROUGH_WEIGHTS;
+    rp_real *sums = q->packed, *weights = sums + 2 * RPI_TILE * RPI_PANEL,
+            *packed = weights + RPI_ROUGH_TERMS * RPI_ROUGH_ROWS;
     for (int p = 0; p < q->k; p += terms) {
-        a.k = values.k = q->k - p < terms ? q->k - p : terms;
+        a.k = values.k = rpi_at_most(q->k - p, terms);
         values.from = b + p * q->ldb;
         rpi_pack_lines(&values, !across, packed);
         for (int i = 0; i < q->m; i += most) {
             a.from = q->a + i * q->a_row + p * q->a_column;
-            a.count = q->m - i < most ? q->m - i : most;
+            a.count = rpi_at_most(q->m - i, most);
             rpi_pack_lines(&a, across, weights);
             rpi_add_block(q, &a, weights, packed, sums, c + i * q->ldc);
         }
@@ -1860,7 +1864,7 @@ static const rp_real *rpi_outer_tiles(const rpi_side *side, int i, int m) {
     if (!side->rows.from) return NULL;
     for (int j = 0; j < side->columns.count; j += 2 * RPI_TILE)
         rpi_multiply_tiles(&side->rows, side->packed_rows + i * tile, m, side->packed_columns + j * tile,
-                           rpi_tiles_left(side->columns.count - j), side->sums + j);
+                           rpi_at_most(side->columns.count - j, 2 * RPI_TILE), side->sums + j);
     return side->sums;
 }
 
@@ -1871,11 +1875,11 @@ static void rpi_rough_weights(const rpi_outer *o) {
     piece.ld = RPI_PANEL;
     piece.stride = o->n;
     for (int j = o->from; j < o->end; j += RPI_PANEL) {
-        piece.n = o->end - j < RPI_PANEL ? o->end - j : RPI_PANEL;
+        piece.n = rpi_at_most(o->end - j, RPI_PANEL);
         rpi_pack_columns(&first, o->y + j * o->ld, piece.n);
         rpi_pack_columns(&second, o->y + j * o->ld, piece.n);
         for (int i = 0; i < o->m; i += piece.rows) {
-            piece.rows = rpi_tiles_left(o->m - i);
+            piece.rows = rpi_at_most(o->m - i, 2 * RPI_TILE);
             piece.offset = o->weights + (ptrdiff_t)i * o->n + j;
             piece.gradient = rpi_outer_tiles(&first, i, piece.rows);
             piece.curvature = rpi_outer_tiles(&second, i, piece.rows);
@@ -2543,11 +2547,14 @@ static void rpi_fill_rows(int rows, int n, ptrdiff_t ld, const rp_real *row, rp_
    here. h[i][s] is the second derivative by output i, times the sample's weight. For softmax cross-entropy it is
    sum(t) p_i, whose sum over the outputs is sum(t).
 
-   H_f, the Hessian of a sample's loss by its outputs, is diag(h), or, for softmax, diag(h) - h h' / sum(h). */
+   H_f, the Hessian of a sample's loss by its outputs, is diag(h), or, for softmax, diag(h) - h h' / sum(h). B is a bound
+   of it, Equations 44 to 46. */
+typedef struct rpi_bound {
+    void (*times)(const rp_net *net, int count, rp_real *x);      /* x becomes B x */
+    void (*row)(const rp_net *net, int count, int k, rp_real *x); /* x_k becomes (B x)_k; NULL: B mixes outputs */
+} rpi_bound;
 typedef struct rpi_hessian {
-    /* v = B u, B a bound of H_f; u becomes v. By rp_bound_kind: Equations 44 to 46; whether B mixes outputs */
-    void (*bound[2])(const rp_net *net, int count, rp_real *u);
-    int mixes[2];
+    const rpi_bound *bounds[2];                                      /* by rp_bound_kind */
     void (*draw)(rp_net *net, int count, rp_real *r);                /* r at random, with E[r r'] = H_f */
     void (*times)(const rp_net *net, int count, rp_real *x);         /* x becomes H_f x */
     void (*factor)(const rp_net *net, int count, int k, rp_real *c); /* column k of C, where C C' = H_f */
@@ -2565,6 +2572,11 @@ static rp_real rpi_total_of(const rp_net *net, ptrdiff_t s) {
 static void rpi_diagonal_times(const rp_net *net, int count, rp_real *x) {
     const rpi_buffers *b = &net->buffers;
     b->kernels->weigh(net->outputs, rpi_columns(b, count), x, b->ld, net->h, b->ld, 0);
+}
+
+static void rpi_diagonal_row(const rp_net *net, int count, int k, rp_real *x) {
+    const rpi_buffers *b = &net->buffers;
+    b->kernels->weigh(1, rpi_columns(b, count), x, b->ld, net->h + k * b->ld, b->ld, 0);
 }
 
 /* r_i = +-sqrt(h_i), with independent signs */
@@ -2648,14 +2660,14 @@ static rp_real rpi_softmax_entry(const rp_net *net, ptrdiff_t s, int i, int k, r
     return (i == k ? h[i * ld] : 0) - mixed;
 }
 
-static const rpi_hessian rpi_diagonal_hessian = {{rpi_diagonal_times, rpi_diagonal_times},
-                                                 {0, 0},
+static const rpi_bound rpi_diagonal_bound = {rpi_diagonal_times, rpi_diagonal_row};
+static const rpi_bound rpi_jensen_bound = {rpi_softmax_jensen, NULL};
+static const rpi_hessian rpi_diagonal_hessian = {{&rpi_diagonal_bound, &rpi_diagonal_bound},
                                                  rpi_diagonal_draw,
                                                  rpi_diagonal_times,
                                                  rpi_diagonal_factor,
                                                  rpi_diagonal_entry};
-static const rpi_hessian rpi_softmax_hessian = {{rpi_diagonal_times, rpi_softmax_jensen},
-                                                {0, 1},
+static const rpi_hessian rpi_softmax_hessian = {{&rpi_diagonal_bound, &rpi_jensen_bound},
                                                 rpi_softmax_draw,
                                                 rpi_softmax_times,
                                                 rpi_softmax_factor,
@@ -3118,9 +3130,6 @@ static int rpi_one_position(const rpi_step *step) {
 }
 
 /* Maps of shared weights. What such a step needs of the scratch in rpi_buffers: */
-static int rpi_at_most(int count, int most) { return count < most ? count : most; }
-static int rpi_at_least(int count, int least) { return count > least ? count : least; }
-static ptrdiff_t rpi_larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 /* Taps of a block: a multiple of RPI_TAPS_MOST; the pointers to their rows stay in L2. */
 static int rpi_taps_at_once(const rpi_geometry *g) {
     int taps = RPI_WEIGHTS;
@@ -3145,7 +3154,7 @@ static void rpi_scratch_of(const rpi_step *step, rpi_buffers *b) {
 static ptrdiff_t rpi_packed_size(const rpi_buffers *b) {
     const ptrdiff_t columns = (b->ld + RPI_ROUGH_STEP - 1) / RPI_ROUGH_STEP * RPI_ROUGH_STEP;
     const ptrdiff_t outer = (b->rough_rows + 2 * RPI_PANEL) * columns * 3 / 2 + 2 * RPI_ROUGH_STEP * RPI_PANEL;
-    const ptrdiff_t product = RPI_ROUGH_WEIGHTS + columns * RPI_ROUGH_TERMS + 2 * RPI_ROUGH_STEP * RPI_PANEL;
+    const ptrdiff_t product = (RPI_ROUGH_ROWS + columns) * RPI_ROUGH_TERMS + 2 * RPI_ROUGH_STEP * RPI_PANEL;
     const ptrdiff_t least = (ptrdiff_t)RPI_M_BLOCK * RPI_K_BLOCK;
     return b->kernels->rough_rows ? rpi_larger(least, rpi_larger(outer, product)) : least;
 }
@@ -6681,10 +6690,15 @@ static rpi_pass rpi_pass_over(rp_net *net, const char *who, const rp_data *batch
     return pass;
 }
 
-/* c of Theorem 2 as generalised by scales; 0 where nothing is trained. */
+/* c of Theorem 2 as generalised by scales, in the order of rp_scale_kind; 0 where nothing is trained. */
+static double rpi_scale_fan_in(const rpi_step *step) { return 1 / sqrt((double)step->fan_in + 1); }
+static double rpi_scale_one(const rpi_step *step) {
+    (void)step;
+    return 1;
+}
+static double (*const rpi_scales[])(const rpi_step *step) = {rpi_scale_fan_in, rpi_scale_one};
 static rp_real rpi_scale(const rp_net *net, const rpi_step *step, const rp_rule *rule) {
-    if (!rpi_trains(net, step)) return 0;
-    return rule->scale == RP_SCALE_FAN_IN ? (rp_real)(1 / sqrt((double)step->fan_in + 1)) : 1;
+    return rpi_trains(net, step) ? (rp_real)rpi_scales[rule->scale](step) : 0;
 }
 
 /* Rows from..from + rows - 1 of a slot that has slot_rows. */
@@ -7020,11 +7034,13 @@ static rp_status rpi_check_finite(const rpi_pass *pass, rp_real *const *d, rp_re
 
 /* >>rules */
 
+static const rpi_bound *rpi_bound_of(const rpi_pass *pass) { return pass->hessian->bounds[pass->rule->bound]; }
+
 /* Paths, Algorithm 1: the bound's Hessian times u. */
 static void rpi_begin_paths(rpi_pass *pass, int k) {
     rp_net *net = pass->net;
     (void)k;
-    pass->hessian->bound[pass->rule->bound](net, pass->count, net->buffers.v[net->slot_count - 1]);
+    rpi_bound_of(pass)->times(net, pass->count, net->buffers.v[net->slot_count - 1]);
 }
 
 /* Sampled: a random vector r with the covariance H_f, and after its sweep T_s, since sum_l c_l |e_l| is how far r'y
@@ -7043,8 +7059,6 @@ static const rp_real *rpi_weigh_sampled(rpi_pass *pass, int k) {
 
 /* Jacobian (poster, Equation 6): e = dy_k/d(each unit), and after its sweep the bound's Hessian times u_k = T_k. A
    bound that mixes outputs needs all T first. Rows of flow, [outputs][ld]: these products. */
-static int rpi_mixes(const rpi_pass *pass) { return pass->hessian->mixes[pass->rule->bound]; }
-
 static void rpi_begin_output(rpi_pass *pass, int k) {
     const rp_net *net = pass->net;
     const rpi_buffers *b = &net->buffers;
@@ -7064,11 +7078,11 @@ static void rpi_flow_of_all(rpi_pass *pass) {
         rpi_reach(net, n, b->v, pass->rule, 0);
         rpi_copy(flow + k * b->ld, b->total, n);
     }
-    pass->hessian->bound[pass->rule->bound](net, pass->count, flow);
+    rpi_bound_of(pass)->times(net, pass->count, flow);
 }
 
 static void rpi_begin_jacobian(rpi_pass *pass, int k) {
-    if (k == 0 && rpi_mixes(pass)) rpi_flow_of_all(pass);
+    if (k == 0 && !rpi_bound_of(pass)->row) rpi_flow_of_all(pass);
     rpi_begin_output(pass, k);
 }
 static const rp_real *rpi_weigh_jacobian(rpi_pass *pass, int k) {
@@ -7076,9 +7090,11 @@ static const rp_real *rpi_weigh_jacobian(rpi_pass *pass, int k) {
     const rpi_buffers *b = &net->buffers;
     int n = rpi_columns(b, pass->count);
     rp_real *flow = net->row_output + k * b->ld;
-    if (!rpi_mixes(pass)) {
+    const rpi_bound *bound = rpi_bound_of(pass);
+    if (bound->row) {
         rpi_reach(net, n, b->v, pass->rule, 0);
-        for (int s = 0; s < pass->count; s++) flow[s] = net->h[k * b->ld + s] * b->total[s];
+        rpi_copy(flow, b->total, n);
+        bound->row(net, pass->count, k, flow);
     }
     rpi_zero(flow + pass->count, n - pass->count);
     return flow;
@@ -7864,39 +7880,35 @@ static void rpi_gather_sample(const rpi_buffers *b, const rp_real *slot, int fro
     for (int i = 0; i < rows; i++) out[i] = slot[(from + i) * b->ld + s];
 }
 
-/* What the steps of a layer that read their own slot's states read: all but the last, behind zeros where the first
-   has none before it. `first`: the first state that is computed. */
-static void rpi_gather_states(const rp_net *net, const rpi_step *step, int first, int s, rp_real *out) {
+/* What the steps of a recurrence read, which works in place in one slot: all states but the last, behind zeros where
+   that is not one before those which it computes, the rows behind `from`. */
+static void rpi_gather_states(const rp_net *net, const rpi_step *step, int from, int s, rp_real *out) {
     int units = step->outputs, rows = net->slot_rows[step->out] - units;
     rpi_zero(out, units);
-    rpi_gather_sample(&net->buffers, net->buffers.y[step->out], 0, rows, s, first ? out : out + units);
+    rpi_gather_sample(&net->buffers, net->buffers.y[step->out], 0, rows, s, from ? out : out + units);
 }
 
-/* The factors of one layer, from its steps: the one that reads its input, and the last of those that read their own
-   states. */
+/* The factors of one layer: a recurrence that reads inputs as well has another step for them. */
 static void rpi_gather_factors(const rpi_factors *rows, int layer, int s, rp_sample_factors *factors) {
     const rp_net *net = rows->net;
+    const rpi_layer *l = &net->layers[layer];
     const rpi_buffers *b = &net->buffers;
-    int first = -1; /* of the states that are computed */
     factors->sample = s;
     factors->layer = layer;
     factors->d = rows->d;
     factors->y = factors->states = NULL;
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        int own = step->in == step->out, from = 0;
-        if (step->layer != layer || !rpi_trains(net, step)) continue;
-        if (own && first < 0) first = step->from;
-        if (!step->collects) continue;
-        if (own) {
-            from = first * step->outputs;
+    for (const rpi_step *step = rpi_next_trained(net, NULL); step; step = rpi_next_trained(net, step)) {
+        int from = 0, rows_d = net->slot_rows[step->out];
+        if (step->layer != layer) continue;
+        if (step->in == step->out) {
+            from = rows_d - l->steps * l->units;
             factors->states = rows->states;
-            rpi_gather_states(net, step, first, s, rows->states);
+            rpi_gather_states(net, step, from, s, rows->states);
         } else {
             factors->y = rows->y;
             rpi_gather_sample(b, b->y[step->in], 0, net->slot_rows[step->in], s, rows->y);
         }
-        rpi_gather_sample(b, b->d[step->out], from, net->slot_rows[step->out] - from, s, rows->d);
+        rpi_gather_sample(b, b->d[step->out], from, rows_d - from, s, rows->d);
     }
 }
 
@@ -10367,7 +10379,7 @@ static void rpi_evaluate_batch(rp_net *net, const rp_data *batch, rpi_tally *tal
 /* The samples from `at` on of a data set in memory, at most `most` of them. */
 static rp_data rpi_slice(const rp_net *net, const rp_data *data, int at, int most) {
     rp_data slice = *data;
-    slice.count = data->count - at < most ? data->count - at : most;
+    slice.count = rpi_at_most(data->count - at, most);
     slice.inputs += (ptrdiff_t)at * net->inputs;
     if (data->targets) slice.targets += (ptrdiff_t)at * net->outputs;
     if (data->labels) slice.labels += at;
@@ -12720,7 +12732,7 @@ RP_API rp_status rp_import(rp_net *net, const char *path, const char *names) {
 #undef RPI_X86
 #undef RPI_AMX
 #undef RPI_ROUGH_STEP
-#undef RPI_ROUGH_WEIGHTS
+#undef RPI_ROUGH_ROWS
 #undef RPI_ROUGH_TERMS
 #undef RPI_NEON
 #undef RPI_EXPONENT
@@ -13709,7 +13721,7 @@ static void RPI_FN(outer_weights)(const rpi_outer *o) {
     piece.stride = o->n;
     for (int j = o->from; j < o->end; j += RPI_PANEL) {
         rp_real *magnitudes = NULL;
-        piece.n = o->end - j < RPI_PANEL ? o->end - j : RPI_PANEL;
+        piece.n = rpi_at_most(o->end - j, RPI_PANEL);
         gemm.n = (piece.n + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
         RPI_FN(transpose)(o->y + j * o->ld, o->ld, piece.n, o->count, o->panel, RPI_PANEL, gemm.n);
         if (o->v) magnitudes = RPI_FN(panel_magnitudes)(o, gemm.n);
@@ -13746,7 +13758,7 @@ static void RPI_FN(outer)(const rpi_outer *o) {
     RPI_FN(outer_weights)(o);
     piece.rows = 1;
     for (int i = 0; o->bias && i < o->m; i += RPI_PANEL) {
-        piece.n = o->m - i < RPI_PANEL ? o->m - i : RPI_PANEL;
+        piece.n = rpi_at_most(o->m - i, RPI_PANEL);
         piece.offset = o->biases + i;
         if (o->d) RPI_FN(row_sums)(piece.n, o->count, o->d + i * o->ld, o->ld, o->tile);
         if (o->v) RPI_FN(row_sums)(piece.n, o->count, o->v + i * o->ld, o->ld, o->tile + RPI_ROWS_MOST * RPI_PANEL);
