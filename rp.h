@@ -9900,6 +9900,7 @@ static void rpi_pace_measure(rp_net *net, int samples, double slope, double seco
     if (pace->limit > 0) {
         pace->limit *= 1.1;
         rpi_pace_cap(pace, pace->limit, RP_CAP_UNDONE);
+        if (pace->limit > (double)RPI_REAL_MAX) pace->limit = 0;
     }
     if (pace->length > (double)RPI_REAL_MAX) pace->length = 0; /* nothing bounds it */
 }
@@ -11902,9 +11903,11 @@ static rp_status rpi_check_metadata(const rpi_reading *reading, const rpi_metada
         return rpi_refuse(reading, RP_ERR_VALUE, "rp.averaged is %d, rp.folded %d, rp.pace.cap %d; they are too large",
                           data->kept.averaged, data->kept.folded, data->kept.pace.cap);
     for (size_t i = 0; i < sizeof pace / sizeof *pace; i++)
-        if (!(pace[i] >= 0 && pace[i] <= (double)RPI_REAL_MAX))
+        if (!(pace[i] >= 0 && pace[i] <= DBL_MAX))
             return rpi_refuse(reading, RP_ERR_VALUE,
                               "one of the numbers rp.pace is %g; it must be finite and 0 or more", pace[i]);
+    if (kept->length > (double)RPI_REAL_MAX)
+        return rpi_refuse(reading, RP_ERR_VALUE, "rp.pace.length is %g; it is too large", kept->length);
     if (!data->place) return RP_OK;
     if (place->batch < 1 || place->batch > RPI_LARGEST || place->report.stopped > 2 || place->keep_order > 1 ||
         !place->step != !place->tally.count || place->report.best_epoch > place->epoch ||

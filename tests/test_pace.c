@@ -376,6 +376,29 @@ static void test_undone(void) {
     }
 }
 
+/* The limit after a step that was undone grows for ever; a net that is saved long after that opens. */
+static void test_long_after_undone(void) {
+    rp_net *net = net_of(5, RP_SQUARED_ERROR, NULL), *other;
+    rp_optimizer o = rp_partitioning();
+    rp_status status = RP_OK;
+    size_t length = 0;
+    samples s;
+    char *file;
+    draw_samples(&s, RP_SQUARED_ERROR, 6);
+    train(net, &o, &s, 25);
+    rp_parameters(net)[2] = (rp_real)1e3;
+    for (int step = 0; step < 8000 && !status; step++) status = rp_train(net, &o, &s.data, NULL);
+    WORKS(status);
+    WORKS(rp_save_memory(net, NULL, 0, &length));
+    file = (char *)malloc(length);
+    WORKS(rp_save_memory(net, file, length, &length));
+    other = rp_open_memory(file, length, NULL);
+    CHECK(!rp_net_build(other, BATCH, 1), "%s", rp_error(other));
+    rp_net_free(other);
+    rp_net_free(net);
+    free(file);
+}
+
 /* In pieces, as several machines would: the same steps as rp_train's, to the rounding of one length. */
 static void test_pieces(void) {
     rp_net *net = net_of(0, RP_POISSON, NULL), *whole = net_of(0, RP_POISSON, NULL);
@@ -487,6 +510,7 @@ int main(void) {
     test_average();
     test_fit();
     test_undone();
+    test_long_after_undone();
     test_pieces();
     test_refused();
     test_frozen();
