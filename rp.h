@@ -2055,19 +2055,21 @@ static int rpi_thread_new(rpi_thread *thread, void *(*function)(void *), void *a
 static void rpi_thread_join(rpi_thread thread) { pthread_join(thread, NULL); }
 #endif
 
-/* Numbers that several threads read and change. */
+/* Numbers that several threads read and change; rpi_set returns what it was. */
 #if defined(__GNUC__)
 typedef unsigned rpi_counter;
 static void rpi_counter_init(rpi_counter *counter) { *counter = 0; }
 static void rpi_counter_free(rpi_counter *counter) { (void)counter; }
 static unsigned rpi_get(rpi_counter *counter) { return __atomic_load_n(counter, __ATOMIC_SEQ_CST); }
 static void rpi_add(rpi_counter *counter, int x) { __atomic_fetch_add(counter, (unsigned)x, __ATOMIC_SEQ_CST); }
+static unsigned rpi_set(rpi_counter *counter, unsigned x) { return __atomic_exchange_n(counter, x, __ATOMIC_SEQ_CST); }
 #elif defined(_WIN32)
 typedef volatile LONG rpi_counter;
 static void rpi_counter_init(rpi_counter *counter) { *counter = 0; }
 static void rpi_counter_free(rpi_counter *counter) { (void)counter; }
 static unsigned rpi_get(rpi_counter *counter) { return (unsigned)InterlockedExchangeAdd(counter, 0); }
 static void rpi_add(rpi_counter *counter, int x) { InterlockedExchangeAdd(counter, x); }
+static unsigned rpi_set(rpi_counter *counter, unsigned x) { return (unsigned)InterlockedExchange(counter, (LONG)x); }
 #else
 typedef struct rpi_counter {
     rpi_mutex mutex;
@@ -2089,6 +2091,14 @@ static void rpi_add(rpi_counter *counter, int x) {
     rpi_lock(&counter->mutex);
     counter->value += (unsigned)x;
     rpi_unlock(&counter->mutex);
+}
+static unsigned rpi_set(rpi_counter *counter, unsigned x) {
+    unsigned value;
+    rpi_lock(&counter->mutex);
+    value = counter->value;
+    counter->value = x;
+    rpi_unlock(&counter->mutex);
+    return value;
 }
 #endif
 
@@ -2116,50 +2126,50 @@ typedef struct rpi_team rpi_team;
 typedef struct rpi_helper {
     rpi_team *team;
     int part;
+    rpi_counter open; /* 1: nobody has begun its part */
     rpi_thread thread;
 } rpi_helper;
 struct rpi_team {
     int size, started; /* threads with the caller; helpers that run */
-    rpi_work work;     /* NULL: helpers are to end */
+    rpi_work work;
     const void *context;
     rpi_mode mode; /* the caller's */
     int parts;
-    rpi_counter round, busy, asleep; /* pieces of work given out; helpers at work; helpers asleep */
+    rpi_counter round, busy, asleep; /* pieces of work given out; parts that are not done; helpers asleep */
+    rpi_counter ending;
     rpi_mutex mutex;
     rpi_condition condition;
     rpi_helper *helpers;
     rpi_process process; /* that the helpers run in: a child of it has none */
 };
 
+static void rpi_do_part(rpi_helper *helper) {
+    rpi_team *team = helper->team;
+    team->work(team->context, helper->part, team->parts);
+    rpi_add(&team->busy, -1);
+}
+
 static RPI_THREAD_RESULT rpi_help(void *argument) {
     rpi_helper *helper = (rpi_helper *)argument;
     rpi_team *team = helper->team;
-    for (unsigned seen = 0;;) {
+    for (unsigned seen = 0; !rpi_get(&team->ending); seen = rpi_get(&team->round)) {
+        if (rpi_set(&helper->open, 0)) {
+            rpi_mode_set(&team->mode);
+            rpi_do_part(helper);
+        }
         for (int spin = 0; spin < RPI_SPINS && rpi_get(&team->round) == seen; spin++)
             if (spin % 64 == 63) rpi_yield();
-        if (rpi_get(&team->round) == seen) {
-            rpi_lock(&team->mutex);
-            rpi_add(&team->asleep, 1);
-            while (rpi_get(&team->round) == seen) rpi_wait(&team->condition, &team->mutex);
-            rpi_add(&team->asleep, -1);
-            rpi_unlock(&team->mutex);
-        }
-        seen++;
-        if (!team->work) return 0;
-        if (helper->part < team->parts) {
-            rpi_mode_set(&team->mode);
-            team->work(team->context, helper->part, team->parts);
-        }
-        rpi_add(&team->busy, -1);
+        if (rpi_get(&team->round) != seen) continue;
+        rpi_lock(&team->mutex);
+        rpi_add(&team->asleep, 1);
+        while (rpi_get(&team->round) == seen) rpi_wait(&team->condition, &team->mutex);
+        rpi_add(&team->asleep, -1);
+        rpi_unlock(&team->mutex);
     }
+    return 0;
 }
 
-static void rpi_call(rpi_team *team, int parts, rpi_work work, const void *context) {
-    team->work = work;
-    team->context = context;
-    team->parts = parts;
-    rpi_mode_get(&team->mode);
-    rpi_add(&team->busy, team->started);
+static void rpi_next_round(rpi_team *team) {
     rpi_add(&team->round, 1);
     if (!rpi_get(&team->asleep)) return;
     rpi_lock(&team->mutex);
@@ -2167,23 +2177,38 @@ static void rpi_call(rpi_team *team, int parts, rpi_work work, const void *conte
     rpi_unlock(&team->mutex);
 }
 
+/* On a machine with more to do than it has cores a helper may come late: the caller takes over what nobody has begun,
+   and waits only for what somebody has. */
 static void rpi_share(rpi_team *team, int parts, rpi_work work, const void *context) {
     if (!team || parts < 2 || team->process != rpi_this_process()) {
         work(context, 0, 1);
         return;
     }
-    rpi_call(team, parts, work, context);
+    team->work = work;
+    team->context = context;
+    team->parts = parts;
+    rpi_mode_get(&team->mode);
+    rpi_add(&team->busy, parts - 1);
+    for (int part = 1; part < parts; part++) rpi_set(&team->helpers[part - 1].open, 1);
+    rpi_next_round(team);
     work(context, 0, parts);
+    for (int part = 1; part < parts; part++)
+        if (rpi_set(&team->helpers[part - 1].open, 0)) rpi_do_part(&team->helpers[part - 1]);
     for (int spin = 1; rpi_get(&team->busy); spin++)
         if (spin % 64 == 0) rpi_yield();
 }
 
 static void rpi_team_end(rpi_team *team) {
-    rpi_call(team, 0, NULL, NULL);
-    for (int i = 0; i < team->started; i++) rpi_thread_join(team->helpers[i].thread);
+    rpi_add(&team->ending, 1);
+    rpi_next_round(team);
+    for (int i = 0; i < team->started; i++) {
+        rpi_thread_join(team->helpers[i].thread);
+        rpi_counter_free(&team->helpers[i].open);
+    }
     rpi_counter_free(&team->round);
     rpi_counter_free(&team->busy);
     rpi_counter_free(&team->asleep);
+    rpi_counter_free(&team->ending);
     rpi_condition_free(&team->condition);
     rpi_mutex_free(&team->mutex);
 }
@@ -2207,11 +2232,14 @@ static rpi_team *rpi_team_new(const rpi_memory *memory, int size) {
     rpi_counter_init(&team->round);
     rpi_counter_init(&team->busy);
     rpi_counter_init(&team->asleep);
+    rpi_counter_init(&team->ending);
     for (; team->started < size - 1; team->started++) {
         rpi_helper *helper = &team->helpers[team->started];
         helper->team = team;
         helper->part = team->started + 1;
+        rpi_counter_init(&helper->open);
         if (rpi_thread_new(&helper->thread, rpi_help, helper)) continue;
+        rpi_counter_free(&helper->open);
         rpi_team_free(memory, team);
         return NULL;
     }

@@ -6,9 +6,10 @@
 #include "options.h"
 #include "reference.h"
 #if defined(__unix__) || defined(__APPLE__)
+#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#define HAVE_GUARD_PAGES
+#define HAVE_POSIX
 #endif
 
 #ifdef RP_DOUBLE
@@ -69,7 +70,7 @@ typedef struct region {
 static region regions[REGIONS];
 static int regions_used;
 
-#ifdef HAVE_GUARD_PAGES
+#ifdef HAVE_POSIX
 enum { TAIL = 0 };
 static char *new_region(void) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -1473,6 +1474,49 @@ static void test_thread_counts(void) {
     }
 }
 
+#ifdef HAVE_POSIX
+static int gate[2]; /* a pipe */
+static rpi_counter late;
+static void come_late(int signal) {
+    char byte;
+    (void)signal;
+    rpi_add(&late, 1);
+    while (read(gate[0], &byte, 1) != 1) continue;
+}
+static void count_part(const void *context, int part, int parts) {
+    (void)parts;
+    rpi_add((rpi_counter *)context + part, 1);
+}
+
+/* The caller does what no helper has begun, and each part is done once. */
+static void test_late_helpers(void) {
+    enum { ROUNDS = 2000 };
+    rp_net *net = new_net(&plans[0], RP_ISA_AUTO, 3);
+    rpi_team *team = net->buffers.team;
+    rpi_counter done[3];
+    struct sigaction action, before;
+    for (int part = 0; part < 3; part++) rpi_counter_init(&done[part]);
+    rpi_counter_init(&late);
+    memset(&action, 0, sizeof action);
+    action.sa_handler = come_late;
+    sigaction(SIGUSR1, &action, &before);
+    if (!CHECK(!pipe(gate), "no pipe")) return;
+    for (int i = 0; i < 2; i++) pthread_kill(team->helpers[i].thread, SIGUSR1);
+    while (rpi_get(&late) < 2) rpi_yield();
+    alarm(60); /* instead of waiting for ever */
+    for (int round = 0; round < ROUNDS; round++) rpi_share(team, 2 + round % 2, count_part, done);
+    alarm(0);
+    CHECK(write(gate[1], "ab", 2) == 2, "the helpers are not let go");
+    for (int round = 0; round < ROUNDS; round++) rpi_share(team, 2 + round % 2, count_part, done);
+    CHECK(rpi_get(&done[0]) == 2 * ROUNDS && rpi_get(&done[1]) == 2 * ROUNDS && rpi_get(&done[2]) == ROUNDS,
+          "%u, %u and %u of %d", rpi_get(&done[0]), rpi_get(&done[1]), rpi_get(&done[2]), 2 * ROUNDS);
+    sigaction(SIGUSR1, &before, NULL);
+    rp_net_free(net);
+    close(gate[0]);
+    close(gate[1]);
+}
+#endif
+
 static RPI_THREAD_RESULT train_in_thread(void *argument) {
     train_steps((training *)argument, 6);
     return 0;
@@ -1639,6 +1683,9 @@ int library_test_kernels(int argc, char **argv) {
     make_data();
     test_nets_on_sets();
     test_thread_counts();
+#ifdef HAVE_POSIX
+    test_late_helpers();
+#endif
     test_two_teams();
     test_idle_teams();
     test_single_samples();
