@@ -417,9 +417,10 @@ typedef struct rp_rule {
        d = -m / sqrt(p)                      the geometric mean of -g / h (this library's) and -g / |g| (Adam's, about)
        r = (d'Gd + weight_decay |d|^2) / D, D = -m'd: measured at the first 20 steps, then at every 8th
        q = mean of r (0.9), Q = max(q, r);   L = mean (0.9) of the batches' losses above the least possible, A its first
-       w += alpha d, with the largest alpha that has   alpha <= 2.5 / q
-           alpha^2 Q D / 2 <= 0.3 / (1 + t / 250) S / (S + 20) max(0.1, (1 - L / A)^2) L    of S samples
-           alpha |d_l| <= 2.7 / layers^2 |w_l|                                            for each layer l
+       w += alpha d, with the largest alpha that has, for S samples and K layers with parameters,
+           alpha <= 2.5 / q
+           alpha^2 Q D / 2 <= 0.06 (K + 1) / (1 + t / 250) S / (S + 20) max(0.1, (1 - L / A)^2) L
+           alpha |d_k| <= |w_k| / K^2                                                      for each layer k
        average += 9 / (t + 9) (w - average)  before the step, t from 0
    That is, a step goes some times as far as would minimise the batch's loss along it, but raises the loss by its own
    curvature by no more than a part of what is left of it, and changes no layer at once. Steps as long as that do not
@@ -9867,14 +9868,14 @@ static double rpi_pace_slope(const rp_net *net, const rp_optimizer *o) {
 
 static double rpi_pace_mean(double mean, double x, int first) { return first ? x : 0.9 * mean + 0.1 * x; }
 
-/* How much a step may raise the loss by its own curvature: a share of L that falls with the steps, and that is small
-   while little of the first loss is gone, where much will stay for ever, and where few samples tell the direction:
-   there long steps only forget. */
-static double rpi_energy(const rp_net *net, int samples) {
+/* How much a step may raise the loss by its own curvature: for each layer a share of L that falls with the steps, and
+   that is small while little of the first loss is gone, where much will stay for ever, and where few samples tell the
+   direction: there long steps only forget. */
+static double rpi_energy(const rp_net *net, int samples, double layers) {
     const rpi_pace *pace = &net->pace;
     double gone = pace->loss < pace->first ? 1 - pace->loss / pace->first : 0;
     double share = gone * gone > 0.1 ? gone * gone : 0.1;
-    return 0.3 / (1 + (double)net->time / 250) * samples / (samples + 20.0) * share * pace->loss;
+    return 0.06 * (layers + 1) / (1 + (double)net->time / 250) * samples / (samples + 20.0) * share * pace->loss;
 }
 
 static double rpi_range_norm(const rp_net *net, const rp_real *x, const rpi_layer *layer) {
@@ -9888,14 +9889,18 @@ static void rpi_pace_cap(rpi_pace *pace, double length, rp_cap cap) {
     pace->cap = (int)cap;
 }
 
-/* No layer of weights that are all 0 would ever move. */
-static void rpi_pace_layers(rp_net *net) {
+static double rpi_weight_layers(const rp_net *net) {
     double layers = 0;
     for (int i = 0; i < net->layer_count; i++) layers += net->layers[i].weight_count > 0;
+    return layers;
+}
+
+/* No layer of weights that are all 0 would ever move. */
+static void rpi_pace_layers(rp_net *net, double layers) {
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
         double w = rpi_range_norm(net, net->parameters, layer), d = rpi_range_norm(net, net->direction, layer);
-        if (!layer->frozen && w > 0 && d > 0) rpi_pace_cap(&net->pace, 2.7 / (layers * layers) * w / d, RP_CAP_LAYER);
+        if (!layer->frozen && w > 0 && d > 0) rpi_pace_cap(&net->pace, w / d / (layers * layers), RP_CAP_LAYER);
     }
 }
 
@@ -9911,7 +9916,7 @@ static void rpi_pace_loss(rp_net *net, double loss) {
 /* The length, from the direction's slope D and curvature d'Gd. */
 static void rpi_pace_measure(rp_net *net, int samples, double slope, double second) {
     rpi_pace *pace = &net->pace;
-    double ratio = slope > 0 ? second / slope : -1, largest, product;
+    double ratio = slope > 0 ? second / slope : -1, layers = rpi_weight_layers(net), largest, product;
     int first = !pace->measurements++;
     if (ratio < 0 || !rpi_finite_double(ratio)) { /* nowhere to go, or out of range */
         pace->length /= 2;
@@ -9923,8 +9928,8 @@ static void rpi_pace_measure(rp_net *net, int samples, double slope, double seco
     pace->length = DBL_MAX;
     pace->cap = RP_CAP_NONE;
     if (pace->curvature > 0) rpi_pace_cap(pace, 2.5 / pace->curvature, RP_CAP_CURVATURE);
-    if (product > 0) rpi_pace_cap(pace, sqrt(2 * rpi_energy(net, samples) / product), RP_CAP_ENERGY);
-    rpi_pace_layers(net);
+    if (product > 0) rpi_pace_cap(pace, sqrt(2 * rpi_energy(net, samples, layers) / product), RP_CAP_ENERGY);
+    rpi_pace_layers(net, layers);
     if (pace->limit > 0) {
         pace->limit *= 1.1;
         rpi_pace_cap(pace, pace->limit, RP_CAP_UNDONE);

@@ -106,20 +106,26 @@ static double part_norm(const double *x, size_t from, size_t count) {
     return sqrt(sum);
 }
 
-static void limit_by_layers(naive *n, rp_net *net, const double *w) {
+static double count_layers(rp_net *net) {
     double layers = 0;
-    for (int i = 0; i < 2 * rp_layer_count(net); i++) {
+    for (int i = 0; i < rp_layer_count(net); i++) {
+        rp_layer l;
+        WORKS(rp_layer_info(net, i, &l));
+        layers += l.weight_count > 0;
+    }
+    return layers;
+}
+
+static void limit_by_layers(naive *n, rp_net *net, const double *w) {
+    double layers = count_layers(net);
+    for (int i = 0; i < rp_layer_count(net); i++) {
         rp_layer l;
         double size, step;
-        WORKS(rp_layer_info(net, i % rp_layer_count(net), &l));
+        WORKS(rp_layer_info(net, i, &l));
         if (!l.weight_count) continue;
-        if (i < rp_layer_count(net)) { /* first count, then limit */
-            layers++;
-            continue;
-        }
         size = part_norm(w, l.weights, l.weight_count + l.bias_count);
         step = part_norm(n->d, l.weights, l.weight_count + l.bias_count);
-        if (!l.frozen) limit_length(n, 2.7 / (layers * layers) * size / step, RP_CAP_LAYER);
+        if (!l.frozen) limit_length(n, size / step / (layers * layers), RP_CAP_LAYER);
     }
 }
 
@@ -139,7 +145,7 @@ static void find_length(naive *n, rp_net *twin, const samples *s, const double *
     largest = larger(n->q, ratio);
     gone = larger(0, 1 - n->mean_loss / n->first_loss);
     share = larger(0.1, gone * gone);
-    energy = 0.3 / (1 + (n->t + 1) / 250.0) * BATCH / (BATCH + 20.0) * share * n->mean_loss;
+    energy = 0.06 * (count_layers(net) + 1) / (1 + (n->t + 1) / 250.0) * BATCH / (BATCH + 20.0) * share * n->mean_loss;
     n->length = DBL_MAX;
     limit_length(n, 2.5 / n->q, RP_CAP_CURVATURE);
     limit_length(n, sqrt(2 * energy / (largest * slope)), RP_CAP_ENERGY);
