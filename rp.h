@@ -417,7 +417,7 @@ typedef struct rp_rule {
        d = -m / sqrt(p)                      the geometric mean of -g / h (this library's) and -g / |g| (Adam's, about)
        r = (d'Gd + weight_decay |d|^2) / D, D = -m'd: measured at the first 20 steps, then at every 8th
        q = mean of r (0.9), Q = max(q, r);   L = mean (0.9) of the batches' losses above the least possible, A its first
-       w += alpha d, with the largest alpha that has, for S samples and K layers with parameters,
+       w += alpha d, with the largest alpha that has, for S samples and K layers that are trained,
            alpha <= 2.5 / q
            alpha^2 Q D / 2 <= 0.06 (K + 1) / (1 + t / 250) S / (S + 20) max(0.1, (1 - L / A)^2) L
            alpha |d_k| <= |w_k| / K^2                                                      for each layer k
@@ -9889,9 +9889,9 @@ static void rpi_pace_cap(rpi_pace *pace, double length, rp_cap cap) {
     pace->cap = (int)cap;
 }
 
-static double rpi_weight_layers(const rp_net *net) {
+static double rpi_trained_layers(const rp_net *net) {
     double layers = 0;
-    for (int i = 0; i < net->layer_count; i++) layers += net->layers[i].weight_count > 0;
+    for (int i = 0; i < net->layer_count; i++) layers += net->layers[i].weight_count > 0 && !net->layers[i].frozen;
     return layers;
 }
 
@@ -9916,7 +9916,7 @@ static void rpi_pace_loss(rp_net *net, double loss) {
 /* The length, from the direction's slope D and curvature d'Gd. */
 static void rpi_pace_measure(rp_net *net, int samples, double slope, double second) {
     rpi_pace *pace = &net->pace;
-    double ratio = slope > 0 ? second / slope : -1, layers = rpi_weight_layers(net), largest, product;
+    double ratio = slope > 0 ? second / slope : -1, layers = rpi_trained_layers(net), largest, product;
     int first = !pace->measurements++;
     if (ratio < 0 || !rpi_finite_double(ratio)) { /* nowhere to go, or out of range */
         pace->length /= 2;

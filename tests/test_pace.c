@@ -111,7 +111,7 @@ static double count_layers(rp_net *net) {
     for (int i = 0; i < rp_layer_count(net); i++) {
         rp_layer l;
         WORKS(rp_layer_info(net, i, &l));
-        layers += l.weight_count > 0;
+        layers += l.weight_count > 0 && !l.frozen;
     }
     return layers;
 }
