@@ -6,6 +6,7 @@
        cc -O2 bench/peers/blas.c blas_step.o -lopenblas -lm */
 #define _POSIX_C_SOURCE 200809L
 #define RP_IMPLEMENTATION
+#define RPI_KEEP_MACROS
 #include "../../rp.h"
 #include "../measure.h"
 #include "../products.h"
