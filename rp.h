@@ -1341,7 +1341,8 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 #define RPI_ROUGH_STEP 32      /* terms of a rough product that are added at a time, and rows and columns of a block */
 #define RPI_ROUGH_TERMS 512    /* most terms of a rough block */
 #define RPI_ROUGH_ROWS 64      /* rows of A in a block of so many terms: its halves stay in L2 */
-#define RPI_ROWS_MOST 8        /* most rows of a tile in registers, of any instruction set */
+#define RPI_FEW 4       /* rows or columns of a gradient that are worth no panel, which would be padding (measured) */
+#define RPI_ROWS_MOST 8 /* most rows of a tile in registers, of any instruction set */
 
 static int rpi_at_most(int count, int most) { return count < most ? count : most; }
 static int rpi_at_least(int count, int least) { return count > least ? count : least; }
@@ -12789,6 +12790,7 @@ RP_API rp_status rp_import(rp_net *net, const char *path, const char *names) {
 #undef RPI_PANEL
 #undef RPI_POSITIONS
 #undef RPI_WINDOWS
+#undef RPI_FEW
 #undef RPI_ROWS_MOST
 #undef RPI_TAPS_MOST
 #undef RPI_JOIN2
@@ -13751,15 +13753,14 @@ RPI_INLINE void RPI_FN(fetch)(const rpi_sink *sink, const rpi_piece *piece) {
     }
 }
 
-/* Behind the panel: its magnitudes or squares. */
-static rp_real *RPI_FN(panel_magnitudes)(const rpi_outer *o, int n) {
-    const ptrdiff_t size = (ptrdiff_t)o->count * RPI_PANEL;
-    for (ptrdiff_t i = 0; i < size; i += RPI_PANEL)
-        for (ptrdiff_t p = i; p < i + n; p += RPI_LANES) {
-            rpi_v y = RPI_LOAD(o->panel + p);
-            RPI_STORE(o->panel + size + p, o->squares ? y * y : RPI_ABS(y));
+/* The magnitudes or squares of n entries of each row. */
+static void RPI_FN(sizes)(const rpi_outer *o, int rows, const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo,
+                          ptrdiff_t n) {
+    for (int i = 0; i < rows; i++)
+        for (ptrdiff_t p = 0; p < n; p += RPI_LANES) {
+            rpi_v y = RPI_LOAD(in + i * ldi + p);
+            RPI_STORE(out + i * ldo + p, o->squares ? y * y : RPI_ABS(y));
         }
-    return o->panel + size;
 }
 
 /* The weights' part: a panel of y is transposed once, then serves all rows. */
@@ -13774,11 +13775,11 @@ static void RPI_FN(outer_weights)(const rpi_outer *o) {
     piece.ld = RPI_PANEL;
     piece.stride = o->n;
     for (int j = o->from; j < o->end; j += RPI_PANEL) {
-        rp_real *magnitudes = NULL;
+        rp_real *sizes = o->panel + (ptrdiff_t)o->count * RPI_PANEL;
         piece.n = rpi_at_most(o->end - j, RPI_PANEL);
         gemm.n = (piece.n + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
         RPI_FN(transpose)(o->y + j * o->ld, o->ld, piece.n, o->count, o->panel, RPI_PANEL, gemm.n);
-        if (o->v) magnitudes = RPI_FN(panel_magnitudes)(o, gemm.n);
+        if (o->v) RPI_FN(sizes)(o, o->count, o->panel, RPI_PANEL, sizes, RPI_PANEL, gemm.n);
         for (int i = 0; i < o->m; i += piece.rows) {
             gemm.m = piece.rows = RPI_FN(tile_rows)(o->m - i);
             piece.offset = o->weights + (ptrdiff_t)i * o->n + j;
@@ -13791,7 +13792,7 @@ static void RPI_FN(outer_weights)(const rpi_outer *o) {
             }
             if (o->v) {
                 gemm.a = o->v + i * o->ld;
-                gemm.b = magnitudes;
+                gemm.b = sizes;
                 gemm.c = o->tile + RPI_ROWS_MOST * RPI_PANEL;
                 RPI_FN(gemm)(&gemm);
             }
@@ -13800,17 +13801,89 @@ static void RPI_FN(outer_weights)(const rpi_outer *o) {
     }
 }
 
+/* The same for few rows: each is y times a row of d. */
+static void RPI_FN(outer_few_rows)(const rpi_outer *o) {
+    rpi_piece piece = RPI_FN(piece_of)(o);
+    rpi_product q;
+    memset(&q, 0, sizeof q);
+    q.k = o->count;
+    q.a_row = o->ld;
+    q.a_column = 1;
+    piece.rows = o->m;
+    piece.ld = RPI_PANEL;
+    piece.stride = o->n;
+    for (int j = o->from; j < o->end; j += RPI_PANEL) {
+        q.m = piece.n = rpi_at_most(o->end - j, RPI_PANEL);
+        q.a = o->y + j * o->ld;
+        piece.offset = o->weights + j;
+        RPI_FN(fetch)(o->sink, &piece);
+        for (int i = 0; i < o->m; i++) {
+            q.b = o->d ? o->d + i * o->ld : NULL;
+            q.b2 = o->v ? o->v + i * o->ld : NULL;
+            q.c = o->tile + i * RPI_PANEL;
+            q.c2 = q.c + RPI_ROWS_MOST * RPI_PANEL;
+            RPI_FN(matrix_vector)(&q);
+        }
+        o->sink->take(o->sink, &piece);
+    }
+}
+
+/* For few columns: each is d times a row of y. Rows of weights lie one behind the other, so that a piece is one row. */
+static void RPI_FN(outer_column)(rpi_product q, const rp_real *a, const rp_real *x, rp_real *out, int n) {
+    rp_real column[RPI_PANEL];
+    q.a = a;
+    q.b = x;
+    q.c = column;
+    RPI_FN(matrix_vector)(&q);
+    for (int i = 0; i < q.m; i++) out[i * n] = column[i];
+}
+static void RPI_FN(outer_few_columns)(const rpi_outer *o) {
+    const ptrdiff_t width = (o->count + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
+    rpi_piece piece = RPI_FN(piece_of)(o);
+    rpi_product q;
+    memset(&q, 0, sizeof q);
+    q.k = o->count;
+    q.a_row = o->ld;
+    q.a_column = 1;
+    piece.rows = 1;
+    if (o->v) RPI_FN(sizes)(o, o->n, o->y, o->ld, o->panel, width, width);
+    for (int i = 0; i < o->m; i += q.m) {
+        q.m = rpi_at_most(o->m - i, RPI_PANEL);
+        piece.n = q.m * o->n;
+        piece.offset = o->weights + (ptrdiff_t)i * o->n;
+        RPI_FN(fetch)(o->sink, &piece);
+        for (int j = 0; j < o->n; j++) {
+            rp_real *to = o->tile + j;
+            if (o->d) RPI_FN(outer_column)(q, o->d + i * o->ld, o->y + j * o->ld, to, o->n);
+            to += RPI_ROWS_MOST * RPI_PANEL;
+            if (o->v) RPI_FN(outer_column)(q, o->v + i * o->ld, o->panel + j * width, to, o->n);
+        }
+        o->sink->take(o->sink, &piece);
+    }
+}
+
+/* Of a vector of rows at a time: their vectors' sums are transposed, and then added in the order of the lanes. */
 static void RPI_FN(row_sums)(int rows, int count, const rp_real *in, ptrdiff_t ld, rp_real *out) {
-    for (int i = 0; i < rows; i++, in += ld) {
-        rpi_v sum = RPI_ALL(0);
-        for (int s = 0; s < count; s += RPI_LANES) sum += RPI_LOAD_SOME(in + s, count - s);
-        out[i] = RPI_FN(sum_lanes)(0, sum);
+    rp_real sums[RPI_LANES * RPI_LANES], turned[RPI_LANES * RPI_LANES];
+    for (int i = 0; i < rows; i += RPI_LANES) {
+        const int some = rpi_at_most(rows - i, RPI_LANES);
+        rpi_v total = RPI_ALL(0);
+        for (int r = 0; r < some; r++, in += ld) {
+            rpi_v sum = RPI_ALL(0);
+            for (int s = 0; s < count; s += RPI_LANES) sum += RPI_LOAD_SOME(in + s, count - s);
+            RPI_STORE(sums + r * RPI_LANES, sum);
+        }
+        RPI_FN(transpose)(sums, RPI_LANES, some, RPI_LANES, turned, RPI_LANES, RPI_LANES);
+        for (int lane = 0; lane < RPI_LANES; lane++) total += RPI_LOAD(turned + lane * RPI_LANES);
+        RPI_STORE_SOME(out + i, total, some);
     }
 }
 
 static void RPI_FN(outer)(const rpi_outer *o) {
     rpi_piece piece = RPI_FN(piece_of)(o);
-    RPI_FN(outer_weights)(o);
+    if (o->m <= RPI_FEW && !(o->v && o->squares)) RPI_FN(outer_few_rows)(o);
+    else if (o->n <= RPI_FEW) RPI_FN(outer_few_columns)(o);
+    else RPI_FN(outer_weights)(o);
     piece.rows = 1;
     for (int i = 0; o->bias && i < o->m; i += RPI_PANEL) {
         piece.n = rpi_at_most(o->m - i, RPI_PANEL);
@@ -14199,7 +14272,7 @@ static void RPI_FN(update)(const rpi_update *u, const rpi_update_call *call) {
     if (methods[u->method - RP_PARTITIONING]) methods[u->method - RP_PARTITIONING](u, call);
 }
 
-static void RPI_FN(blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y) {
+RPI_INLINE void RPI_FN(blend_row)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y) {
     for (ptrdiff_t i = 0; i < n; i += RPI_LANES) {
         int some = n - i < RPI_LANES ? (int)(n - i) : RPI_LANES;
         rpi_v term = RPI_ALL(a) * RPI_LOAD_SOME(x + i, some);
@@ -14207,6 +14280,9 @@ static void RPI_FN(blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_rea
         if (b != 0) term = RPI_FMA(RPI_ALL(b), RPI_LOAD_SOME(y + i, some), term);
         RPI_STORE_SOME(y + i, term, some);
     }
+}
+static void RPI_FN(blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y) {
+    RPI_FN(blend_row)(n, a, x, f, b, y);
 }
 
 static void RPI_FN(take_step)(const rpi_sink *sink, const rpi_piece *piece) {
@@ -14228,13 +14304,13 @@ static void RPI_FN(take_step)(const rpi_sink *sink, const rpi_piece *piece) {
     RPI_FN(update)(sink->update, &call);
 }
 /* The piece becomes b times what the arrays hold, plus itself. */
-static void RPI_FN(take)(const rpi_sink *sink, const rpi_piece *piece, rp_real b) {
+RPI_INLINE void RPI_FN(take)(const rpi_sink *sink, const rpi_piece *piece, rp_real b) {
     for (int r = 0; r < piece->rows; r++) {
         ptrdiff_t at = piece->offset + r * piece->stride, from = r * piece->ld;
         if (piece->gradient)
-            RPI_FN(blend)(piece->n, piece->scale, piece->gradient + from, NULL, b, sink->gradient + at);
+            RPI_FN(blend_row)(piece->n, piece->scale, piece->gradient + from, NULL, b, sink->gradient + at);
         if (piece->curvature)
-            RPI_FN(blend)(piece->n, piece->scale2, piece->curvature + from, NULL, b, sink->curvature + at);
+            RPI_FN(blend_row)(piece->n, piece->scale2, piece->curvature + from, NULL, b, sink->curvature + at);
     }
 }
 static void RPI_FN(take_arrays)(const rpi_sink *sink, const rpi_piece *piece) { RPI_FN(take)(sink, piece, 0); }
