@@ -1341,6 +1341,7 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 #define RPI_ROUGH_STEP 32      /* terms of a rough product that are added at a time, and rows and columns of a block */
 #define RPI_ROUGH_TERMS 512    /* most terms of a rough block */
 #define RPI_ROUGH_ROWS 64      /* rows of A in a block of so many terms: its halves stay in L2 */
+#define RPI_FILTERS 8          /* that share a transposed row of shared weights, at least (measured) */
 #define RPI_FEW 4       /* rows or columns of a gradient that are worth no panel, which would be padding (measured) */
 #define RPI_ROWS_MOST 8 /* most rows of a tile in registers, of any instruction set */
 
@@ -3253,6 +3254,10 @@ static void rpi_covering_taps(const rpi_step *step, int position, ptrdiff_t ld, 
     taps->count = k;
 }
 
+static void rpi_magnitudes(const rpi_buffers *b, ptrdiff_t n, const rp_real *x, rp_real *out) {
+    b->kernels->column_sums(1, rpi_columns(b, (int)n), x, 0, out, 0);
+}
+
 /* |W| into the shared scratch. */
 static void rpi_shared_magnitudes(const rpi_buffers *b, const rpi_step *step, const rp_real *weights) {
     const rpi_geometry *g = &step->geometry;
@@ -3414,6 +3419,11 @@ static rpi_piece rpi_piece_of(const rpi_outer_call *call, rp_real *gradient, rp_
     return piece;
 }
 
+/* From one row of a map's sums, [filters][taps + 1], to the next: whole vectors. */
+static ptrdiff_t rpi_sums_row(const rpi_geometry *g) {
+    return ((ptrdiff_t)g->taps + RPI_LINE_REALS) / RPI_LINE_REALS * RPI_LINE_REALS;
+}
+
 /* Sums over positions of d and v with the windows of x. Taps are numbered as the weights of one filter; the one
    behind the last is the bias, whose input is 1. Either for an outer product or for a reach: */
 typedef struct rpi_sums_work {
@@ -3496,14 +3506,14 @@ static void rpi_correlate_block(const rpi_sums_work *w, const rpi_sums_block *k,
             }
 }
 
-/* A block's sums [filters][RPI_WEIGHTS][lanes], added up over their lanes, into [filters][taps + 1]. */
+/* A block's sums [filters][RPI_WEIGHTS][lanes], added up over their lanes, into the map's. */
 static void rpi_add_lanes(const rpi_sums_work *w, const rpi_sums_block *k, const rp_real *sums, rp_real *out) {
     const rpi_geometry *g = &w->step->geometry;
     const rpi_kernels *kernels = w->b->kernels;
     const int lanes = kernels->lanes, n = rpi_columns(w->b, k->taps);
     rp_real turned[RPI_LANES_MOST * RPI_WEIGHTS];
-    out += ((ptrdiff_t)k->group * g->group_filters + k->filter) * (g->taps + 1) + k->tap;
-    for (int f = 0; f < k->filters; f++, sums += RPI_WEIGHTS * lanes, out += g->taps + 1) {
+    out += ((ptrdiff_t)k->group * g->group_filters + k->filter) * rpi_sums_row(g) + k->tap;
+    for (int f = 0; f < k->filters; f++, sums += RPI_WEIGHTS * lanes, out += rpi_sums_row(g)) {
         kernels->transpose(sums, lanes, k->taps, lanes, turned, RPI_WEIGHTS, n);
         for (int i = 1; i < lanes; i++) kernels->add_rows(1, n, 1, turned + i * RPI_WEIGHTS, 0, turned, 0);
         rpi_copy(out, turned, k->taps);
@@ -3611,23 +3621,103 @@ static void rpi_take_sums(const rpi_outer_call *call, const rpi_sums *sums) {
     call->sink->take(call->sink, &piece);
 }
 
+/* Where each tap reads rows of its own (recurrent layers), the sums are products of d with transposed rows, position by
+   position; not worth it where few filters share these. */
+static int rpi_worth_panels(const rpi_geometry *g) {
+    return g->window == 1 && g->group_filters >= RPI_FILTERS && g->first < g->positions;
+}
+
+/* A block's taps at a position: [samples][RPI_PANEL]. */
+static void rpi_tap_panel(const rpi_sums_work *w, const rpi_sums_block *k, int position, rp_real *panel) {
+    const rpi_geometry *g = &w->step->geometry;
+    const rpi_buffers *b = w->b;
+    const int row = position / g->out_width * g->stride_height - g->padding_height;
+    const int column = position % g->out_width * g->stride_width - g->padding_width;
+    const int inside = row >= 0 && row < g->height && column >= 0 && column < g->width;
+    const int n = rpi_columns(b, k->taps), own = rpi_at_most(g->taps - k->tap, k->taps);
+    const ptrdiff_t channel = (ptrdiff_t)k->group * g->channels + k->tap;
+    const ptrdiff_t at = channel * g->in_channel + row * g->in_y + column * g->in_x;
+    if (inside && own)
+        b->kernels->transpose(w->x + at * b->ld, g->in_channel * b->ld, own, w->outer->count, panel, RPI_PANEL, n);
+    for (int s = 0; s < w->outer->count; s++, panel += RPI_PANEL) {
+        if (!inside || !own) rpi_zero(panel, n);
+        if (own < k->taps) panel[own] = 1; /* the bias's */
+    }
+}
+
+/* d of a block's group at a position, times a panel, is added to the sums. */
+static void rpi_add_panel(const rpi_sums_work *w, const rpi_sums_block *k, int position, const rp_real *d,
+                          const rp_real *panel, rp_real *sums) {
+    const rpi_geometry *g = &w->step->geometry;
+    const rpi_buffers *b = w->b;
+    const ptrdiff_t filter = (ptrdiff_t)k->group * g->group_filters;
+    rpi_gemm q;
+    memset(&q, 0, sizeof q);
+    q.m = g->group_filters;
+    q.n = rpi_columns(b, k->taps);
+    q.k = w->outer->count;
+    q.a = d + (filter * g->out_filter + rpi_out_at(g, position)) * b->ld;
+    q.a_row = g->out_filter * b->ld;
+    q.a_column = 1;
+    q.b = panel;
+    q.ldb = RPI_PANEL;
+    q.c = sums + filter * rpi_sums_row(g) + k->tap;
+    q.ldc = q.start_row = rpi_sums_row(g);
+    if (position > g->first) q.start = q.c;
+    b->kernels->gemm(&q);
+}
+
+static void rpi_panels_part(const void *context, int part, int parts) {
+    const rpi_sums_work *w = (const rpi_sums_work *)context;
+    const rpi_outer_call *call = w->outer;
+    const rpi_buffers *b = w->b;
+    const rpi_geometry *g = &w->step->geometry;
+    const int from = rpi_begin(w->taps, RPI_LINE_REALS, part, parts),
+              end = rpi_begin(w->taps, RPI_LINE_REALS, part + 1, parts);
+    rp_real *panel = b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
+    rpi_sums_block k;
+    memset(&k, 0, sizeof k);
+    for (k.group = 0; k.group < g->groups; k.group++)
+        for (k.tap = from; k.tap < end; k.tap += RPI_PANEL) {
+            k.taps = rpi_at_most(end - k.tap, RPI_PANEL);
+            for (int p = g->first; p < g->positions; p++) {
+                rpi_tap_panel(w, &k, p, panel);
+                if (call->d) rpi_add_panel(w, &k, p, call->d, panel, b->shared);
+                if (!call->v) continue;
+                for (ptrdiff_t s = 0; s < call->count; s++)
+                    rpi_magnitudes(b, k.taps, panel + s * RPI_PANEL, panel + s * RPI_PANEL);
+                rpi_add_panel(w, &k, p, call->v, panel, b->shared + b->shared_size);
+            }
+        }
+}
+
+/* Each sum in the way that suits it: those of each sample's own only by correlations. */
 static void rpi_shared_outer(const rpi_outer_call *call) {
     const rpi_buffers *b = call->b;
     const rpi_geometry *g = &call->step->geometry;
+    rpi_outer_call panels = *call, rest = *call;
     rpi_sums_work w;
     rpi_sums sums;
     memset(&w, 0, sizeof w);
     w.b = b;
     w.step = call->step;
-    w.outer = call;
     w.x = call->x;
     w.n = rpi_columns(b, call->count);
     w.taps = g->taps + call->bias;
-    rpi_share(b->team, rpi_parts(b->team, rpi_sums_worth(&w), w.taps, RPI_TAPS_MOST), rpi_sums_part, &w);
+    if (rpi_worth_panels(g)) rest.d = NULL;
+    else panels.d = NULL;
+    if (rpi_worth_panels(g) && !call->weight && !call->squares) rest.v = NULL;
+    else panels.v = NULL;
+    w.outer = &panels;
+    if (panels.d || panels.v)
+        rpi_share(b->team, rpi_parts(b->team, rpi_sums_worth(&w), w.taps, RPI_LINE_REALS), rpi_panels_part, &w);
+    w.outer = &rest;
+    if (rest.d || rest.v)
+        rpi_share(b->team, rpi_parts(b->team, rpi_sums_worth(&w), w.taps, RPI_TAPS_MOST), rpi_sums_part, &w);
     memset(&sums, 0, sizeof sums);
     sums.of_d = call->d ? b->shared : NULL;
     sums.of_v = call->v ? b->shared + b->shared_size : NULL;
-    sums.ld = sums.bias_step = (ptrdiff_t)g->taps + 1;
+    sums.ld = sums.bias_step = rpi_sums_row(g);
     sums.bias = g->taps;
     rpi_take_sums(call, &sums);
 }
@@ -4037,10 +4127,6 @@ static void rpi_sums_product(const rpi_buffers *b, rpi_gemm *q, const rp_real *d
     q->start = add ? out : NULL;
     q->start_row = q->ldc;
     b->kernels->gemm(q);
-}
-
-static void rpi_magnitudes(const rpi_buffers *b, ptrdiff_t n, const rp_real *x, rp_real *out) {
-    b->kernels->column_sums(1, rpi_columns(b, (int)n), x, 0, out, 0);
 }
 
 /* For the bias: of each unit over positions. */
@@ -12790,6 +12876,7 @@ RP_API rp_status rp_import(rp_net *net, const char *path, const char *names) {
 #undef RPI_PANEL
 #undef RPI_POSITIONS
 #undef RPI_WINDOWS
+#undef RPI_FILTERS
 #undef RPI_FEW
 #undef RPI_ROWS_MOST
 #undef RPI_TAPS_MOST
