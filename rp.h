@@ -13888,14 +13888,20 @@ static void RPI_FN(outer_weights)(const rpi_outer *o) {
     }
 }
 
-/* The same for few rows: each is y times a row of d. */
-static void RPI_FN(outer_few_rows)(const rpi_outer *o) {
-    rpi_piece piece = RPI_FN(piece_of)(o);
+/* Rows of samples, times a vector of samples. */
+static rpi_product RPI_FN(rows_by_vector)(const rpi_outer *o) {
     rpi_product q;
     memset(&q, 0, sizeof q);
     q.k = o->count;
     q.a_row = o->ld;
     q.a_column = 1;
+    return q;
+}
+
+/* The same for few rows: each is y times a row of d. */
+static void RPI_FN(outer_few_rows)(const rpi_outer *o) {
+    rpi_piece piece = RPI_FN(piece_of)(o);
+    rpi_product q = RPI_FN(rows_by_vector)(o);
     piece.rows = o->m;
     piece.ld = RPI_PANEL;
     piece.stride = o->n;
@@ -13927,11 +13933,7 @@ static void RPI_FN(outer_column)(rpi_product q, const rp_real *a, const rp_real 
 static void RPI_FN(outer_few_columns)(const rpi_outer *o) {
     const ptrdiff_t width = (o->count + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
     rpi_piece piece = RPI_FN(piece_of)(o);
-    rpi_product q;
-    memset(&q, 0, sizeof q);
-    q.k = o->count;
-    q.a_row = o->ld;
-    q.a_column = 1;
+    rpi_product q = RPI_FN(rows_by_vector)(o);
     piece.rows = 1;
     if (o->v) RPI_FN(sizes)(o, o->n, o->y, o->ld, o->panel, width, width);
     for (int i = 0; i < o->m; i += q.m) {
