@@ -1342,8 +1342,8 @@ static int rpi_permute(uint64_t seed, int count, int i) {
 #define RPI_ROUGH_TERMS 512    /* most terms of a rough block */
 #define RPI_ROUGH_ROWS 64      /* rows of A in a block of so many terms: its halves stay in L2 */
 #define RPI_FILTERS 8          /* that share a transposed row of shared weights, at least (measured) */
-#define RPI_FEW 4       /* rows or columns of a gradient that are worth no panel, which would be padding (measured) */
-#define RPI_ROWS_MOST 8 /* most rows of a tile in registers, of any instruction set */
+#define RPI_FEW 4              /* sides of a gradient that are worth no panel, mostly padding (measured) */
+#define RPI_ROWS_MOST 8        /* most rows of a tile in registers, of any instruction set */
 
 static int rpi_at_most(int count, int most) { return count < most ? count : most; }
 static int rpi_at_least(int count, int least) { return count > least ? count : least; }
@@ -13840,12 +13840,12 @@ RPI_INLINE void RPI_FN(fetch)(const rpi_sink *sink, const rpi_piece *piece) {
     }
 }
 
-/* The magnitudes or squares of n entries of each row. */
+/* The magnitudes or squares of n entries of each row, and zeros to the end of a vector. */
 static void RPI_FN(sizes)(const rpi_outer *o, int rows, const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo,
                           ptrdiff_t n) {
     for (int i = 0; i < rows; i++)
         for (ptrdiff_t p = 0; p < n; p += RPI_LANES) {
-            rpi_v y = RPI_LOAD(in + i * ldi + p);
+            rpi_v y = RPI_LOAD_SOME(in + i * ldi + p, (int)(n - p));
             RPI_STORE(out + i * ldo + p, o->squares ? y * y : RPI_ABS(y));
         }
 }
@@ -13935,7 +13935,7 @@ static void RPI_FN(outer_few_columns)(const rpi_outer *o) {
     rpi_piece piece = RPI_FN(piece_of)(o);
     rpi_product q = RPI_FN(rows_by_vector)(o);
     piece.rows = 1;
-    if (o->v) RPI_FN(sizes)(o, o->n, o->y, o->ld, o->panel, width, width);
+    if (o->v) RPI_FN(sizes)(o, o->n, o->y, o->ld, o->panel, width, o->count);
     for (int i = 0; i < o->m; i += q.m) {
         q.m = rpi_at_most(o->m - i, RPI_PANEL);
         piece.n = q.m * o->n;
