@@ -2944,11 +2944,16 @@ typedef struct rpi_outer_work {
     const rpi_outer *outer;
 } rpi_outer_work;
 
+/* A part's scratch for two panels. */
+static rp_real *rpi_part_panel(const rpi_buffers *b, int part) {
+    return b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
+}
+
 static void rpi_outer_part(const void *context, int part, int parts) {
     const rpi_outer_work *work = (const rpi_outer_work *)context;
     const rpi_buffers *b = work->b;
     rpi_outer o = *work->outer;
-    o.panel = b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
+    o.panel = rpi_part_panel(b, part);
     o.tile = b->tile + (ptrdiff_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST;
     o.packed = b->packed + part * b->packed_size;
     o.rough = rpi_rough(b, o.rough, o.m, o.n, o.count);
@@ -3674,7 +3679,7 @@ static void rpi_panels_part(const void *context, int part, int parts) {
     const rpi_geometry *g = &w->step->geometry;
     const int from = rpi_begin(w->taps, RPI_LINE_REALS, part, parts),
               end = rpi_begin(w->taps, RPI_LINE_REALS, part + 1, parts);
-    rp_real *panel = b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
+    rp_real *panel = rpi_part_panel(b, part);
     rpi_sums_block k;
     memset(&k, 0, sizeof k);
     for (k.group = 0; k.group < g->groups; k.group++)
@@ -3695,6 +3700,7 @@ static void rpi_panels_part(const void *context, int part, int parts) {
 static void rpi_shared_outer(const rpi_outer_call *call) {
     const rpi_buffers *b = call->b;
     const rpi_geometry *g = &call->step->geometry;
+    const int own = call->weight || call->squares;
     rpi_outer_call panels = *call, rest = *call;
     rpi_sums_work w;
     rpi_sums sums;
@@ -3704,10 +3710,14 @@ static void rpi_shared_outer(const rpi_outer_call *call) {
     w.x = call->x;
     w.n = rpi_columns(b, call->count);
     w.taps = g->taps + call->bias;
-    if (rpi_worth_panels(g)) rest.d = NULL;
-    else panels.d = NULL;
-    if (rpi_worth_panels(g) && !call->weight && !call->squares) rest.v = NULL;
-    else panels.v = NULL;
+    if (rpi_worth_panels(g)) {
+        rest.d = NULL;
+        if (own) panels.v = NULL;
+        else rest.v = NULL;
+    } else {
+        panels.d = NULL;
+        panels.v = NULL;
+    }
     w.outer = &panels;
     if (panels.d || panels.v)
         rpi_share(b->team, rpi_parts(b->team, rpi_sums_worth(&w), w.taps, RPI_LINE_REALS), rpi_panels_part, &w);
@@ -3967,7 +3977,7 @@ static void rpi_dense_outer_part(const void *context, int part, int parts) {
     const rpi_outer_call *call = (const rpi_outer_call *)context;
     const rpi_buffers *b = call->b;
     const rpi_step *step = call->step;
-    rp_real *panel = b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
+    rp_real *panel = rpi_part_panel(b, part);
     rp_real *tile = b->tile + (ptrdiff_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST;
     rp_real *second = tile + RPI_ROWS_MOST * RPI_PANEL;
     rpi_piece piece = rpi_piece_of(call, tile, second);
