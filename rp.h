@@ -1395,9 +1395,10 @@ typedef struct rpi_correlation {
 
 /* A pool's window of k rows at x + at[j], of n columns. In a max pool the largest's place (the first of equals)
    decides for each column which row of `in` (rows at in + at[j]) goes to `out`, or to which row of d_in (at d_in +
-   at[j]) d is added. */
+   at[j]) d is added; with `alone` these rows are no other
+   window's, and are set. */
 typedef struct rpi_window {
-    int k, n;
+    int k, n, alone;
     const ptrdiff_t *at;
     const rp_real *x;
 } rpi_window;
@@ -2806,6 +2807,17 @@ static const rpi_loss rpi_losses[] = {
 };
 static const rpi_loss *rpi_loss_of(const rp_net *net) { return &rpi_losses[net->loss]; }
 
+typedef enum rpi_direction_kind { RPI_FORWARD, RPI_BACKWARD, RPI_TANGENT } rpi_direction_kind; /* one kernel each */
+typedef struct rpi_activate_work {
+    const rpi_buffers *b;
+    const rpi_step *step;
+    rpi_activate activate;
+    rpi_direction_kind way;
+    rpi_flow flow;
+    rp_real *d, *v;         /* backward; each may be NULL */
+    rp_real *t, *t2, *bend; /* tangent; t2 and bend may be NULL */
+} rpi_activate_work;
+
 /* >>maps
    An affine map's primitives; what is true of a map by itself stands in its row, so that no sweep asks which it is.
    Pointers to slots are to their first rows; p: flat parameters, or any other vector in their place. */
@@ -2823,6 +2835,7 @@ typedef struct rpi_apply_call {
     const rp_real *values; /* of the input slot: routes of max pools */
     ptrdiff_t ldx, ldy;    /* between rows; maps of shared weights and pools take those of the slots */
     rp_real own;
+    const rpi_activate_work *then; /* the activation of y and u_out that follows; NULL: none */
 } rpi_apply_call;
 
 /* d_in = A' d and v_in = |A|' v, or A' v if plain. d or v may be NULL. */
@@ -2873,7 +2886,8 @@ struct rpi_map {
     double (*worth)(const rpi_step *step);  /* multiply-adds of A x for one sample */
     int (*positions)(const rpi_step *step); /* products with one weight for one sample */
     int trains;                             /* it has parameters */
-    int stacks; /* each row of x is a unit, and apply and transposed take other ld: direct solves */
+    int stacks;    /* each row of x is a unit, and apply and transposed take other ld: direct solves */
+    int activates; /* apply to a batch runs what follows, while values are in L1 */
 };
 
 static rpi_apply_call rpi_apply_of(const rpi_buffers *b, const rpi_step *step, const rp_real *p, int n) {
@@ -2970,17 +2984,6 @@ static void rpi_outer_run(const rpi_buffers *b, const rpi_outer *outer) {
     work.outer = outer;
     rpi_share(b->team, rpi_parts(b->team, worth, outer->n, RPI_PANEL), rpi_outer_part, &work);
 }
-
-typedef enum rpi_direction_kind { RPI_FORWARD, RPI_BACKWARD, RPI_TANGENT } rpi_direction_kind; /* one kernel each */
-typedef struct rpi_activate_work {
-    const rpi_buffers *b;
-    const rpi_step *step;
-    rpi_activate activate;
-    rpi_direction_kind way;
-    rpi_flow flow;
-    rp_real *d, *v;         /* backward; each may be NULL */
-    rp_real *t, *t2, *bend; /* tangent; t2 and bend may be NULL */
-} rpi_activate_work;
 
 static rp_real *rpi_offset(rp_real *x, ptrdiff_t at) { return x ? x + at : NULL; }
 
@@ -3332,6 +3335,17 @@ static void rpi_u_window(const rpi_apply_call *call, const rpi_taps *taps, int p
     b->kernels->gemm(&q);
 }
 
+/* What follows, at one position. */
+static void rpi_activate_at(const rpi_apply_call *call, int position, int part) {
+    const rpi_geometry *g = &call->step->geometry;
+    rpi_activate_work work = *call->then;
+    work.activate.rows = g->filters;
+    work.activate.ld = g->out_filter * call->b->ld;
+    work.activate.bad += part;
+    rpi_activate_offset(&work, (rpi_out_at(g, position) - call->step->out_row) * call->b->ld);
+    rpi_activate_rows(&work);
+}
+
 static void rpi_shared_apply_part(const void *context, int part, int parts) {
     const rpi_apply_call *call = (const rpi_apply_call *)context;
     const rpi_buffers *b = call->b;
@@ -3344,6 +3358,7 @@ static void rpi_shared_apply_part(const void *context, int part, int parts) {
             rpi_apply_window(call, &taps, t, group);
             if (call->u_out) rpi_u_window(call, &taps, t, group, b->columns + part * b->ld);
         }
+        if (call->then) rpi_activate_at(call, t, part);
     }
 }
 
@@ -3782,13 +3797,14 @@ static void rpi_copy_transposed(const rpi_transposed_call *call) {
 typedef void (*rpi_pool_window)(const rpi_kernels *kernels, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
                                 const rp_real *in, rp_real *out);
 
-static void rpi_pool(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *in, rp_real *out,
+static void rpi_pool(const rpi_buffers *b, const rpi_step *step, int n, const rp_real *in, rp_real *out, int alone,
                      rpi_pool_window each) {
     const rpi_geometry *g = &step->geometry;
     rpi_taps taps = rpi_taps_of(b, 0);
     rpi_window window;
     window.n = n;
     window.at = taps.b_at;
+    window.alone = alone;
     for (int t = 0; t < step->end; t++) {
         rpi_window_taps(g, t, b->ld, &taps);
         window.k = taps.count;
@@ -3818,20 +3834,28 @@ static void rpi_avg_window(const rpi_kernels *kernels, const rpi_window *window,
 static void rpi_avg_window_back(const rpi_kernels *kernels, const rpi_window *window, ptrdiff_t from, ptrdiff_t to,
                                 const rp_real *in, rp_real *out) {
     rp_real share = 1 / (rp_real)window->k;
-    for (int j = 0; j < window->k; j++)
-        kernels->add_rows(1, window->n, share, in + to, 0, out + from + window->at[j], 0);
+    for (int j = 0; j < window->k; j++) {
+        rp_real *row = out + from + window->at[j];
+        if (window->alone) rpi_zero(row, window->n);
+        kernels->add_rows(1, window->n, share, in + to, 0, row, 0);
+    }
 }
 
 static void rpi_pool_apply(const rpi_apply_call *call, rpi_pool_window each) {
-    rpi_pool(call->b, call->step, call->n, call->x, call->y, each);
+    rpi_pool(call->b, call->step, call->n, call->x, call->y, 0, each);
     if (!call->u_out) return;
-    if (call->u) rpi_pool(call->b, call->step, call->n, call->u, call->u_out, each);
+    if (call->u) rpi_pool(call->b, call->step, call->n, call->u, call->u_out, 0, each);
     else rpi_fill_rows(call->step->outputs, call->n, call->b->ld, NULL, call->u_out);
 }
+/* Rows are cleared only where windows do not set each of them, once. Pools are not padded. */
 static void rpi_pool_back(const rpi_transposed_call *call, const rp_real *out, rp_real *in, rpi_pool_window each) {
+    const rpi_geometry *g = &call->step->geometry;
+    const int alone = !call->add && (g->out_height == 1 || g->stride_height >= g->kernel_height) &&
+                      (g->out_width == 1 || g->stride_width >= g->kernel_width);
+    const int all = alone && (ptrdiff_t)g->positions * g->window == (ptrdiff_t)g->height * g->width;
     if (!out) return;
-    if (!call->add) rpi_fill_rows(call->step->inputs, call->n, call->b->ld, NULL, in);
-    rpi_pool(call->b, call->step, call->n, out, in, each);
+    if (!call->add && !all) rpi_fill_rows(call->step->inputs, call->n, call->b->ld, NULL, in);
+    rpi_pool(call->b, call->step, call->n, out, in, alone, each);
 }
 static void rpi_pool_transposed(const rpi_transposed_call *call, rpi_pool_window each) {
     rpi_pool_back(call, call->d, call->d_in, each);
@@ -4566,6 +4590,7 @@ static rpi_window rpi_flat_window(const rpi_flat *w) {
     rpi_window window;
     window.k = w->taps.count;
     window.n = rpi_columns(w->b, (int)w->f.size);
+    window.alone = 0;
     window.at = w->taps.b_at;
     window.x = w->phases;
     return window;
@@ -4634,20 +4659,20 @@ static void rpi_avg_transposed_one(const rpi_transposed_call *call) {
 static const rpi_map rpi_dense_map = {
     {{rpi_dense_apply, rpi_dense_transposed, rpi_dense_outer, rpi_dense_reach},
      {rpi_dense_apply_one, rpi_dense_transposed_one, rpi_dense_outer_each, rpi_dense_reach_one}},
-    rpi_dense_worth, rpi_one_position, 1, 1};
+    rpi_dense_worth, rpi_one_position, 1, 1, 0};
 static const rpi_map rpi_shared_map = {
     {{rpi_shared_apply, rpi_shared_transposed, rpi_shared_outer, rpi_shared_reach},
      {rpi_shared_apply_one, rpi_shared_transposed_one, rpi_shared_outer_each, rpi_shared_reach_one}},
-    rpi_shared_worth, rpi_shared_positions, 1, 0};
+    rpi_shared_worth, rpi_shared_positions, 1, 0, 1};
 static const rpi_map rpi_copy_map = {
     {{rpi_copy_apply, rpi_copy_transposed, NULL, NULL}, {rpi_copy_apply_one, rpi_copy_transposed_one, NULL, NULL}},
-    rpi_no_worth, rpi_one_position, 0, 1};
+    rpi_no_worth, rpi_one_position, 0, 1, 0};
 static const rpi_map rpi_max_pool_map = {
     {{rpi_max_apply, rpi_max_transposed, NULL, NULL}, {rpi_max_apply_one, rpi_max_transposed_one, NULL, NULL}},
-    rpi_no_worth, rpi_one_position, 0, 0};
+    rpi_no_worth, rpi_one_position, 0, 0, 0};
 static const rpi_map rpi_avg_pool_map = {
     {{rpi_avg_apply, rpi_avg_transposed, NULL, NULL}, {rpi_avg_apply_one, rpi_avg_transposed_one, NULL, NULL}},
-    rpi_no_worth, rpi_one_position, 0, 0};
+    rpi_no_worth, rpi_one_position, 0, 0, 0};
 /* clang-format on */
 
 /* A step's primitives on all samples, in the way in which these lie. Outer products add up over samples themselves. */
@@ -4664,6 +4689,7 @@ static void rpi_run_apply(const rpi_apply_call *call) {
         each.u_out = rpi_offset(each.u_out, step->out_rows);
         way->apply(&each);
     }
+    if (call->then && !(step->map->activates && call->b->way == RPI_BATCH)) rpi_activate_run(call->then);
 }
 static void rpi_run_transposed(const rpi_transposed_call *call) {
     const rpi_step *step = call->step;
@@ -6889,10 +6915,10 @@ static void rpi_forward(const rp_net *net, const rpi_buffers *b, int n, rpi_keep
             call.own = rpi_scale(net, step, pass->rule);
             work.activate.u = call.u_out + step->out_row * b->ld;
         }
-        rpi_run_apply(&call);
         if (keep == RPI_KEEP_NOTHING) work.activate.slope = NULL;
         if (keep != RPI_KEEP_CURVES && !carries_u) work.activate.second = NULL;
-        if (step->activation) rpi_activate_run(&work);
+        if (step->activation) call.then = &work;
+        rpi_run_apply(&call);
     }
 }
 
@@ -13452,7 +13478,8 @@ static void RPI_FN(select_back)(const rpi_window *w, const rp_real *d, rp_real *
         rpi_v value = RPI_LOAD(d + s);
         for (int j = 0; j < w->k; j++) {
             rp_real *to = d_in + w->at[j] + s;
-            RPI_STORE(to, RPI_LOAD(to) + RPI_SELECT(RPI_EQUAL(place, RPI_ALL_INT(j)), value, RPI_ALL(0)));
+            rpi_v before = w->alone ? RPI_ALL(0) : RPI_LOAD(to);
+            RPI_STORE(to, before + RPI_SELECT(RPI_EQUAL(place, RPI_ALL_INT(j)), value, RPI_ALL(0)));
         }
     }
 }

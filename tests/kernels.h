@@ -515,7 +515,7 @@ static void check_correlation(test_random *random, int m, int n, int positions) 
 static void check_window(test_random *random, int k, int n) {
     enum { ROWS = 40 };
     ptrdiff_t places[ROWS], ld = (ptrdiff_t)(n + test_int(random, 0, 9));
-    rpi_window w = {k, n, places, NULL};
+    rpi_window w = {k, n, 0, places, NULL};
     regions_used = 0;
     rp_real *x = matrix(random, ROWS, n, ld), *in = matrix(random, ROWS, n, ld), *d = matrix(random, 1, n, 0);
     for (int i = 0; i < ROWS; i++)
@@ -528,8 +528,11 @@ static void check_window(test_random *random, int k, int n) {
         double error = 0;
         if (n % kernels->lanes) continue;
         rp_real *sums = blank(random, (ptrdiff_t)n), *chosen = blank(random, (ptrdiff_t)n);
-        rp_real *back = copy(random, in, extent(ROWS, n, ld));
+        rp_real *back = copy(random, in, extent(ROWS, n, ld)), *alone = copy(random, in, extent(ROWS, n, ld));
         kernels->window_magnitudes(&w, sums), kernels->select(&w, in, chosen), kernels->select_back(&w, d, back);
+        w.alone = 1;
+        kernels->select_back(&w, d, alone);
+        w.alone = 0;
         for (int s = 0; s < n; s++) {
             int best = 0;
             double sum = 0;
@@ -543,9 +546,10 @@ static void check_window(test_random *random, int k, int n) {
                 ptrdiff_t place = places[j] + (ptrdiff_t)s;
                 double before = (double)in[place], added = j == best ? (double)d[s] : 0;
                 error = larger(error_of((double)back[place], before + added, fabs(before) + fabs(added), 1), error);
+                error = larger(error_of((double)alone[place], j < k ? added : before, 0, 1), error);
             }
         }
-        CHECK(error <= 1 && gaps_intact(back, ROWS, n, ld) && intact(), "%s: window of %d, n %d: error %g",
+        CHECK(error <= 1 && gaps_intact(back, ROWS, n, ld) && gaps_intact(alone, ROWS, n, ld) && intact(), "%s: window of %d, n %d: error %g",
               kernels->name, k, n, error);
     }
 }
