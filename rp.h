@@ -3212,23 +3212,30 @@ static ptrdiff_t rpi_out_at(const rpi_geometry *g, int position) {
 /* Scratch of a thread: offsets into A and into B of the terms of a gathered product. */
 typedef struct rpi_taps {
     ptrdiff_t *a_at, *b_at;
-    int count;
+    ptrdiff_t origin; /* of a window: added to b_at */
+    int count, whole; /* whole: all of a window's taps, at b_at from its first on */
 } rpi_taps;
 
 static rpi_taps rpi_taps_of(const rpi_buffers *b, int part) {
     rpi_taps taps;
     taps.a_at = b->at + (ptrdiff_t)part * 2 * b->at_size;
     taps.b_at = taps.a_at + b->at_size;
+    taps.origin = 0;
     taps.count = 0;
+    taps.whole = 0;
     return taps;
 }
 
 /* The window at an output position: offsets into A (weights of one filter) and B (rows of the group's channels) of
-   those of its taps that lie inside the input. */
+   those of its taps that lie inside the input. From one whole window to the next only the origin changes. */
 static void rpi_window_taps(const rpi_geometry *g, int position, ptrdiff_t ld, rpi_taps *taps) {
     int y = position / g->out_width * g->stride_height - g->padding_height;
     int x = position % g->out_width * g->stride_width - g->padding_width;
-    int k = 0;
+    int k = 0, before = taps->whole;
+    taps->whole = y >= 0 && y + g->kernel_height <= g->height && x >= 0 && x + g->kernel_width <= g->width;
+    taps->origin = taps->whole ? (y * g->in_y + x * g->in_x) * ld : 0;
+    if (taps->whole && before) return;
+    if (taps->whole) y = x = 0;
     for (int c = 0; c < g->channels; c++)
         for (int i = 0; i < g->kernel_height; i++)
             for (int j = 0; j < g->kernel_width; j++) {
@@ -3290,7 +3297,7 @@ static void rpi_apply_window(const rpi_apply_call *call, const rpi_taps *taps, i
     q.a_row = g->taps;
     q.a_column = q.ldb = 0;
     q.a_at = taps->a_at;
-    q.b = call->x + (ptrdiff_t)group * g->channels * g->in_channel * ld;
+    q.b = call->x + (ptrdiff_t)group * g->channels * g->in_channel * ld + taps->origin;
     q.b_at = taps->b_at;
     q.c = call->y + (filter * g->out_filter + rpi_out_at(g, position)) * ld;
     q.ldc = q.start_row = g->out_filter * ld;
@@ -3304,7 +3311,7 @@ static void rpi_u_window(const rpi_apply_call *call, const rpi_taps *taps, int p
     const rpi_geometry *g = &call->step->geometry;
     const rpi_buffers *b = call->b;
     ptrdiff_t ld = b->ld, filter = (ptrdiff_t)group * g->group_filters;
-    ptrdiff_t from = (ptrdiff_t)group * g->channels * g->in_channel * ld;
+    ptrdiff_t from = (ptrdiff_t)group * g->channels * g->in_channel * ld + taps->origin;
     rpi_window window;
     rpi_gemm q;
     window.k = taps->count;
@@ -3809,7 +3816,7 @@ static void rpi_pool(const rpi_buffers *b, const rpi_step *step, int n, const rp
         rpi_window_taps(g, t, b->ld, &taps);
         window.k = taps.count;
         for (int c = 0; c < g->filters; c++) {
-            ptrdiff_t from = c * g->in_channel * b->ld, to = (c * g->out_filter + t) * b->ld;
+            ptrdiff_t from = c * g->in_channel * b->ld + taps.origin, to = (c * g->out_filter + t) * b->ld;
             window.x = b->y[step->in] + from;
             each(b->kernels, &window, from, to, in, out);
         }
