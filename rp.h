@@ -7162,19 +7162,22 @@ static rp_real rpi_at_least_one(rp_real x) { return x > 1 ? x : 1; }
 
 /* Before anything is changed: values are finite, and S max|d| max|x|, times the positions that share a weight, which
    bounds every sum of a gradient, is too; the same for v, whose sums may be divided by c and multiplied by weight[s].
-   d, v: of each slot, NULL where they are not used. */
-static rp_status rpi_check_sums(const rpi_pass *pass, rp_real *const *d, rp_real *const *v, const rp_real *weight) {
+   d, v: of each slot, NULL where they are not used. x_peak: of slot 0. */
+static rp_status rpi_check_sums(const rpi_pass *pass, rp_real *const *d, rp_real *const *v, const rp_real *weight,
+                                rp_real x_peak) {
     rp_net *net = pass->net;
     const rpi_buffers *b = net->swept;
-    int n = rpi_columns(b, pass->count);
-    rp_real weight_peak = weight ? rpi_peak(b, 1, n, weight) : 0;
+    int n = rpi_columns(b, pass->count), in = 0, out = 0; /* slots whose peaks are known */
+    rp_real weight_peak = weight ? rpi_peak(b, 1, n, weight) : 0, d_peak = 0, v_peak = 0;
     for (const rpi_step *step = rpi_next_trained(net, NULL); step; step = rpi_next_trained(net, step)) {
-        int outputs = net->slot_rows[step->out];
-        rp_real x_peak = rpi_peak(b, net->slot_rows[step->in], n, b->y[step->in]);
-        rp_real d_peak = d ? rpi_peak(b, outputs, n, d[step->out]) : 0;
-        rp_real v_peak = v ? rpi_peak(b, outputs, n, v[step->out]) : 0;
-        rp_real most = (rp_real)pass->count * rpi_at_least_one(x_peak); /* 1: the bias's input */
-        most *= (rp_real)step->map->positions(step);
+        const int outputs = net->slot_rows[step->out];
+        rp_real most = (rp_real)pass->count * (rp_real)step->map->positions(step);
+        if (step->in != in) x_peak = rpi_peak(b, net->slot_rows[step->in], n, b->y[step->in]);
+        if (step->out != out && d) d_peak = rpi_peak(b, outputs, n, d[step->out]);
+        if (step->out != out && v) v_peak = rpi_peak(b, outputs, n, v[step->out]);
+        in = step->in;
+        out = step->out;
+        most *= rpi_at_least_one(x_peak); /* 1: the bias's input */
         if (!rpi_finite(x_peak)) return rpi_not_finite(net, pass->who, "a value", step);
         if (!rpi_finite(d_peak) || !rpi_finite(d_peak * most))
             return rpi_not_finite(net, pass->who, "the gradient", step);
@@ -7189,9 +7192,10 @@ static rp_status rpi_check_sums(const rpi_pass *pass, rp_real *const *d, rp_real
 static rp_status rpi_check_finite(const rpi_pass *pass, rp_real *const *d, rp_real *const *v, const rp_real *weight) {
     const rp_net *net = pass->net;
     const rpi_buffers *b = net->swept;
-    int good = rpi_finite(rpi_peak(b, net->inputs, rpi_columns(b, pass->count), b->y[0]));
+    rp_real x_peak = rpi_peak(b, net->inputs, rpi_columns(b, pass->count), b->y[0]);
+    int good = rpi_finite(x_peak);
     for (ptrdiff_t i = 0; i < net->step_count * b->threads; i++) good &= !b->bad[i];
-    return good ? rpi_check_sums(pass, d, v, weight) : rpi_check_forward(pass);
+    return good ? rpi_check_sums(pass, d, v, weight, x_peak) : rpi_check_forward(pass);
 }
 
 /* >>rules */
