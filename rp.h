@@ -416,7 +416,9 @@ typedef struct rp_rule {
        p = mean of h |g|                     (curvature_average; bias-corrected)
        d = -m / sqrt(p)                      the geometric mean of -g / h (this library's) and -g / |g| (Adam's, about)
        r = (d'Gd + weight_decay |d|^2) / D, D = -m'd: measured at the first 20 steps, then at every 8th
-       q = mean of r (0.9), Q = max(q, r);   L = mean (0.9) of the batches' losses above the least possible, A its first
+       q = mean of r (0.9), Q = max(q, r)
+       L = mean (0.9) of the batches' losses above the least possible
+       A = the first of these or, if less, the mean (0.9) of what outputs of 0 would lose, where r is measured
        w += alpha d, with the largest alpha that has, for S samples and K layers that are trained,
            alpha <= 2.5 / q
            alpha^2 Q D / 2 <= 0.06 (K + 1) / (1 + t / 250) S / (S + 20) max(0.1, (1 - L / A)^2) L
@@ -811,14 +813,19 @@ RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_move(rp_net *net, rp_real alpha);
 
-/* The length of a step of partitioning without a rate, for the direction that rp_direction has left: loss (above the
-   least possible) and second are those of rp_backward and rp_gauss_newton_directional, or their means over the
-   machines that share the batch of so many samples. second < 0: not measured at this step: the last length. *alpha is
-   for rp_move. Call it once for each rp_direction. RP_ERR_ORDER: no rp_direction by this optimizer went before, no
-   earlier step was measured, or averages are in place. RP_ERR_UNSUPPORTED: an optimizer with a rate, or another method.
-   RP_ERR_VALUE: samples, or a field. RP_ERR_NOT_FINITE: loss or second. */
-RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int samples, rp_real loss, rp_real second,
-                                rp_real *alpha);
+/* What the batch would lose, as rp_backward's loss: at least, whatever the net (0 with labels), and with outputs of 0.
+   Either may be NULL. RP_ERR_NOT_FINITE: a target or weight is not. Other failures are rp_backward's. */
+RP_API rp_status rp_loss_limits(rp_net *net, const rp_data *batch, rp_real *least, rp_real *at_zero);
+
+/* The length of a step of partitioning without a rate, for the direction that rp_direction has left: loss, at_zero
+   (both less the least of rp_loss_limits) and second are those of rp_backward, rp_loss_limits and
+   rp_gauss_newton_directional, or their means over the machines that share the batch of so many samples. at_zero 0: not
+   known. second < 0: not measured at this step: the last length, whatever at_zero. *alpha is for rp_move. Call it once
+   for each rp_direction. RP_ERR_ORDER: no rp_direction by this optimizer went before, no earlier step was measured, or
+   averages are in place. RP_ERR_UNSUPPORTED: an optimizer with a rate, or another method. RP_ERR_VALUE: samples, or a
+   field. RP_ERR_NOT_FINITE: loss, at_zero or second. */
+RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int samples, rp_real loss, rp_real at_zero,
+                                rp_real second, rp_real *alpha);
 
 /* The caller's own loss: forward; read rp_output ([count][outputs]); give back, for each sample and output, the
    derivative of that sample's loss and, or NULL, its second derivative (>= 0; a bound on the Hessian's diagonal).
@@ -2403,6 +2410,7 @@ typedef struct rpi_pace {
     double curvature;   /* mean of the relative curvature over measurements; 0: not measured yet */
     double loss, first; /* mean of the losses above the least possible, and the first of them */
     double least;       /* that least of the last measured batch */
+    double zero;        /* mean of what measured batches would lose, above it, with outputs of 0; 0: not known */
     double limit;       /* most that the length may be after a step that was undone; 0: any */
     double length;
     int64_t measurements;
@@ -10006,11 +10014,13 @@ static double rpi_pace_slope(const rp_net *net, const rp_optimizer *o) {
 static double rpi_pace_mean(double mean, double x, int first) { return first ? x : 0.9 * mean + 0.1 * x; }
 
 /* How much a step may raise the loss by its own curvature: for each layer a share of L that falls with the steps, and
-   that is small while little of the first loss is gone, where much will stay for ever, and where few samples tell the
-   direction: there long steps only forget. */
+   that is small where few samples tell the direction, and while little is gone of the loss that there was to begin
+   with, as much will stay for ever: there long steps only forget. A first loss above that of outputs of 0 is no work
+   to lose. */
 static double rpi_energy(const rp_net *net, int samples, double layers) {
     const rpi_pace *pace = &net->pace;
-    double gone = pace->loss < pace->first ? 1 - pace->loss / pace->first : 0;
+    double from = pace->zero > 0 && pace->zero < pace->first ? pace->zero : pace->first;
+    double gone = pace->loss < from ? 1 - pace->loss / from : 0;
     double share = gone * gone > 0.1 ? gone * gone : 0.1;
     return 0.06 * (layers + 1) / (1 + (double)net->time / 250) * samples / (samples + 20.0) * share * pace->loss;
 }
@@ -10050,6 +10060,12 @@ static void rpi_pace_loss(rp_net *net, double loss) {
     pace->loss = rpi_pace_mean(pace->loss, loss, first);
 }
 
+/* What a measured batch would lose, above the least possible, with outputs of 0. */
+static void rpi_pace_zero(rp_net *net, double loss) {
+    if (!(loss > 0)) return;
+    net->pace.zero = rpi_pace_mean(net->pace.zero, loss, !(net->pace.zero > 0));
+}
+
 /* The length, from the direction's slope D and curvature d'Gd. */
 static void rpi_pace_measure(rp_net *net, int samples, double slope, double second) {
     rpi_pace *pace = &net->pace;
@@ -10085,6 +10101,13 @@ static double rpi_least_loss(const rp_net *net, const rp_data *batch) {
         sum += weight * loss->least_loss(net->outputs, batch->targets + (ptrdiff_t)s * net->outputs);
     }
     return sum / batch->count;
+}
+
+/* What the batch would lose with outputs of 0, which are left in the last slot. */
+static double rpi_zero_loss(const rp_net *net, const rp_data *batch) {
+    const rpi_buffers *b = &net->buffers;
+    rpi_fill_rows(net->outputs, rpi_columns(b, batch->count), b->ld, NULL, b->y[net->slot_count - 1]);
+    return rpi_evaluate_loss(net, b, batch, NULL, 0) / batch->count;
 }
 
 /* Averages and parameters of all layers that are trained change places. */
@@ -10142,6 +10165,7 @@ static rp_status rpi_pace_find(const rpi_pass *pass, const rp_optimizer *o, doub
     else second += (double)o->weight_decay * rpi_square_norm(net, net->direction);
     net->last.second = (rp_real)second;
     net->last.measured = 1;
+    rpi_pace_zero(net, rpi_zero_loss(net, pass->batch) - net->pace.least);
     rpi_pace_measure(net, pass->count, slope, second);
     return RP_OK;
 }
@@ -10357,8 +10381,25 @@ RP_API rp_status rp_average(rp_net *net, int averages) {
     return RP_OK;
 }
 
-RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int samples, rp_real loss, rp_real second,
-                                rp_real *alpha) {
+RP_API rp_status rp_loss_limits(rp_net *net, const rp_data *batch, rp_real *least, rp_real *at_zero) {
+    static const char who[] = "rp_loss_limits";
+    double low, zero;
+    rp_status status = rpi_trainable(net, who);
+    if (!status) status = rpi_check_data(net, who, batch, net->batch);
+    if (status) return status;
+    net->forward_count = 0;
+    low = rpi_least_loss(net, batch);
+    zero = rpi_zero_loss(net, batch);
+    if (!rpi_finite((rp_real)low) || !rpi_finite((rp_real)zero))
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: at least the batch loses %g, and %g with outputs of 0", who, low,
+                        zero);
+    if (least) *least = (rp_real)low;
+    if (at_zero) *at_zero = (rp_real)zero;
+    return RP_OK;
+}
+
+RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int samples, rp_real loss, rp_real at_zero,
+                                rp_real second, rp_real *alpha) {
     static const char who[] = "rp_step_length";
     rp_status status = rpi_trainable(net, who);
     if (!status) status = rpi_needs(net, who, "optimizer", optimizer);
@@ -10372,11 +10413,13 @@ RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int 
         return rpi_fail(net, RP_ERR_ORDER, "%s: call rp_direction with this optimizer first", who);
     if (net->averaged) return rpi_fail_averaged(net, who);
     if (samples < 1) return rpi_fail(net, RP_ERR_VALUE, "%s: samples is %d; it must be 1 or more", who, samples);
-    if (!rpi_finite(loss) || !rpi_finite(second))
-        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: loss is %g and second is %g", who, (double)loss, (double)second);
+    if (!rpi_finite(loss) || !rpi_finite(at_zero) || !rpi_finite(second))
+        return rpi_fail(net, RP_ERR_NOT_FINITE, "%s: loss is %g, at_zero is %g and second is %g", who, (double)loss,
+                        (double)at_zero, (double)second);
     if (second < 0 && !net->pace.measurements)
         return rpi_fail(net, RP_ERR_ORDER, "%s: second is %g, and no earlier step was measured", who, (double)second);
     rpi_pace_loss(net, (double)loss);
+    if (second >= 0) rpi_pace_zero(net, (double)at_zero);
     if (second >= 0)
         rpi_pace_measure(net, samples, rpi_pace_slope(net, optimizer),
                          (double)second + (double)optimizer->weight_decay * rpi_square_norm(net, net->direction));
@@ -11889,7 +11932,7 @@ static const rpi_kept_number rpi_kept_numbers[] = {
     {"rp.time", RPI_INT64, offsetof(rp_net, time)},
     {"rp.sigma", RPI_REAL, offsetof(rp_net, sigma)},
     {"rp.sigma_from", RPI_REAL, offsetof(rp_net, sigma_from)},
-    /* all of which files of version 0.2.0 may lack: 0 */
+    /* all of which, or the last, files of version 0.2.0 may lack: 0 */
     {"rp.averaged", RPI_INT, offsetof(rp_net, averaged)},
     {"rp.folded", RPI_INT, offsetof(rp_net, folded)},
     {"rp.averages_print", RPI_UINT64, offsetof(rp_net, averages_print)},
@@ -11901,6 +11944,7 @@ static const rpi_kept_number rpi_kept_numbers[] = {
     {"rp.pace.length", RPI_DOUBLE, offsetof(rp_net, pace.length)},
     {"rp.pace.measurements", RPI_INT64, offsetof(rp_net, pace.measurements)},
     {"rp.pace.cap", RPI_INT, offsetof(rp_net, pace.cap)},
+    {"rp.pace.zero", RPI_DOUBLE, offsetof(rp_net, pace.zero)},
 };
 static const rpi_kept_number rpi_kept_place[] = {
     {"rp.fit.epoch", RPI_INT, offsetof(rp_net, place.epoch)},
@@ -12056,15 +12100,15 @@ static rp_status rpi_read_key(const rpi_reading *reading, rpi_reader key, rpi_re
 /* Of what is there at all. */
 static rp_status rpi_check_metadata(const rpi_reading *reading, const rpi_metadata *data) {
     const uint32_t first = (UINT32_C(1) << RPI_KEPT_FIRST) - 1, all = (UINT32_C(1) << RPI_KEPT_NUMBERS) - 1;
+    const int written = data->numbers == first || data->numbers == all >> 1 || data->numbers == all;
     const uint32_t all_place = (UINT32_C(1) << RPI_KEPT_PLACE) - 1;
     const rpi_place *place = &data->kept.place;
     const rpi_pace *kept = &data->kept.pace;
-    const double pace[] = {kept->curvature, kept->loss, kept->first, kept->limit, kept->length};
+    const double pace[] = {kept->curvature, kept->loss, kept->first, kept->zero, kept->limit, kept->length};
     if (!data->text.at)
         return rpi_refuse(reading, RP_ERR_VALUE,
                           "__metadata__ has no text of a net (rp.net): it was not written by rp_save; see rp_import");
-    if (!data->has_method || (data->numbers != all && data->numbers != first) ||
-        (data->place && data->place != all_place))
+    if (!data->has_method || !written || (data->place && data->place != all_place))
         return rpi_refuse(reading, RP_ERR_VALUE, "__metadata__ lacks some of the numbers that rp_save writes");
     if (data->kept.sigma < 0 || data->kept.sigma_from < 0)
         return rpi_refuse(reading, RP_ERR_VALUE, "rp.sigma is %g and rp.sigma_from %g; they must be 0 or more",

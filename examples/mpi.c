@@ -66,7 +66,7 @@ static void mean_of_shards(float *mine, int count, float *out) {
 static double take_step(rp_net *net, const rp_optimizer *optimizer, int step, float *arrays) {
     size_t count = rp_parameter_count(net), length = 2 * count + 1;
     int own = SHARDS / ranks, measured = step < 20 || step % 8 == 0; /* as rp_train does */
-    float *mean = arrays + (size_t)own * length, seconds[SHARDS], second = -1, alpha;
+    float *mean = arrays + (size_t)own * length, along[SHARDS][2], both[2] = {-1, 0}, alpha;
     rp_real points[SHARDS][SHARD][2];
     int labels[SHARDS][SHARD];
     rp_data part[SHARDS];
@@ -81,10 +81,12 @@ static double take_step(rp_net *net, const rp_optimizer *optimizer, int step, fl
     memcpy(rp_gradient(net), mean, count * sizeof *mean);
     memcpy(rp_curvature(net), mean + count, count * sizeof *mean);
     check(rp_direction(net, optimizer), net); /* from the same arrays the same direction on every rank, */
-    for (int i = 0; i < own && measured; i++)
-        check(rp_gauss_newton_directional(net, &part[i], rp_step_array(net), &seconds[i]), net);
-    if (measured) mean_of_shards(seconds, 1, &second); /* and from the same curvature along it the same length */
-    check(rp_step_length(net, optimizer, BATCH, mean[2 * count], second, &alpha), net);
+    for (int i = 0; i < own && measured; i++) {
+        check(rp_gauss_newton_directional(net, &part[i], rp_step_array(net), &along[i][0]), net);
+        check(rp_loss_limits(net, &part[i], NULL, &along[i][1]), net); /* the least is 0 with labels */
+    }
+    if (measured) mean_of_shards(along[0], 2, both); /* and from the same curvature along it the same length */
+    check(rp_step_length(net, optimizer, BATCH, mean[2 * count], both[1], both[0], &alpha), net);
     check(rp_move(net, alpha), net);
     return (double)mean[2 * count];
 }

@@ -57,10 +57,10 @@ static void average(rp_net *const nets[WORKERS], rp_real *(*array)(rp_net *net))
 
 /* One step: the gradient and curvature of all samples, the direction that they give, and the length that the curvature
    along it allows. Returns that length. */
-static double step(int number, rp_net *const nets[WORKERS], const rp_data parts[WORKERS],
-                   const rp_optimizer *optimizer, double *loss) {
+static double step(int number, rp_net *const nets[WORKERS], const rp_data parts[WORKERS], const rp_optimizer *optimizer,
+                   double *loss) {
     int measured = number < 20 || number % 8 == 0; /* as rp_train does; in between the last length serves */
-    double second = measured ? 0 : -1;
+    double second = measured ? 0 : -1, at_zero = 0;
     rp_real alpha = 0;
     *loss = 0;
     for (int w = 0; w < WORKERS; w++) {
@@ -76,9 +76,12 @@ static double step(int number, rp_net *const nets[WORKERS], const rp_data parts[
         if (!measured) continue;
         check(rp_gauss_newton_directional(nets[w], &parts[w], rp_step_array(nets[w]), &part), nets[w]);
         second += shares[w] * (double)part / SAMPLES;
+        check(rp_loss_limits(nets[w], &parts[w], NULL, &part), nets[w]); /* the least is 0 with labels */
+        at_zero += shares[w] * (double)part / SAMPLES;
     }
     for (int w = 0; w < WORKERS; w++) { /* and from the same curvature along it the same length */
-        check(rp_step_length(nets[w], optimizer, SAMPLES, (rp_real)*loss, (rp_real)second, &alpha), nets[w]);
+        check(rp_step_length(nets[w], optimizer, SAMPLES, (rp_real)*loss, (rp_real)at_zero, (rp_real)second, &alpha),
+              nets[w]);
         check(rp_move(nets[w], alpha), nets[w]);
     }
     return (double)alpha;

@@ -202,8 +202,8 @@ static rp_status update(void) {
 static rp_status move(void) { return rp_move(game.net, number()); }
 static rp_status step_length(void) {
     rp_optimizer o = rp_partitioning();
-    rp_real alpha = 0, loss = number(), second = number();
-    return rp_step_length(game.net, &o, byte(), loss, second, &alpha);
+    rp_real alpha = 0, loss = number(), at_zero = number(), second = number();
+    return rp_step_length(game.net, &o, byte(), loss, at_zero, second, &alpha);
 }
 static rp_status own_loss(void) {
     int count = 1 + below(BATCH);

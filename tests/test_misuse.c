@@ -164,7 +164,7 @@ static void test_null_nets(void) {
         rp_dense(NULL, 1), rp_activation(NULL, RP_TANH), rp_no_bias(NULL, rp_layer_count(NULL) - 1), rp_negative_slope(NULL, rp_layer_count(NULL) - 1, 1),
         rp_freeze(NULL, 0, 1), rp_loss(NULL, RP_HUBER), rp_huber_delta(NULL, 1), rp_net_build(NULL, 1, 1),
         rp_prepare(NULL, &o), rp_train(NULL, &o, &s.data, NULL), rp_predict(NULL, x, 1, out),
-        rp_evaluate(NULL, &s.data, &score, NULL), rp_fit(NULL, &o, &s.data, NULL, NULL), rp_layer_info(NULL, 0, &layer),
+        rp_evaluate(NULL, &s.data, &score, NULL), rp_fit(NULL, &o, &s.data, NULL, NULL), rp_layer_info(NULL, 0, &layer), rp_loss_limits(NULL, &s.data, NULL, NULL),
         rp_backward(NULL, &s.data, NULL, NULL), rp_update(NULL, &o), rp_direction(NULL, &o), rp_move(NULL, 1),
         rp_forward(NULL, x, 1), rp_backward_from(NULL, x, NULL, NULL), rp_backward_from(NULL, x, NULL, NULL),
         rp_predict_with(NULL, workspace, x, 1, out), rp_predict_with(net, NULL, x, 1, out),

@@ -70,7 +70,7 @@ static int same_parameters(rp_net *a, rp_net *b) { return !memcmp(rp_parameters(
 typedef struct naive {
     rp_optimizer o;
     double m[PARAMETERS], p[PARAMETERS], d[PARAMETERS], average[PARAMETERS];
-    double q, mean_loss, first_loss, length;
+    double q, mean_loss, first_loss, mean_zero, length;
     rp_cap cap;
     int t;
 } naive;
@@ -92,6 +92,23 @@ static double least_loss(const samples *s, rp_loss_kind loss) {
         sum += weight * least;
     }
     return sum / BATCH;
+}
+
+/* For outputs of 0, above the least. */
+static double zero_loss(const samples *s, rp_loss_kind loss, double delta) {
+    double sum = 0;
+    for (int i = 0; i < BATCH; i++) {
+        double weight = s->data.weights ? (double)s->data.weights[i] : 1;
+        for (int k = 0; k < OUTPUTS; k++) {
+            double t = (double)s->targets[i * OUTPUTS + k], size = fabs(t);
+            if (loss == RP_SQUARED_ERROR) sum += weight * t * t / 2;
+            if (loss == RP_HUBER) sum += weight * (size > delta ? delta * (size - delta / 2) : t * t / 2);
+            if (loss == RP_POISSON) sum += weight;
+            if (loss == RP_BINARY_CROSS_ENTROPY) sum += weight * log(2);
+            if (loss == RP_SOFTMAX_CROSS_ENTROPY) sum += weight * t * log(OUTPUTS);
+        }
+    }
+    return sum / BATCH - least_loss(s, loss);
 }
 
 static void limit_length(naive *n, double length, rp_cap cap) {
@@ -130,9 +147,9 @@ static void limit_by_layers(naive *n, rp_net *net, const double *w) {
 }
 
 /* The length, from the curvature along d on the twin's batch. */
-static void find_length(naive *n, rp_net *twin, const samples *s, const double *w) {
+static void find_length(naive *n, rp_net *twin, const samples *s, rp_loss_kind kind, const double *w) {
     static rp_real v[PARAMETERS], product[PARAMETERS];
-    double curvature = 0, slope = 0, ratio, largest, gone, share, energy;
+    double curvature = 0, slope = 0, ratio, largest, gone, share, energy, zero = zero_loss(s, kind, 1);
     rp_net *net = twin;
     for (size_t i = 0; i < rp_parameter_count(twin); i++) v[i] = (rp_real)n->d[i];
     WORKS(rp_gauss_newton_vector(net, &s->data, v, product));
@@ -143,7 +160,8 @@ static void find_length(naive *n, rp_net *twin, const samples *s, const double *
     ratio = curvature / slope;
     n->q = n->t ? 0.9 * n->q + 0.1 * ratio : ratio;
     largest = larger(n->q, ratio);
-    gone = larger(0, 1 - n->mean_loss / n->first_loss);
+    n->mean_zero = n->t ? 0.9 * n->mean_zero + 0.1 * zero : zero;
+    gone = larger(0, 1 - n->mean_loss / fmin(n->first_loss, n->mean_zero));
     share = larger(0.1, gone * gone);
     energy = 0.06 * (count_layers(net) + 1) / (1 + (n->t + 1) / 250.0) * BATCH / (BATCH + 20.0) * share * n->mean_loss;
     n->length = DBL_MAX;
@@ -173,7 +191,7 @@ static void naive_step(naive *n, rp_net *twin, const samples *s, rp_loss_kind ki
     excess = (double)loss - least_loss(s, kind);
     if (!n->t) n->first_loss = n->mean_loss = excess;
     else n->mean_loss = 0.9 * n->mean_loss + 0.1 * excess;
-    if (n->t < 20 || n->t % 8 == 0) find_length(n, twin, s, w);
+    if (n->t < 20 || n->t % 8 == 0) find_length(n, twin, s, kind, w);
     for (size_t i = 0; i < count; i++) w[i] += n->length * n->d[i];
     n->t++;
 }
@@ -296,7 +314,7 @@ static void test_average(void) {
     WORKS(rp_backward(net, &s.data, &o.rule, NULL));
     FAILS(rp_direction(net, &o), RP_ERR_ORDER, "rp_direction rp_average");
     FAILS(rp_move(net, 1), RP_ERR_ORDER, "rp_move rp_average");
-    FAILS(rp_step_length(net, &o, BATCH, 1, 1, &alpha), RP_ERR_ORDER, "rp_step_length rp_average");
+    FAILS(rp_step_length(net, &o, BATCH, 1, 0, 1, &alpha), RP_ERR_ORDER, "rp_step_length rp_average");
     WORKS(rp_average(net, 0));
     CHECK(same_parameters(net, twin), "other parameters came back");
     WORKS(rp_average(net, 0));
@@ -405,31 +423,61 @@ static void test_long_after_undone(void) {
     free(file);
 }
 
+/* What a batch may lose. */
+static void test_limits(void) {
+    for (int loss = 0; loss <= RP_POISSON; loss++) {
+        rp_net *net = net_of(0, (rp_loss_kind)loss, NULL);
+        rp_real least = -1, zero = -1, only = -1, kept;
+        double wanted, expected;
+        samples s;
+        draw_samples(&s, (rp_loss_kind)loss, (uint64_t)loss);
+        wanted = least_loss(&s, (rp_loss_kind)loss);
+        expected = wanted + zero_loss(&s, (rp_loss_kind)loss, 1);
+        WORKS(rp_loss_limits(net, &s.data, &least, &zero));
+        CHECK(fabs((double)least - wanted) < 1e-5 * (1 + fabs(wanted)), "loss %d: %g, not %g", loss, (double)least,
+              wanted);
+        CHECK(fabs((double)zero - expected) < 1e-5 * (1 + fabs(expected)), "loss %d: %g, not %g", loss, (double)zero,
+              expected);
+        WORKS(rp_loss_limits(net, &s.data, NULL, &only));
+        CHECK(only == zero, "%g, not %g", (double)only, (double)zero);
+        WORKS(rp_loss_limits(net, &s.data, &only, NULL));
+        CHECK(only == least, "%g, not %g", (double)only, (double)least);
+        FAILS(rp_loss_limits(net, NULL, &least, &zero), RP_ERR_NULL, "rp_loss_limits data");
+        kept = s.targets[3];
+        s.targets[3] = (rp_real)NAN;
+        FAILS(rp_loss_limits(net, &s.data, &least, &zero), RP_ERR_NOT_FINITE, "rp_loss_limits");
+        s.targets[3] = kept;
+        rp_net_free(net);
+    }
+    CHECK(rp_loss_limits(NULL, NULL, NULL, NULL) == RP_ERR_NULL, "a net of NULL");
+}
+
 /* In pieces, as several machines would: the same steps as rp_train's, to the rounding of one length. */
 static void test_pieces(void) {
     rp_net *net = net_of(0, RP_POISSON, NULL), *whole = net_of(0, RP_POISSON, NULL);
     rp_optimizer o = rp_partitioning(), adam = rp_adam((rp_real)0.01);
-    rp_real loss, second, alpha;
-    double least, most = 0;
+    rp_real loss, least, zero, second, alpha;
+    double most = 0;
     samples s;
     draw_samples(&s, RP_POISSON, 8);
-    least = least_loss(&s, RP_POISSON);
     WORKS(rp_backward(net, &s.data, &o.rule, &loss));
     FAILS(rp_update(net, &o), RP_ERR_UNSUPPORTED, "rp_update rate rp_step_length");
-    FAILS(rp_step_length(net, &o, BATCH, loss, 1, &alpha), RP_ERR_ORDER, "rp_direction");
+    FAILS(rp_step_length(net, &o, BATCH, loss, 0, 1, &alpha), RP_ERR_ORDER, "rp_direction");
     WORKS(rp_direction(net, &o));
-    FAILS(rp_step_length(net, &o, BATCH, loss, -1, &alpha), RP_ERR_ORDER, "second measured");
-    FAILS(rp_step_length(net, &o, BATCH, (rp_real)NAN, 1, &alpha), RP_ERR_NOT_FINITE, "loss");
-    FAILS(rp_step_length(net, &o, 0, loss, 1, &alpha), RP_ERR_VALUE, "samples 0");
-    FAILS(rp_step_length(net, &adam, BATCH, loss, 1, &alpha), RP_ERR_UNSUPPORTED, "rate");
-    FAILS(rp_step_length(net, &o, BATCH, loss, 1, NULL), RP_ERR_NULL, "alpha");
+    FAILS(rp_step_length(net, &o, BATCH, loss, 0, -1, &alpha), RP_ERR_ORDER, "second measured");
+    FAILS(rp_step_length(net, &o, BATCH, (rp_real)NAN, 0, 1, &alpha), RP_ERR_NOT_FINITE, "loss");
+    FAILS(rp_step_length(net, &o, BATCH, loss, (rp_real)NAN, 1, &alpha), RP_ERR_NOT_FINITE, "at_zero");
+    FAILS(rp_step_length(net, &o, 0, loss, 0, 1, &alpha), RP_ERR_VALUE, "samples 0");
+    FAILS(rp_step_length(net, &adam, BATCH, loss, 0, 1, &alpha), RP_ERR_UNSUPPORTED, "rate");
+    FAILS(rp_step_length(net, &o, BATCH, loss, 0, 1, NULL), RP_ERR_NULL, "alpha");
     for (int step = 0; step < 30; step++) {
         int measure = step < 20 || step % 8 == 0;
         if (step) WORKS(rp_backward(net, &s.data, &o.rule, &loss));
         if (step) WORKS(rp_direction(net, &o));
         second = -1;
         if (measure) WORKS(rp_gauss_newton_directional(net, &s.data, rp_step_array(net), &second));
-        WORKS(rp_step_length(net, &o, BATCH, (rp_real)((double)loss - least), second, &alpha));
+        WORKS(rp_loss_limits(net, &s.data, &least, &zero));
+        WORKS(rp_step_length(net, &o, BATCH, loss - least, zero - least, second, &alpha));
         WORKS(rp_move(net, alpha));
     }
     train(whole, &o, &s, 30);
@@ -517,6 +565,7 @@ int main(void) {
     test_fit();
     test_undone();
     test_long_after_undone();
+    test_limits();
     test_pieces();
     test_refused();
     test_frozen();
