@@ -32,7 +32,7 @@
        cc -O2 app.c -lm                           (several threads: cc -O2 -DRP_THREADS app.c -lm -lpthread)
 
    C99, C++11 and later. Get the best of it. Scale inputs to a size of about 1: thirty times as large they cost some
-   nets half of what they could learn. After a loop of rp_train, rp_average(net, 1) before you predict is worth its
+   nets much of what they could learn. After a loop of rp_train, rp_average(net, 1) before you predict is worth its
    line; rp_fit does it. Print rp_warning(net) once. What rp_save keeps also goes on training where it was, to the bit.
    Keep the implementation in a file of its own, since it takes seconds to compile.
 
@@ -421,7 +421,7 @@ typedef struct rp_rule {
        A = the first of these or, if less, the mean (0.9) of what outputs of 0 would lose, where r is measured
        w += alpha d, with the largest alpha that has, for S samples and K layers that are trained,
            alpha <= 2.5 / q
-           alpha^2 Q D / 2 <= 0.06 (K + 1) / (1 + t / 250) S / (S + 20) max(0.1, (1 - L / A)^2) L
+           alpha^2 Q D / 2 <= 0.06 (K + 1) / (1 + 20 / S + t / 200) max(0.1, (1 - L / A)^2) L
            alpha |d_k| <= |w_k| / K^2                                                      for each layer k
        average += 9 / (t + 9) (w - average)  before the step, t from 0
    That is, a step goes some times as far as would minimise the batch's loss along it, but raises the loss by its own
@@ -10022,7 +10022,7 @@ static double rpi_energy(const rp_net *net, int samples, double layers) {
     double from = pace->zero > 0 && pace->zero < pace->first ? pace->zero : pace->first;
     double gone = pace->loss < from ? 1 - pace->loss / from : 0;
     double share = gone * gone > 0.1 ? gone * gone : 0.1;
-    return 0.06 * (layers + 1) / (1 + (double)net->time / 250) * samples / (samples + 20.0) * share * pace->loss;
+    return 0.06 * (layers + 1) / (1 + 20.0 / samples + (double)net->time / 200) * share * pace->loss;
 }
 
 static double rpi_range_norm(const rp_net *net, const rp_real *x, const rpi_layer *layer) {

@@ -163,7 +163,7 @@ static void find_length(naive *n, rp_net *twin, const samples *s, rp_loss_kind k
     n->mean_zero = n->t ? 0.9 * n->mean_zero + 0.1 * zero : zero;
     gone = larger(0, 1 - n->mean_loss / fmin(n->first_loss, n->mean_zero));
     share = larger(0.1, gone * gone);
-    energy = 0.06 * (count_layers(net) + 1) / (1 + (n->t + 1) / 250.0) * BATCH / (BATCH + 20.0) * share * n->mean_loss;
+    energy = 0.06 * (count_layers(net) + 1) / (1 + 20.0 / BATCH + (n->t + 1) / 200.0) * share * n->mean_loss;
     n->length = DBL_MAX;
     limit_length(n, 2.5 / n->q, RP_CAP_CURVATURE);
     limit_length(n, sqrt(2 * energy / (largest * slope)), RP_CAP_ENERGY);
