@@ -1402,8 +1402,7 @@ typedef struct rpi_correlation {
 
 /* A pool's window of k rows at x + at[j], of n columns. In a max pool the largest's place (the first of equals)
    decides for each column which row of `in` (rows at in + at[j]) goes to `out`, or to which row of d_in (at d_in +
-   at[j]) d is added; with `alone` these rows are no other
-   window's, and are set. */
+   at[j]) d is added; with `alone` these rows are no other window's, and are set. */
 typedef struct rpi_window {
     int k, n, alone;
     const ptrdiff_t *at;
@@ -10015,8 +10014,8 @@ static double rpi_pace_mean(double mean, double x, int first) { return first ? x
 
 /* How much a step may raise the loss by its own curvature: for each layer a share of L that falls with the steps, and
    that is small where few samples tell the direction, and while little is gone of the loss that there was to begin
-   with, as much will stay for ever: there long steps only forget. A first loss above that of outputs of 0 is no work
-   to lose. */
+   with, as much will stay for ever: there long steps only forget. Of a first loss above that of outputs of 0 the rest
+   is of the first weights' making, and its loss no progress. */
 static double rpi_energy(const rp_net *net, int samples, double layers) {
     const rpi_pace *pace = &net->pace;
     double from = pace->zero > 0 && pace->zero < pace->first ? pace->zero : pace->first;
@@ -10062,7 +10061,7 @@ static void rpi_pace_loss(rp_net *net, double loss) {
 
 /* What a measured batch would lose, above the least possible, with outputs of 0. */
 static void rpi_pace_zero(rp_net *net, double loss) {
-    if (!(loss > 0)) return;
+    if (!(loss > 0) || !rpi_finite_double(loss)) return;
     net->pace.zero = rpi_pace_mean(net->pace.zero, loss, !(net->pace.zero > 0));
 }
 

@@ -423,6 +423,23 @@ static void test_long_after_undone(void) {
     free(file);
 }
 
+/* Targets whose squares are not finite, met exactly: what outputs of 0 would lose then is not known, nor kept. */
+static void test_huge_targets(void) {
+    rp_net *net = rp_net_text("input vector 1; dense 1", NULL);
+    const rp_real huge = sizeof(rp_real) == 4 ? (rp_real)1e25 : (rp_real)1e200, x = (rp_real)0.5;
+    rp_data data = rp_targeted(&x, &huge, 1);
+    rp_optimizer o = rp_partitioning();
+    static char file[1 << 16];
+    size_t length = 0;
+    WORKS(rp_net_build(net, 1, 1));
+    rp_parameters(net)[0] = 0;
+    rp_parameters(net)[1] = huge;
+    WORKS(rp_train(net, &o, &data, NULL));
+    WORKS(rp_save_memory(net, file, sizeof file - 1, &length));
+    CHECK(strstr(file + 8, "\"rp.pace.zero\":\"0\""), "%s", file + 8); /* behind the header's length */
+    rp_net_free(net);
+}
+
 /* What a batch may lose. */
 static void test_limits(void) {
     for (int loss = 0; loss <= RP_POISSON; loss++) {
@@ -565,6 +582,7 @@ int main(void) {
     test_fit();
     test_undone();
     test_long_after_undone();
+    test_huge_targets();
     test_limits();
     test_pieces();
     test_refused();
