@@ -411,11 +411,14 @@ typedef struct rp_rule {
                  small, or the length computed
    Newton        (B + (lambda + weight_decay) I) p = -g;  w += p, B the batch's Gauss-Newton matrix or Hessian
 
-   Partitioning without a rate. h is the curvature + weight_decay, d the direction, G the batch's Gauss-Newton matrix:
+   Partitioning without a rate. d is the direction, G the batch's Gauss-Newton matrix; at the first 20 steps and then at
+   every 8th it measures curvature:
+       h = curvature + weight_decay          in between s |gradient| + weight_decay, where s, for each layer, fits
+                                             the curvature last measured: s = sum of curvature |gradient| / |gradient|^2
        m = momentum m + (1 - momentum) g     not bias-corrected: the first steps are short
        p = mean of h |g|                     (curvature_average; bias-corrected)
        d = -m / sqrt(p)                      the geometric mean of -g / h (this library's) and -g / |g| (Adam's, about)
-       r = (d'Gd + weight_decay |d|^2) / D, D = -m'd: measured at the first 20 steps, then at every 8th
+       r = (d'Gd + weight_decay |d|^2) / D, D = -m'd
        q = mean of r (0.9), Q = max(q, r)
        L = mean (0.9) of the batches' losses above the least possible
        A = the first of these or, if less, the mean (0.9) of what outputs of 0 would lose, where r is measured
@@ -455,7 +458,7 @@ typedef struct rp_rule {
    what it began with.
 
    With cubic_sigma or clip, in the last two methods, and where partitioning without a rate measures, gradient,
-   curvature and step are left in the flat arrays. */
+   curvature (if it is measured) and step are left in the flat arrays. */
 typedef enum rp_method {
     RP_PARTITIONING = 1,
     RP_SGD,
@@ -811,6 +814,10 @@ RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *r
    adds alpha times that step to the parameters; one whose new value would not be finite stays as it is. */
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer);
+/* 1 if rp_direction will read the curvature, for which rp_backward needs a rule. Partitioning without a rate does so
+   where it measures; there, too, the next length is to be found from rp_gauss_newton_directional. 0: it will not, or an
+   argument is NULL. */
+RP_API int rp_measures(const rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_move(rp_net *net, rp_real alpha);
 
 /* What the batch would lose, as rp_backward's loss: at least, whatever the net (0 with labels), and with outputs of 0.
@@ -1490,7 +1497,7 @@ typedef struct rpi_update {
 } rpi_update;
 
 /* That step of `rows` rows of n parameters w, `stride` apart, from gradient scale g, rows g_row apart, and curvature
-   scale2 h (NULL if the method needs none), rows h_row apart, with the method's memory (each NULL where it has none):
+   scale2 h (NULL if the method needs none; RPI_PACED: then it is scale2 times the gradient's size), rows h_row apart, with the method's memory (each NULL where it has none):
    into `to` (0 where it is not finite), or, if that is NULL, taken where the result is finite. */
 typedef struct rpi_update_call {
     int rows, n;
@@ -1552,6 +1559,7 @@ typedef struct rpi_kernels {
     /* w += alpha step, where the result is finite */
     void (*move)(int n, rp_real alpha, const rp_real *step, rp_real *w);
     double (*dot)(ptrdiff_t n, const rp_real *a, const rp_real *b);
+    double (*dot_sizes)(ptrdiff_t n, const rp_real *a, const rp_real *b); /* of |a| and |b| */
     /* y = a f x + b y; f NULL: 1; b 0: y is not read. x or f may be y */
     void (*blend)(ptrdiff_t n, rp_real a, const rp_real *x, const rp_real *f, rp_real b, rp_real *y);
     /* for rpi_sink: train on the piece (with the sink's curvature, if it has one), keep it, or add it up */
@@ -2489,7 +2497,7 @@ struct rp_net {
     int forward_count; /* samples of the last rp_forward, 0 once another call has used the buffers */
 
     rpi_block state;
-    rp_real *first, *second;
+    rp_real *first, *second, *spreads; /* spreads: >>pace, of each layer; 0: not known */
     rp_real *averages; /* of the parameters over the steps, or, if `averaged`, the parameters while averages are used */
     int averaged, folded;    /* folded: the present parameters are in their average */
     uint64_t averages_print; /* of the averages that took the parameters' place: did the caller write to them? */
@@ -7049,6 +7057,7 @@ typedef struct rpi_terms {
     const rp_real *weight;                   /* curvature: weight[s] |v x'| of each sample's own sum over positions */
     int squares;                             /* of those, in the place of magnitudes */
     const rp_rule *rule;                     /* curvature: divided by this rule's scales; NULL: not */
+    const rp_real *spreads;                  /* of each layer, in the place of v; NULL: not wanted */
     int rough;                               /* as in rpi_product */
     int along;                               /* x is itself a derivative along a direction: 0 where nothing is trained
                                                 below, and the bias's input has none */
@@ -7080,6 +7089,7 @@ static void rpi_collect(const rp_net *net, int count, const rpi_terms *terms, co
         call.weight = terms->weight;
         call.scale = mean;
         call.scale2 = terms->rule ? mean / rpi_scale(net, step, terms->rule) : mean;
+        if (terms->spreads) call.scale2 = terms->spreads[step->layer];
         call.sink = sink;
         step->map->ways[call.b->way].outer(&call);
     }
@@ -7299,6 +7309,7 @@ static rp_status rpi_choose_rule(rpi_pass *pass, const rp_rule *rule) {
     if (status) return status;
     pass->rule = rule;
     pass->how = rule ? &rpi_rules[rule->kind] : NULL;
+    pass->weight = pass->summed = NULL;
     return RP_OK;
 }
 
@@ -7388,6 +7399,7 @@ static void rpi_collect_pass(const rpi_pass *pass, const rpi_sink *sink) {
     const rpi_buffers *b = &pass->net->buffers;
     rpi_terms terms = rpi_terms_of(b->y, b->d, pass->rule && !pass->summed ? b->v : NULL);
     terms.rule = pass->rule;
+    terms.spreads = pass->rule ? NULL : pass->net->spreads;
     terms.rough = 1;
     terms.weight = pass->weight;
     rpi_collect(pass->net, pass->count, &terms, sink);
@@ -9489,7 +9501,7 @@ static rp_status rpi_check_optimizer(rp_net *net, const char *who, const rp_opti
 typedef struct rpi_state {
     const rp_net *net;
     const rp_optimizer *optimizer;
-    rp_real *first, *second, *averages, *krylov;
+    rp_real *first, *second, *averages, *spreads, *krylov;
 } rpi_state;
 
 static void rpi_lay_out_state(rpi_arena *arena, void *context) {
@@ -9499,6 +9511,7 @@ static void rpi_lay_out_state(rpi_arena *arena, void *context) {
     if (rpi_keeps_first(state->optimizer)) state->first = rpi_claim_reals(arena, n);
     if (rpi_keeps_second(state->optimizer)) state->second = rpi_claim_reals(arena, n);
     if (method->paced) state->averages = rpi_claim_reals(arena, n);
+    if (method->paced) state->spreads = rpi_claim_reals(arena, state->net->layer_count);
     if (method->solved) state->krylov = rpi_claim_rows(arena, RPI_MINRES_VECTORS, n);
 }
 
@@ -9525,10 +9538,12 @@ static rp_status rpi_new_state(rp_net *net, const char *who, const rp_optimizer 
     if (state.first) rpi_zero(state.first, net->parameter_count);
     if (state.second) rpi_zero(state.second, net->parameter_count);
     if (state.averages) rpi_copy(state.averages, net->parameters, net->parameter_count);
+    if (state.spreads) rpi_zero(state.spreads, net->layer_count);
     rpi_block_free(&net->memory, &net->state);
     net->first = state.first;
     net->second = state.second;
     net->averages = state.averages;
+    net->spreads = state.spreads;
     net->averaged = net->folded = 0;
     memset(&net->pace, 0, sizeof net->pace);
     net->krylov = state.krylov;
@@ -9557,7 +9572,7 @@ static rp_optimizer rpi_optimizer_like(int method, int first, int second) {
 
 static void rpi_forget_state(rp_net *net) {
     rpi_block_free(&net->memory, &net->state);
-    net->first = net->second = net->averages = net->krylov = NULL;
+    net->first = net->second = net->averages = net->spreads = net->krylov = NULL;
     net->averaged = net->folded = 0;
     memset(&net->pace, 0, sizeof net->pace);
     net->method = 0;
@@ -9570,6 +9585,7 @@ static void rpi_restart_state(rp_net *net) {
     if (net->first) rpi_zero(net->first, net->parameter_count);
     if (net->second) rpi_zero(net->second, net->parameter_count);
     if (net->averages) rpi_copy(net->averages, net->parameters, net->parameter_count);
+    if (net->spreads) rpi_zero(net->spreads, net->layer_count);
     net->averaged = net->folded = 0;
     memset(&net->pace, 0, sizeof net->pace);
     net->time = 0;
@@ -9661,12 +9677,38 @@ static rp_real rpi_clip(const rp_net *net, const rp_optimizer *o) {
     return norm > (double)o->clip ? (rp_real)((double)o->clip / norm) : 1;
 }
 
+enum { RPI_PACE_FIRST = 20, RPI_PACE_EVERY = 8 };
+
+/* Whether the next step reads the curvature, and without a rate finds its length. */
+static int rpi_measures(const rp_net *net, const rp_optimizer *o) {
+    const rpi_method *method = rpi_method_of(o);
+    if (!method->paced) return method->curvature;
+    if (!rpi_has_state(net, o) || !(net->pace.length > 0)) return 1;
+    for (int i = 0; i < net->layer_count; i++)
+        if (net->layers[i].weight_count && !net->layers[i].frozen && !(net->spreads[i] > 0)) return 1;
+    return net->time < RPI_PACE_FIRST || net->time % RPI_PACE_EVERY == 0;
+}
+
+/* For each layer the least squares fit of its curvature by the gradient's size. Where there is none, the last stays. */
+static void rpi_find_spreads(rp_net *net) {
+    const rpi_kernels *k = net->buffers.kernels;
+    for (int i = 0; i < net->layer_count; i++) {
+        const rpi_layer *layer = &net->layers[i];
+        const rp_real *g = net->gradient + layer->weights, *h = net->curvature + layer->weights;
+        ptrdiff_t n = layer->weight_count + layer->bias_count;
+        double square = layer->frozen ? 0 : k->dot(n, g, g);
+        rp_real spread = square > 0 ? (rp_real)(k->dot_sizes(n, h, g) / square) : 0;
+        if (spread > 0 && rpi_finite(spread)) net->spreads[i] = spread;
+    }
+}
+
 /* The arrays' part of a step: from gradient and curvature into the direction array, for all parameters that are
    trained. */
 static void rpi_direction(rp_net *net, const rp_optimizer *o) {
     rp_real scale = rpi_clip(net, o);
-    rp_real *curvature = rpi_method_of(o)->curvature ? net->curvature : NULL;
+    rp_real *curvature = rpi_measures(net, o) ? net->curvature : NULL;
     rpi_update update = rpi_next_update(net, o);
+    if (curvature && net->spreads) rpi_find_spreads(net);
     rpi_zero_frozen(net, net->direction);
     for (int i = 0; i < net->layer_count; i++) {
         const rpi_layer *layer = &net->layers[i];
@@ -9676,7 +9718,7 @@ static void rpi_direction(rp_net *net, const rp_optimizer *o) {
             rpi_update_call call;
             call.n = rpi_some(end - at);
             call.scale = scale;
-            call.scale2 = 1;
+            call.scale2 = curvature || !net->spreads ? 1 : net->spreads[i] / scale;
             call.g = net->gradient + at;
             call.h = rpi_offset(curvature, at);
             call.w = net->parameters + at;
@@ -9705,15 +9747,16 @@ static void rpi_move(rp_net *net, rp_real alpha) {
 /* The arrays that a step is made from have been filled, and are finite. */
 static rp_status rpi_check_arrays(rp_net *net, const char *who, const rp_optimizer *o) {
     const rpi_method *method = rpi_method_of(o);
+    const int curved = rpi_measures(net, o);
     if (net->has_gradient) rpi_zero_frozen(net, net->gradient);
     if (net->has_curvature) rpi_zero_frozen(net, net->curvature);
     if (!net->has_gradient)
         return rpi_fail(net, RP_ERR_ORDER, "%s: the gradient array was never filled; call rp_backward first", who);
-    if (method->curvature && !net->has_curvature)
+    if (curved && !net->has_curvature)
         return rpi_fail(net, RP_ERR_ORDER, "%s: the curvature array was never filled; call rp_backward%s first", who,
                         method->ruled ? " with a rule" : "");
     if (!rpi_all_finite(net->gradient, net->parameter_count) ||
-        (method->curvature && !rpi_all_finite(net->curvature, net->parameter_count)))
+        (curved && !rpi_all_finite(net->curvature, net->parameter_count)))
         return rpi_fail(net, RP_ERR_NOT_FINITE,
                         "%s: the gradient or curvature array is not finite; nothing was changed", who);
     return RP_OK;
@@ -9755,6 +9798,11 @@ static rp_status rpi_checked_direction(rp_net *net, const char *who, const rp_op
 
 RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer) {
     return rpi_checked_direction(net, "rp_direction", optimizer, 0);
+}
+
+RP_API int rp_measures(const rp_net *net, const rp_optimizer *optimizer) {
+    if (!net || !optimizer || (int)optimizer->method < RP_PARTITIONING || optimizer->method > RP_NEWTON) return 0;
+    return rpi_measures(net, optimizer);
 }
 
 RP_API rp_status rp_move(rp_net *net, rp_real alpha) {
@@ -9993,14 +10041,6 @@ static rp_status rpi_newton_step(rpi_trial *trial) {
 /* >>pace
    Residual partitioning without a rate; the formulas are at >>optimizers. The constants were measured over twenty tasks
    (bench/auto.md): none of them serves one task only. */
-enum { RPI_PACE_FIRST = 20, RPI_PACE_EVERY = 8 };
-
-static int rpi_measures(const rp_net *net, const rp_optimizer *o) {
-    if (!rpi_method_of(o)->paced) return 0;
-    if (!rpi_has_state(net, o) || !(net->pace.length > 0)) return 1;
-    return net->time < RPI_PACE_FIRST || net->time % RPI_PACE_EVERY == 0;
-}
-
 /* -m'd for the direction in its array. */
 static double rpi_pace_slope(const rp_net *net, const rp_optimizer *o) {
     const rpi_kernels *k = net->buffers.kernels;
@@ -10129,12 +10169,14 @@ static void rpi_exchange(rp_net *net) {
 static rp_status rpi_retreat(rpi_pass *pass, const rp_optimizer *o, rp_status status) {
     rp_net *net = pass->net;
     rpi_pace *pace = &net->pace;
+    const rp_rule *rule = pass->rule;
     rpi_tally *tally = pass->tally;
     double worst = pace->loss > pace->first ? pace->loss : pace->first;
     int worse = !status && worst > 0 && pass->loss - pace->least > (5 + 50.0 / pass->count) * worst;
     if (!rpi_has_state(net, o) || !net->time || (!worse && status != RP_ERR_NOT_FINITE)) return status;
     pass->tally = NULL; /* each sample counts once */
     rpi_exchange(net);
+    pass->rule = &o->rule; /* the length is to be found anew */
     pass->undone = !rpi_differentiate(pass);
     if (pass->undone) {
         rpi_copy(net->averages, net->parameters, net->parameter_count);
@@ -10144,6 +10186,7 @@ static rp_status rpi_retreat(rpi_pass *pass, const rp_optimizer *o, rp_status st
         status = RP_OK;
     } else {
         rpi_exchange(net);
+        pass->rule = rule;
         status = rpi_differentiate(pass);
     }
     pass->tally = tally;
@@ -10315,11 +10358,11 @@ static rp_status rpi_train(rp_net *net, const char *who, const rp_optimizer *o, 
     memcpy(error, net->error, sizeof error);
     pass.each = 1;
     pass.tally = tally;
-    if (rpi_method_of(o)->ruled) pass.rule = &o->rule;
+    if (rpi_method_of(o)->ruled && rpi_measures(net, o)) pass.rule = &o->rule;
     arrays = rpi_choose_arrays(&pass, o);
     status = rpi_differentiate(&pass);
     if (paced) status = rpi_retreat(&pass, o, status);
-    measure = rpi_measures(net, o);
+    measure = paced && rpi_measures(net, o);
     if (!status && (arrays || measure)) rpi_fill_arrays(&pass);
     if (!status && rpi_method_of(o)->diagonal) status = rpi_diagonal_curvature(&pass);
     if (!status) status = rpi_prepare(net, who, o); /* last, as it may drop another optimizer's state */
@@ -11052,6 +11095,7 @@ static rp_status rpi_copy_state(rp_net *copy, const rp_net *net) {
     if (net->first) rpi_copy(copy->first, net->first, net->parameter_count);
     if (net->second) rpi_copy(copy->second, net->second, net->parameter_count);
     if (net->averages) rpi_copy(copy->averages, net->averages, net->parameter_count);
+    if (net->spreads) rpi_copy(copy->spreads, net->spreads, net->layer_count);
     copy->averaged = net->averaged;
     copy->folded = net->folded;
     copy->averages_print = net->averages_print;
@@ -11908,12 +11952,14 @@ typedef struct rpi_kept_array {
     const char *name;
     size_t at;                                  /* of its pointer in rp_net */
     int (*kept)(const rp_optimizer *optimizer); /* NULL: it is no optimizer's */
+    int by_layer;                               /* a number for each layer, which earlier files lack; else parameter */
 } rpi_kept_array;
 static const rpi_kept_array rpi_kept_arrays[] = {
-    {"optimizer.first", offsetof(rp_net, first), rpi_keeps_first},
-    {"optimizer.second", offsetof(rp_net, second), rpi_keeps_second},
-    {"optimizer.averages", offsetof(rp_net, averages), rpi_keeps_averages},
-    {"fit.best", offsetof(rp_net, best), NULL},
+    {"optimizer.first", offsetof(rp_net, first), rpi_keeps_first, 0},
+    {"optimizer.second", offsetof(rp_net, second), rpi_keeps_second, 0},
+    {"optimizer.averages", offsetof(rp_net, averages), rpi_keeps_averages, 0},
+    {"optimizer.spreads", offsetof(rp_net, spreads), rpi_keeps_averages, 1},
+    {"fit.best", offsetof(rp_net, best), NULL, 0},
 };
 enum { RPI_KEPT_ARRAYS = sizeof rpi_kept_arrays / sizeof *rpi_kept_arrays, RPI_FIT_BEST = RPI_KEPT_ARRAYS - 1 };
 
@@ -11983,8 +12029,9 @@ enum { RPI_METHOD_WORDS = sizeof rpi_method_words / sizeof *rpi_method_words };
 
 static void *rpi_field(rp_net *net, size_t at) { return (char *)net + at; }
 static rp_real **rpi_array_of(rp_net *net, int array) { return (rp_real **)rpi_field(net, rpi_kept_arrays[array].at); }
-static rpi_part rpi_array_part(rp_net *net, int array, ptrdiff_t count) {
-    rpi_part part = rpi_part_of(net, -1, rpi_kept_arrays[array].name, 0, count, 0);
+static rpi_part rpi_array_part(rp_net *net, int array, ptrdiff_t parameters) {
+    const rpi_kept_array *kept = &rpi_kept_arrays[array];
+    rpi_part part = rpi_part_of(net, -1, kept->name, 0, kept->by_layer ? net->layer_count : parameters, 0);
     part.to = *rpi_array_of(net, array);
     return part;
 }
@@ -12195,7 +12242,7 @@ static rp_status rpi_read_tensors(const rpi_reading *reading, const rpi_metadata
         int wanted = data->kept.method && array->kept && array->kept(&like);
         rpi_part part = rpi_array_part(net, i, count);
         if (there && !array->kept) wanted = data->place && data->kept.place.report.best_epoch >= 0;
-        if (there != wanted)
+        if (there != wanted && !(wanted && array->by_layer))
             return rpi_refuse(reading, RP_ERR_VALUE, "the tensor %s is %s, which does not fit the method %s",
                               array->name, there ? "there" : "missing", rpi_method_words[data->kept.method]);
         if (!there) continue;
@@ -12506,7 +12553,10 @@ static void rpi_write_file(rpi_writer *writer, rp_net *net) {
     rpi_write_header(writer, net);
     rpi_write_reals(writer, net->parameters, net->parameter_count);
     for (int i = 0; i < RPI_KEPT_ARRAYS; i++)
-        if (rpi_keeps_array(net, i)) rpi_write_reals(writer, *rpi_array_of(net, i), net->parameter_count);
+        if (rpi_keeps_array(net, i)) {
+            rpi_part part = rpi_array_part(net, i, net->parameter_count);
+            rpi_write_reals(writer, part.to, part.count);
+        }
 }
 
 static int rpi_write_memory(void *to, const void *bytes, size_t size) {
@@ -14402,11 +14452,13 @@ RPI_INLINE void RPI_FN(update_some)(const rpi_update *u, int method, const rpi_u
     const int two = method == RP_PARTITIONING || method == RPI_PACED || method == RP_ADAM || method == RP_ADADELTA;
     rp_real *first = one && c->first ? c->first + at : NULL, *second = two && c->second ? c->second + at : NULL;
     rpi_v w = RPI_LOAD_SOME(c->w + at, some), state1 = RPI_ALL(0), state2 = state1, step;
+    const rpi_v gradient = RPI_ALL(c->scale) * RPI_LOAD_SOME(g, some);
+    rpi_v curvature = w;
     if (first) state1 = RPI_LOAD_SOME(first, some);
     if (second) state2 = RPI_LOAD_SOME(second, some);
-    step = RPI_FN(step)(u, method, RPI_ALL(c->scale) * RPI_LOAD_SOME(g, some),
-                        h ? RPI_ALL(c->scale2) * RPI_LOAD_SOME(h, some) : w, w, first ? &state1 : NULL,
-                        second ? &state2 : NULL);
+    if (h) curvature = RPI_ALL(c->scale2) * RPI_LOAD_SOME(h, some);
+    else if (method == RPI_PACED) curvature = RPI_ALL(c->scale2) * RPI_ABS(gradient);
+    step = RPI_FN(step)(u, method, gradient, curvature, w, first ? &state1 : NULL, second ? &state2 : NULL);
     if (first) RPI_STORE_SOME(first, state1, some);
     if (second) RPI_STORE_SOME(second, state2, some);
     if (method == RPI_PACED && c->averages) {
@@ -14504,17 +14556,22 @@ static void RPI_FN(move)(int n, rp_real alpha, const rp_real *step, rp_real *w) 
 }
 
 /* In double, over blocks short enough for rp_real. */
-static double RPI_FN(dot)(ptrdiff_t n, const rp_real *a, const rp_real *b) {
+RPI_INLINE double RPI_FN(products)(ptrdiff_t n, const rp_real *a, const rp_real *b, int sizes) {
     double total = 0;
     for (ptrdiff_t at = 0; at < n; at += 64 * RPI_LANES) {
         rpi_v sum = RPI_ALL(0);
         for (ptrdiff_t i = at; i < n && i < at + 64 * RPI_LANES; i += RPI_LANES) {
             int some = n - i < RPI_LANES ? (int)(n - i) : RPI_LANES;
-            sum = RPI_FMA(RPI_LOAD_SOME(a + i, some), RPI_LOAD_SOME(b + i, some), sum);
+            rpi_v x = RPI_LOAD_SOME(a + i, some), y = RPI_LOAD_SOME(b + i, some);
+            sum = RPI_FMA(sizes ? RPI_ABS(x) : x, sizes ? RPI_ABS(y) : y, sum);
         }
         total += (double)RPI_FN(sum_lanes)(0, sum);
     }
     return total;
+}
+static double RPI_FN(dot)(ptrdiff_t n, const rp_real *a, const rp_real *b) { return RPI_FN(products)(n, a, b, 0); }
+static double RPI_FN(dot_sizes)(ptrdiff_t n, const rp_real *a, const rp_real *b) {
+    return RPI_FN(products)(n, a, b, 1);
 }
 
 /* clang-format off */
@@ -14551,6 +14608,7 @@ static double RPI_FN(dot)(ptrdiff_t n, const rp_real *a, const rp_real *b) {
     RPI_FN(update), \
     RPI_FN(move), \
     RPI_FN(dot), \
+    RPI_FN(dot_sizes), \
     RPI_FN(blend), \
     RPI_FN(take_step), \
     RPI_FN(take_arrays), \

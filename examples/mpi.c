@@ -1,6 +1,6 @@
 /* mpi.c - several machines train one network. Each works on its part of the batch; gradient and curvature are sums over
    samples, so one MPI_Allreduce gives all machines those of the whole batch, and with them the step that one machine
-   would take. So does one number more, the curvature along that step, for its length.
+   would take. Most steps need the gradient alone (rp_measures); the others two numbers more, for the step's length.
 
        mpicc -O2 -o mpi examples/mpi.c -lm && mpirun -n 2 ./mpi
        mpirun -n 2 ./mpi ordered        the same bits for 1, 2 and 4 ranks
@@ -62,10 +62,11 @@ static void mean_of_shards(float *mine, int count, float *out) {
     MPI_Allreduce(mine, out, count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
 }
 
-/* arrays: room for the shards of this rank and their mean, each gradient, curvature and loss. Returns the loss. */
+/* arrays: room for the shards of this rank and their mean, each loss, gradient and, where it is measured, curvature.
+   Returns the loss. */
 static double take_step(rp_net *net, const rp_optimizer *optimizer, int step, float *arrays) {
-    size_t count = rp_parameter_count(net), length = 2 * count + 1;
-    int own = SHARDS / ranks, measured = step < 20 || step % 8 == 0; /* as rp_train does */
+    int own = SHARDS / ranks, measured = rp_measures(net, optimizer); /* as in rp_train; the same on every rank */
+    size_t count = rp_parameter_count(net), length = 1 + (measured ? 2 : 1) * count;
     float *mean = arrays + (size_t)own * length, along[SHARDS][2], both[2] = {-1, 0}, alpha;
     rp_real points[SHARDS][SHARD][2];
     int labels[SHARDS][SHARD];
@@ -73,22 +74,22 @@ static double take_step(rp_net *net, const rp_optimizer *optimizer, int step, fl
     for (int i = 0; i < own; i++) {
         float *to = arrays + (size_t)i * length;
         part[i] = draw(step, rank * own + i, points[i], labels[i]);
-        check(rp_backward(net, &part[i], &optimizer->rule, to + 2 * count), net);
-        memcpy(to, rp_gradient(net), count * sizeof *to);
-        memcpy(to + count, rp_curvature(net), count * sizeof *to);
+        check(rp_backward(net, &part[i], measured ? &optimizer->rule : NULL, to), net);
+        memcpy(to + 1, rp_gradient(net), count * sizeof *to);
+        if (measured) memcpy(to + 1 + count, rp_curvature(net), count * sizeof *to);
     }
     mean_of_shards(arrays, (int)length, mean);
-    memcpy(rp_gradient(net), mean, count * sizeof *mean);
-    memcpy(rp_curvature(net), mean + count, count * sizeof *mean);
+    memcpy(rp_gradient(net), mean + 1, count * sizeof *mean);
+    if (measured) memcpy(rp_curvature(net), mean + 1 + count, count * sizeof *mean);
     check(rp_direction(net, optimizer), net); /* from the same arrays the same direction on every rank, */
     for (int i = 0; i < own && measured; i++) {
         check(rp_gauss_newton_directional(net, &part[i], rp_step_array(net), &along[i][0]), net);
         check(rp_loss_limits(net, &part[i], NULL, &along[i][1]), net); /* the least is 0 with labels */
     }
     if (measured) mean_of_shards(along[0], 2, both); /* and from the same curvature along it the same length */
-    check(rp_step_length(net, optimizer, BATCH, mean[2 * count], both[1], both[0], &alpha), net);
+    check(rp_step_length(net, optimizer, BATCH, mean[0], both[1], both[0], &alpha), net);
     check(rp_move(net, alpha), net);
-    return (double)mean[2 * count];
+    return (double)mean[0];
 }
 
 /* Rank 0 keeps the net in a file that has the step in its name, and removes the one before. */

@@ -57,19 +57,19 @@ static void average(rp_net *const nets[WORKERS], rp_real *(*array)(rp_net *net))
 
 /* One step: the gradient and curvature of all samples, the direction that they give, and the length that the curvature
    along it allows. Returns that length. */
-static double step(int number, rp_net *const nets[WORKERS], const rp_data parts[WORKERS], const rp_optimizer *optimizer,
+static double step(rp_net *const nets[WORKERS], const rp_data parts[WORKERS], const rp_optimizer *optimizer,
                    double *loss) {
-    int measured = number < 20 || number % 8 == 0; /* as rp_train does; in between the last length serves */
+    int measured = rp_measures(nets[0], optimizer); /* so do all; in between the last length serves */
     double second = measured ? 0 : -1, at_zero = 0;
     rp_real alpha = 0;
     *loss = 0;
     for (int w = 0; w < WORKERS; w++) {
         rp_real part = 0;
-        check(rp_backward(nets[w], &parts[w], &optimizer->rule, &part), nets[w]);
+        check(rp_backward(nets[w], &parts[w], measured ? &optimizer->rule : NULL, &part), nets[w]);
         *loss += shares[w] * (double)part / SAMPLES;
     }
     average(nets, rp_gradient);
-    average(nets, rp_curvature); /* from the same arrays every worker makes the same direction, */
+    if (measured) average(nets, rp_curvature); /* from the same arrays every worker makes the same direction, */
     for (int w = 0; w < WORKERS; w++) {
         rp_real part = 0;
         check(rp_direction(nets[w], optimizer), nets[w]);
@@ -116,7 +116,7 @@ int main(void) {
         rp_real alone_loss = 0;
         rp_step last;
         double loss;
-        double alpha = step(i - 1, nets, parts, &optimizer, &loss);
+        double alpha = step(nets, parts, &optimizer, &loss);
         check(rp_train(alone, &optimizer, &all, &alone_loss), alone);
         check(rp_last_step(alone, &last), alone);
         if (i == 1 || i % SHOWN == 0)

@@ -69,7 +69,7 @@ static int same_parameters(rp_net *a, rp_net *b) { return !memcmp(rp_parameters(
 /* The formulas of >>optimizers, step by step. */
 typedef struct naive {
     rp_optimizer o;
-    double m[PARAMETERS], p[PARAMETERS], d[PARAMETERS], average[PARAMETERS];
+    double m[PARAMETERS], p[PARAMETERS], d[PARAMETERS], average[PARAMETERS], spread[PARAMETERS];
     double q, mean_loss, first_loss, mean_zero, length;
     rp_cap cap;
     int t;
@@ -170,18 +170,36 @@ static void find_length(naive *n, rp_net *twin, const samples *s, rp_loss_kind k
     limit_by_layers(n, twin, w);
 }
 
+/* s of each layer from gradient and curvature as they are. */
+static void fit_spreads(naive *n, rp_net *net) {
+    for (int i = 0; i < rp_layer_count(net); i++) {
+        double sum = 0, square = 0;
+        rp_layer l;
+        WORKS(rp_layer_info(net, i, &l));
+        for (size_t k = l.weights; k < l.weights + l.weight_count + l.bias_count; k++) {
+            sum += fabs((double)rp_gradient(net)[k]) * (double)rp_curvature(net)[k];
+            square += (double)rp_gradient(net)[k] * (double)rp_gradient(net)[k];
+        }
+        for (size_t k = l.weights; k < l.weights + l.weight_count + l.bias_count && square > 0; k++)
+            n->spread[k] = sum / square;
+    }
+}
+
 /* w -> w + length d; the twin has w and draws what the net draws. */
 static void naive_step(naive *n, rp_net *twin, const samples *s, rp_loss_kind kind, double *w) {
     size_t count = rp_parameter_count(twin);
     double momentum = (double)n->o.momentum, average = (double)n->o.curvature_average, norm = 0, clip = 1, excess;
+    const int measured = n->t < 20 || n->t % 8 == 0;
     rp_net *net = twin;
     rp_real loss;
-    WORKS(rp_backward(net, &s->data, &n->o.rule, &loss));
+    WORKS(rp_backward(net, &s->data, measured ? &n->o.rule : NULL, &loss));
+    if (measured) fit_spreads(n, twin);
     for (size_t i = 0; i < count; i++) norm += (double)rp_gradient(twin)[i] * (double)rp_gradient(twin)[i];
     if (n->o.clip > 0 && sqrt(norm) > (double)n->o.clip) clip = (double)n->o.clip / sqrt(norm);
     for (size_t i = 0; i < count; i++) {
         double g = clip * (double)rp_gradient(twin)[i] + (double)n->o.weight_decay * w[i], p;
-        double h = (double)rp_curvature(twin)[i] + (double)n->o.weight_decay;
+        double curvature = measured ? (double)rp_curvature(twin)[i] : n->spread[i] * fabs((double)rp_gradient(twin)[i]);
+        double h = curvature + (double)n->o.weight_decay;
         n->average[i] += 9.0 / (n->t + 9) * (w[i] - n->average[i]);
         n->m[i] = momentum * n->m[i] + (1 - momentum) * g;
         n->p[i] = average * n->p[i] + (1 - average) * h * fabs(g);
@@ -191,7 +209,7 @@ static void naive_step(naive *n, rp_net *twin, const samples *s, rp_loss_kind ki
     excess = (double)loss - least_loss(s, kind);
     if (!n->t) n->first_loss = n->mean_loss = excess;
     else n->mean_loss = 0.9 * n->mean_loss + 0.1 * excess;
-    if (n->t < 20 || n->t % 8 == 0) find_length(n, twin, s, kind, w);
+    if (measured) find_length(n, twin, s, kind, w);
     for (size_t i = 0; i < count; i++) w[i] += n->length * n->d[i];
     n->t++;
 }
@@ -489,7 +507,8 @@ static void test_pieces(void) {
     FAILS(rp_step_length(net, &o, BATCH, loss, 0, 1, NULL), RP_ERR_NULL, "alpha");
     for (int step = 0; step < 30; step++) {
         int measure = step < 20 || step % 8 == 0;
-        if (step) WORKS(rp_backward(net, &s.data, &o.rule, &loss));
+        if (step) CHECK(rp_measures(net, &o) == measure, "step %d", step); /* step 0's direction is there already */
+        if (step) WORKS(rp_backward(net, &s.data, measure ? &o.rule : NULL, &loss));
         if (step) WORKS(rp_direction(net, &o));
         second = -1;
         if (measure) WORKS(rp_gauss_newton_directional(net, &s.data, rp_step_array(net), &second));
