@@ -412,7 +412,7 @@ typedef struct rp_rule {
    Newton        (B + (lambda + weight_decay) I) p = -g;  w += p, B the batch's Gauss-Newton matrix or Hessian
 
    Partitioning without a rate. d is the direction, G the batch's Gauss-Newton matrix; at the first 20 steps and then at
-   every 8th it measures curvature:
+   every 8th, and where the last measurement left no length or fit, it measures curvature:
        h = curvature + weight_decay          in between s |gradient| + weight_decay, where s, for each layer, fits
                                              the curvature last measured: s = sum of curvature |gradient| / |gradient|^2
        m = momentum m + (1 - momentum) g     not bias-corrected: the first steps are short
@@ -420,7 +420,7 @@ typedef struct rp_rule {
        d = -m / sqrt(p)                      the geometric mean of -g / h (this library's) and -g / |g| (Adam's, about)
        r = (d'Gd + weight_decay |d|^2) / D, D = -m'd
        q = mean of r (0.9), Q = max(q, r)
-       L = mean (0.9) of the batches' losses above the least possible
+       L = mean (0.9) of the batches' losses above the least possible for the batch last measured
        A = the first of these or, if less, the mean (0.9) of what outputs of 0 would lose, where r is measured
        w += alpha d, with the largest alpha that has, for S samples and K layers that are trained,
            alpha <= 2.5 / q
@@ -701,12 +701,13 @@ RP_API size_t rp_describe(const rp_net *net, char *text, size_t size);
 /* Files are in the safetensors format, with names as PyTorch has them: "0.weight" [out][in], or
    [filters][channels / groups][height][width], and "0.bias" of layer 0; "1.weight_ih" [units][features], "1.weight_hh"
    [units][units] and "1.bias" of recurrent layers. Optimizer state is in tensors "optimizer. ..." with an entry for
-   each parameter, in the order of the flat arrays; "fit.best" are the parameters that rp_fit's keep_best keeps.
+   each parameter, in the order of the flat arrays ("optimizer.spreads": for each layer); "fit.best" are the parameters
+   that rp_fit's keep_best keeps.
    __metadata__ has the text of the net (rp.net), the version that wrote it (rp.version), the method, its clock, what
    adapts, the random state, and the place in a run of rp_fit. Little-endian on any machine, F32, or F64 with RP_DOUBLE;
    both builds read both.
 
-   rp.format numbers the format: 1; without it, it is 1. The number rises with anything that an earlier version could
+   rp.format numbers the format: 2; without it, it is 1. The number rises with anything that an earlier version could
    not read as it is meant, a new rp. entry too. A version reads its own format and all before; later ones are
    RP_ERR_UNSUPPORTED, with both versions. So is an rp. entry that the format does not have: it is misspelt, and what
    it meant would be lost. Entries of other names, which other programs may add, are not looked at. Numbers stand
@@ -821,14 +822,15 @@ RP_API int rp_measures(const rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_move(rp_net *net, rp_real alpha);
 
 /* What the batch would lose, as rp_backward's loss: at least, whatever the net (0 with labels), and with outputs of 0.
-   Either may be NULL. RP_ERR_NOT_FINITE: a target or weight is not. Other failures are rp_backward's. */
+   Either may be NULL. Inputs are not looked at, and rp_output is NULL after it. RP_ERR_NOT_FINITE: one of the two is
+   not. RP_ERR_ORDER, RP_ERR_UNSUPPORTED, and what is wrong with a batch: as rp_backward. */
 RP_API rp_status rp_loss_limits(rp_net *net, const rp_data *batch, rp_real *least, rp_real *at_zero);
 
 /* The length of a step of partitioning without a rate, for the direction that rp_direction has left: loss, at_zero
-   (both less the least of rp_loss_limits) and second are those of rp_backward, rp_loss_limits and
-   rp_gauss_newton_directional, or their means over the machines that share the batch of so many samples. at_zero 0: not
-   known. second < 0: not measured at this step: the last length, whatever at_zero. *alpha is for rp_move. Call it once
-   for each rp_direction. RP_ERR_ORDER: no rp_direction by this optimizer went before, no earlier step was measured, or
+   (both less the least of rp_loss_limits for the batch last measured) and second are those of rp_backward,
+   rp_loss_limits and rp_gauss_newton_directional, or their means over the machines that share the batch of so many
+   samples. at_zero <= 0: not known. second < 0: not measured at this step (rp_measures): the last length, whatever
+   at_zero. *alpha is for rp_move. Call it exactly once for each rp_direction. RP_ERR_ORDER: no rp_direction by this optimizer went before, no earlier step was measured, or
    averages are in place. RP_ERR_UNSUPPORTED: an optimizer with a rate, or another method. RP_ERR_VALUE: samples, or a
    field. RP_ERR_NOT_FINITE: loss, at_zero or second. */
 RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int samples, rp_real loss, rp_real at_zero,
@@ -10052,13 +10054,18 @@ static double rpi_pace_slope(const rp_net *net, const rp_optimizer *o) {
 
 static double rpi_pace_mean(double mean, double x, int first) { return first ? x : 0.9 * mean + 0.1 * x; }
 
+/* The loss that there was to begin with. */
+static double rpi_pace_from(const rpi_pace *pace) {
+    return pace->zero > 0 && pace->zero < pace->first ? pace->zero : pace->first;
+}
+
 /* How much a step may raise the loss by its own curvature: for each layer a share of L that falls with the steps, and
    that is small where few samples tell the direction, and while little is gone of the loss that there was to begin
    with, as much will stay for ever: there long steps only forget. Of a first loss above that of outputs of 0 the rest
    is of the first weights' making, and its loss no progress. */
 static double rpi_energy(const rp_net *net, int samples, double layers) {
     const rpi_pace *pace = &net->pace;
-    double from = pace->zero > 0 && pace->zero < pace->first ? pace->zero : pace->first;
+    double from = rpi_pace_from(pace);
     double gone = pace->loss < from ? 1 - pace->loss / from : 0;
     double share = gone * gone > 0.1 ? gone * gone : 0.1;
     return 0.06 * (layers + 1) / (1 + 20.0 / samples + (double)net->time / 200) * share * pace->loss;
@@ -10171,7 +10178,7 @@ static rp_status rpi_retreat(rpi_pass *pass, const rp_optimizer *o, rp_status st
     rpi_pace *pace = &net->pace;
     const rp_rule *rule = pass->rule;
     rpi_tally *tally = pass->tally;
-    double worst = pace->loss > pace->first ? pace->loss : pace->first;
+    double from = rpi_pace_from(pace), worst = pace->loss > from ? pace->loss : from;
     int worse = !status && worst > 0 && pass->loss - pace->least > (5 + 50.0 / pass->count) * worst;
     if (!rpi_has_state(net, o) || !net->time || (!worse && status != RP_ERR_NOT_FINITE)) return status;
     pass->tally = NULL; /* each sample counts once */
@@ -12076,7 +12083,7 @@ static int rpi_read_kept(rp_net *net, const rpi_kept_number *number, const char 
 }
 
 /* Files of an earlier format are read; a later one has what this version could misunderstand. */
-enum { RPI_FORMAT = 1 };
+enum { RPI_FORMAT = 2 };
 
 /* What __metadata__ says, in a net of which only these fields are set. */
 typedef struct rpi_metadata {

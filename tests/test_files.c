@@ -1181,11 +1181,11 @@ static void test_refused_metadata(void) {
         {"\"rp.time\":\"0\"", "\"time\":\"0\"", RP_ERR_VALUE, "lacks numbers"},
         {"\"rp.folded\":\"0\"", "\"folded\":\"0\"", RP_ERR_VALUE, "lacks numbers"},
         {"\"rp.random\"", "\"rp.rendom\":\"0\",\"rp.random\"", RP_ERR_UNSUPPORTED, "rp.rendom version"},
-        {"\"rp.random\"", "\"rp.format\":\"2\",\"rp.random\"", RP_ERR_UNSUPPORTED, "format 2 1 version " RP_VERSION},
-        {"\"rp.random\"", "\"rp.format\":\"2\",\"rp.new\":\"\",\"rp.version\":\"7.8.9\",\"rp.random\"",
-         RP_ERR_UNSUPPORTED, "format 2 version 7.8.9 " RP_VERSION},
-        {"\"rp.random\"", "\"rp.new\":\"\",\"rp.version\":\"7.8.9\",\"rp.format\":\"2\",\"rp.random\"",
-         RP_ERR_UNSUPPORTED, "format 2 version 7.8.9 " RP_VERSION},
+        {"\"rp.random\"", "\"rp.format\":\"3\",\"rp.random\"", RP_ERR_UNSUPPORTED, "format 3 2 version " RP_VERSION},
+        {"\"rp.random\"", "\"rp.format\":\"3\",\"rp.new\":\"\",\"rp.version\":\"7.8.9\",\"rp.random\"",
+         RP_ERR_UNSUPPORTED, "format 3 version 7.8.9 " RP_VERSION},
+        {"\"rp.random\"", "\"rp.new\":\"\",\"rp.version\":\"7.8.9\",\"rp.format\":\"3\",\"rp.random\"",
+         RP_ERR_UNSUPPORTED, "format 3 version 7.8.9 " RP_VERSION},
         {"\"rp.random\"", "\"rp.format\":\"0\",\"rp.random\"", RP_ERR_VALUE, "rp.format 0"},
         {"\"rp.random\"", "\"rp.format\":\"one\",\"rp.random\"", RP_ERR_VALUE, "rp.format one"},
         {"\"rp.random\"", "\"rp.format\":\"1\",\"rp.format\":\"1\",\"rp.random\"", RP_ERR_VALUE, "rp.format twice"},
@@ -1450,6 +1450,36 @@ static void test_torch(void) {
     }
 }
 
+/* A net in the midst of training without a rate, in format 1, without rp.pace.zero and optimizer.spreads: it goes on, and
+   first measures what it lacks. Kept anew, it is in today's format. */
+static void test_format_1(void) {
+    static const rp_real x[4][2] = {{0, 0}, {0, 1}, {1, 0}, {1, 1}}, targets[4] = {0, 1, 1, 0};
+    const rp_data data = rp_targeted(x[0], targets, 4);
+    const rp_optimizer o = rp_partitioning();
+    bytes file = folder_bytes("paced_format_1", ""), kept;
+    rp_net *net = rp_open_memory(file.at, file.size, NULL), *again;
+    rp_step step;
+    WORKS(rp_net_build(net, 4, 1));
+    CHECK(rp_measures(net, &o), "step 25 does not measure");
+    WORKS(rp_train(net, &o, &data, NULL));
+    WORKS(rp_last_step(net, &step));
+    CHECK(step.measured && step.alpha > 0, "measured %d, alpha %g", step.measured, (double)step.alpha);
+    CHECK(!rp_measures(net, &o), "step 26 measures");
+    kept = saved(net);
+    again = rp_open_memory(kept.at, kept.size, NULL);
+    WORKS(rp_net_build(again, 4, 1));
+    for (int i = 0; i < 10; i++) {
+        WORKS(rp_train(net, &o, &data, NULL));
+        WORKS(rp_train(again, &o, &data, NULL));
+    }
+    CHECK(!memcmp(rp_parameters(net), rp_parameters(again), rp_parameter_count(net) * sizeof(rp_real)), "%s",
+          "the bits differ");
+    free(file.at);
+    free(kept.at);
+    rp_net_free(net);
+    rp_net_free(again);
+}
+
 static void test_import_mistakes(void) {
     static const struct {
         const char *file, *text, *names, *words;
@@ -1626,6 +1656,7 @@ int main(int count, char **arguments) {
     test_opened();
     test_other_architectures();
     test_torch();
+    test_format_1();
     test_import_mistakes();
     test_partial_import();
     test_ours();
