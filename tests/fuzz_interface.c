@@ -190,7 +190,8 @@ static rp_status backward(void) {
     rp_data data = some_data(BATCH + 1);
     rp_rule rule = nth_rule(RULE_KINDS, byte());
     size_t count = rp_parameter_count(game.net);
-    rp_real *gradient = rp_gradient(game.net), *before = numbers(count);
+    rp_real *gradient = rp_gradient(game.net), *before = numbers(count), least = 0, zero = 0;
+    if (!rp_loss_limits(game.net, &data, &least, &zero)) must(isfinite(least) && isfinite(zero));
     if (gradient) memcpy(before, gradient, count * sizeof *before);
     return unchanged(rp_backward(game.net, &data, byte() & 1 ? &rule : NULL, NULL), gradient, before,
                      gradient ? count : 0);
@@ -203,6 +204,7 @@ static rp_status move(void) { return rp_move(game.net, number()); }
 static rp_status step_length(void) {
     rp_optimizer o = rp_partitioning();
     rp_real alpha = 0, loss = number(), at_zero = number(), second = number();
+    must(rp_measures(game.net, &o) >= 0);
     return rp_step_length(game.net, &o, byte(), loss, at_zero, second, &alpha);
 }
 static rp_status own_loss(void) {
