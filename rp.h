@@ -412,7 +412,7 @@ typedef struct rp_rule {
    Newton        (B + (lambda + weight_decay) I) p = -g;  w += p, B the batch's Gauss-Newton matrix or Hessian
 
    Partitioning without a rate. d is the direction, G the batch's Gauss-Newton matrix; at the first 20 steps and then at
-   every 8th, and where the last measurement left no length or fit, it measures curvature:
+   every 8th, where the last measurement left no length or fit, and at each if curvature_average is 0, it measures:
        h = curvature + weight_decay          in between s |gradient| + weight_decay, where s, for each layer, fits
                                              the curvature last measured: s = sum of curvature |gradient| / |gradient|^2
        m = momentum m + (1 - momentum) g     not bias-corrected: the first steps are short
@@ -9685,7 +9685,7 @@ enum { RPI_PACE_FIRST = 20, RPI_PACE_EVERY = 8 };
 static int rpi_measures(const rp_net *net, const rp_optimizer *o) {
     const rpi_method *method = rpi_method_of(o);
     if (!method->paced) return method->curvature;
-    if (!rpi_has_state(net, o) || !(net->pace.length > 0)) return 1;
+    if (!rpi_has_state(net, o) || !net->second || !(net->pace.length > 0)) return 1;
     for (int i = 0; i < net->layer_count; i++)
         if (net->layers[i].weight_count && !net->layers[i].frozen && !(net->spreads[i] > 0)) return 1;
     return net->time < RPI_PACE_FIRST || net->time % RPI_PACE_EVERY == 0;

@@ -170,6 +170,10 @@ static void find_length(naive *n, rp_net *twin, const samples *s, rp_loss_kind k
     limit_by_layers(n, twin, w);
 }
 
+static int measured_at(const rp_optimizer *o, int step) {
+    return step < 20 || step % 8 == 0 || !(o->curvature_average > 0);
+}
+
 /* s of each layer from gradient and curvature as they are. */
 static void fit_spreads(naive *n, rp_net *net) {
     for (int i = 0; i < rp_layer_count(net); i++) {
@@ -189,7 +193,7 @@ static void fit_spreads(naive *n, rp_net *net) {
 static void naive_step(naive *n, rp_net *twin, const samples *s, rp_loss_kind kind, double *w) {
     size_t count = rp_parameter_count(twin);
     double momentum = (double)n->o.momentum, average = (double)n->o.curvature_average, norm = 0, clip = 1, excess;
-    const int measured = n->t < 20 || n->t % 8 == 0;
+    const int measured = measured_at(&n->o, n->t);
     rp_net *net = twin;
     rp_real loss;
     WORKS(rp_backward(net, &s->data, measured ? &n->o.rule : NULL, &loss));
@@ -249,8 +253,7 @@ static void check_steps(int which, rp_loss_kind loss, rp_optimizer o, int frozen
               "%s, loss %d, step %d: off by %g of %g", net_names[which], (int)loss, step, error, size);
         CHECK(last.cap == n.cap && last.taken, "%s, loss %d, step %d: cap %d, not %d", net_names[which], (int)loss,
               step, (int)last.cap, (int)n.cap);
-        CHECK(last.measured == (step < 20 || step % 8 == 0) && !last.undone, "step %d: measured %d", step,
-              last.measured);
+        CHECK(last.measured == measured_at(&o, step) && !last.undone, "step %d: measured %d", step, last.measured);
         CHECK(fabs((double)last.alpha - n.length) <= tolerance * n.length, "alpha %g, not %g", (double)last.alpha,
               n.length);
     }
