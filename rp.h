@@ -364,7 +364,7 @@ RP_API rp_status rp_classify(rp_net *net, const rp_real *x, int count, int *clas
        MINRES, direct solve                  rpi_recurrences, >>direct
        Low-Rank Structure, Equation 37       rp_cubic_length
        Newton, Levenberg-Marquardt           rpi_newton_step
-       length without a rate                 rpi_pace_measure, rpi_energy
+       length without a rate                 rpi_pace_measure, rpi_energy; s between: rpi_find_spreads
        optimizers                            RPI_FN(step) */
 
 /* How the curvature of residual partitioning is computed. All zero, the first of each, is the default.
@@ -806,8 +806,9 @@ RP_API rp_status rp_layer_info(rp_net *net, int layer, rp_layer *info); /* RP_ER
 RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *rule, rp_real *loss);
 
 /* One optimizer step from the flat arrays: rp_direction, then rp_move(net, 1). RP_ERR_NOT_FINITE: the arrays hold
-   something that is not finite. RP_ERR_ORDER: nothing filled the gradient, or (partitioning) the curvature, since the
-   build; for rp_per_variable the curvature array must hold the Hessian's diagonal (rp_hessian_diagonal).
+   something that is not finite. RP_ERR_ORDER: nothing filled the gradient, or, where it is read (rp_measures), the
+   curvature, since the build; for rp_per_variable the curvature array must hold the Hessian's diagonal
+   (rp_hessian_diagonal).
    RP_ERR_UNSUPPORTED: the length of the step must be computed from a batch (cubic_sigma): do it by rp_direction,
    rp_directional, rp_cubic_length and rp_move; or found from one (partitioning without a rate): rp_direction,
    rp_gauss_newton_directional, rp_step_length and rp_move; or the step itself must (rp_newton): rp_hessian_solve.
@@ -815,11 +816,12 @@ RP_API rp_status rp_backward(rp_net *net, const rp_data *batch, const rp_rule *r
    adds alpha times that step to the parameters; one whose new value would not be finite stays as it is. */
 RP_API rp_status rp_update(rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_direction(rp_net *net, const rp_optimizer *optimizer);
-/* 1 if rp_direction will read the curvature, for which rp_backward needs a rule. Partitioning without a rate does so
-   where it measures; there, too, the next length is to be found from rp_gauss_newton_directional. 0: it will not, or an
-   argument is NULL. */
-RP_API int rp_measures(const rp_net *net, const rp_optimizer *optimizer);
 RP_API rp_status rp_move(rp_net *net, rp_real alpha);
+
+/* 1 if the next rp_direction will read the curvature array; for partitioning rp_backward needs a rule then. Without a
+   rate it does so where it measures, where its length, too, is to be found from rp_gauss_newton_directional. 0: it will
+   not, or an argument is NULL, or optimizer.method is none. */
+RP_API int rp_measures(const rp_net *net, const rp_optimizer *optimizer);
 
 /* What the batch would lose, as rp_backward's loss: at least, whatever the net (0 with labels), and with outputs of 0.
    Either may be NULL. Inputs are not looked at, and rp_output is NULL after it. RP_ERR_NOT_FINITE: one of the two is
@@ -1419,7 +1421,7 @@ typedef struct rpi_window {
 } rpi_window;
 
 /* A finished piece of gradient (times scale) and curvature (times scale2; each may be NULL): `rows` rows, ld apart,
-   of n parameters from `offset` on, stride apart. */
+   of n parameters from `offset` on, stride apart. Without a curvature scale2 is as in rpi_update_call. */
 typedef struct rpi_piece {
     ptrdiff_t offset, stride, ld;
     int rows, n;
@@ -2499,7 +2501,7 @@ struct rp_net {
     int forward_count; /* samples of the last rp_forward, 0 once another call has used the buffers */
 
     rpi_block state;
-    rp_real *first, *second, *spreads; /* spreads: >>pace, of each layer; 0: not known */
+    rp_real *first, *second, *spreads; /* spreads: of each layer, see rpi_find_spreads; 0: not known */
     rp_real *averages; /* of the parameters over the steps, or, if `averaged`, the parameters while averages are used */
     int averaged, folded;    /* folded: the present parameters are in their average */
     uint64_t averages_print; /* of the averages that took the parameters' place: did the caller write to them? */
@@ -10043,6 +10045,7 @@ static rp_status rpi_newton_step(rpi_trial *trial) {
 /* >>pace
    Residual partitioning without a rate; the formulas are at >>optimizers. The constants were measured over twenty tasks
    (bench/auto.md): none of them serves one task only. */
+
 /* -m'd for the direction in its array. */
 static double rpi_pace_slope(const rp_net *net, const rp_optimizer *o) {
     const rpi_kernels *k = net->buffers.kernels;
@@ -10468,10 +10471,11 @@ RP_API rp_status rp_step_length(rp_net *net, const rp_optimizer *optimizer, int 
     if (second < 0 && !net->pace.measurements)
         return rpi_fail(net, RP_ERR_ORDER, "%s: second is %g, and no earlier step was measured", who, (double)second);
     rpi_pace_loss(net, (double)loss);
-    if (second >= 0) rpi_pace_zero(net, (double)at_zero);
-    if (second >= 0)
+    if (second >= 0) {
+        rpi_pace_zero(net, (double)at_zero);
         rpi_pace_measure(net, samples, rpi_pace_slope(net, optimizer),
                          (double)second + (double)optimizer->weight_decay * rpi_square_norm(net, net->direction));
+    }
     *alpha = (rp_real)net->pace.length;
     return RP_OK;
 }

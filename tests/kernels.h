@@ -1120,7 +1120,7 @@ static void check_vectors(test_random *random, int n) {
     EACH_SET {
         double error = 0, sum = 0, size = 0;
         rp_real *y = copy(random, y0, (ptrdiff_t)n);
-        double dot = sets[set]->dot((ptrdiff_t)n, x, y);
+        double dot = sets[set]->dot((ptrdiff_t)n, x, y), sizes = sets[set]->dot_sizes((ptrdiff_t)n, x, y);
         if (b == 0) y[n - 1] = (rp_real)(HUGE_VAL - HUGE_VAL); /* not read */
         sets[set]->blend((ptrdiff_t)n, a, x, f, b, y);
         for (int i = 0; i < n; i++) {
@@ -1129,6 +1129,7 @@ static void check_vectors(test_random *random, int n) {
             sum += (double)x[i] * (double)y0[i], size += fabs((double)x[i] * (double)y0[i]);
         }
         error = larger(error_of(dot, sum, size, 64), error); /* blocks of 64 in each lane */
+        error = larger(error_of(sizes, size, size, 64), error);
         CHECK(error <= 1 && intact(), "%s: dot, blend of %d, b %g: error %g", sets[set]->name, n, (double)b, error);
     }
 }
