@@ -13883,7 +13883,8 @@ static void RPI_FN(product)(const rpi_product *q) {
         for (int i = 0; i < q->m; i += RPI_M_BLOCK) RPI_FN(product_block)(q, i, p);
 }
 
-/* out[i][r] = in[r][i] for a square of RPI_SQUARE */
+/* out[i][r] = in[r][i] for 4 columns of RPI_SQUARE rows. Without loops over vectors: gcc -O2 keeps their arrays in
+   memory. */
 #if RPI_VECTOR_BYTES == 64
 #define RPI_SQUARE 16
 /* Four columns of rows r, r + 4, r + 8 and r + 12, one behind the other. */
@@ -13893,44 +13894,35 @@ RPI_INLINE __m512 RPI_FN(every_fourth)(const rp_real *in, ptrdiff_t ldi) {
     x = _mm512_mask_broadcast_f32x4(x, 0x0F00, _mm_loadu_ps(in + 8 * ldi));
     return _mm512_mask_broadcast_f32x4(x, 0xF000, _mm_loadu_ps(in + 12 * ldi));
 }
-RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
-    for (int i = 0; i < 16; i += 4) {
-        __m512 r[4], t[4];
-        for (int j = 0; j < 4; j++) r[j] = RPI_FN(every_fourth)(in + j * ldi + i, ldi);
-        t[0] = _mm512_maskz_unpacklo_ps(0xFFFF, r[0], r[1]);
-        t[1] = _mm512_maskz_unpackhi_ps(0xFFFF, r[0], r[1]);
-        t[2] = _mm512_maskz_unpacklo_ps(0xFFFF, r[2], r[3]);
-        t[3] = _mm512_maskz_unpackhi_ps(0xFFFF, r[2], r[3]);
-        _mm512_storeu_ps(out + i * ldo, _mm512_maskz_shuffle_ps(0xFFFF, t[0], t[2], 0x44));
-        _mm512_storeu_ps(out + (i + 1) * ldo, _mm512_maskz_shuffle_ps(0xFFFF, t[0], t[2], 0xEE));
-        _mm512_storeu_ps(out + (i + 2) * ldo, _mm512_maskz_shuffle_ps(0xFFFF, t[1], t[3], 0x44));
-        _mm512_storeu_ps(out + (i + 3) * ldo, _mm512_maskz_shuffle_ps(0xFFFF, t[1], t[3], 0xEE));
-    }
+RPI_INLINE void RPI_FN(transpose_four)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
+    __m512 a = RPI_FN(every_fourth)(in, ldi), b = RPI_FN(every_fourth)(in + ldi, ldi);
+    __m512 c = RPI_FN(every_fourth)(in + 2 * ldi, ldi), d = RPI_FN(every_fourth)(in + 3 * ldi, ldi);
+    __m512 ab = _mm512_maskz_unpacklo_ps(0xFFFF, a, b), ab2 = _mm512_maskz_unpackhi_ps(0xFFFF, a, b);
+    __m512 cd = _mm512_maskz_unpacklo_ps(0xFFFF, c, d), cd2 = _mm512_maskz_unpackhi_ps(0xFFFF, c, d);
+    _mm512_storeu_ps(out, _mm512_maskz_shuffle_ps(0xFFFF, ab, cd, 0x44));
+    _mm512_storeu_ps(out + ldo, _mm512_maskz_shuffle_ps(0xFFFF, ab, cd, 0xEE));
+    _mm512_storeu_ps(out + 2 * ldo, _mm512_maskz_shuffle_ps(0xFFFF, ab2, cd2, 0x44));
+    _mm512_storeu_ps(out + 3 * ldo, _mm512_maskz_shuffle_ps(0xFFFF, ab2, cd2, 0xEE));
 }
 #elif RPI_VECTOR_BYTES == 32
 #define RPI_SQUARE 8
-RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
-    __m256 r[8], t[8];
-    for (int i = 0; i < 4; i++) {
-        /* rows i and i + 4 side by side: their left halves in r[i], their right ones in r[i + 4] */
-        __m256 upper = _mm256_loadu_ps(in + i * ldi), lower = _mm256_loadu_ps(in + (i + 4) * ldi);
-        r[i] = _mm256_permute2f128_ps(upper, lower, 0x20);
-        r[i + 4] = _mm256_permute2f128_ps(upper, lower, 0x31);
-    }
-    for (int i = 0; i < 8; i += 4) {
-        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-        t[i + 2] = _mm256_unpacklo_ps(r[i + 2], r[i + 3]);
-        t[i + 3] = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
-        _mm256_storeu_ps(out + i * ldo, _mm256_shuffle_ps(t[i], t[i + 2], 0x44));
-        _mm256_storeu_ps(out + (i + 1) * ldo, _mm256_shuffle_ps(t[i], t[i + 2], 0xEE));
-        _mm256_storeu_ps(out + (i + 2) * ldo, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44));
-        _mm256_storeu_ps(out + (i + 3) * ldo, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE));
-    }
+/* Four columns of rows r and r + 4, one behind the other. */
+RPI_INLINE __m256 RPI_FN(every_fourth)(const rp_real *in, ptrdiff_t ldi) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in)), _mm_loadu_ps(in + 4 * ldi), 1);
+}
+RPI_INLINE void RPI_FN(transpose_four)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
+    __m256 a = RPI_FN(every_fourth)(in, ldi), b = RPI_FN(every_fourth)(in + ldi, ldi);
+    __m256 c = RPI_FN(every_fourth)(in + 2 * ldi, ldi), d = RPI_FN(every_fourth)(in + 3 * ldi, ldi);
+    __m256 ab = _mm256_unpacklo_ps(a, b), ab2 = _mm256_unpackhi_ps(a, b);
+    __m256 cd = _mm256_unpacklo_ps(c, d), cd2 = _mm256_unpackhi_ps(c, d);
+    _mm256_storeu_ps(out, _mm256_shuffle_ps(ab, cd, 0x44));
+    _mm256_storeu_ps(out + ldo, _mm256_shuffle_ps(ab, cd, 0xEE));
+    _mm256_storeu_ps(out + 2 * ldo, _mm256_shuffle_ps(ab2, cd2, 0x44));
+    _mm256_storeu_ps(out + 3 * ldo, _mm256_shuffle_ps(ab2, cd2, 0xEE));
 }
 #else
 #define RPI_SQUARE 4
-RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
+RPI_INLINE void RPI_FN(transpose_four)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
     for (ptrdiff_t i = 0; i < 4; i++) {
         rp_real a = in[i], b = in[ldi + i], c = in[2 * ldi + i], d = in[3 * ldi + i], *to = out + i * ldo;
         to[0] = a;
@@ -13940,6 +13932,10 @@ RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, ptrdiff_t ldi, rp_re
     }
 }
 #endif
+
+RPI_INLINE void RPI_FN(transpose_square)(const rp_real *in, ptrdiff_t ldi, rp_real *out, ptrdiff_t ldo) {
+    for (int i = 0; i < RPI_SQUARE; i += 4) RPI_FN(transpose_four)(in + i, ldi, out + i * ldo, ldo);
+}
 
 /* The square of rows r.. at column c, where rows beyond the last repeat it. */
 RPI_NOINLINE void RPI_FN(transpose_last)(const rp_real *in, ptrdiff_t ldi, int rows, int r, int c, rp_real *out,
@@ -13951,11 +13947,11 @@ RPI_NOINLINE void RPI_FN(transpose_last)(const rp_real *in, ptrdiff_t ldi, int r
 }
 static void RPI_FN(transpose)(const rp_real *in, ptrdiff_t ldi, int rows, int columns, rp_real *out, ptrdiff_t ldo,
                               int n) {
-    int whole = columns / RPI_SQUARE * RPI_SQUARE, r = 0;
+    int whole = columns / RPI_SQUARE * RPI_SQUARE, fours = columns / 4 * 4, r = 0;
     for (; r + RPI_SQUARE <= rows; r += RPI_SQUARE) {
         const rp_real *from = in + r * ldi;
-        for (int c = 0; c < whole; c += RPI_SQUARE) RPI_FN(transpose_square)(from + c, ldi, out + c * ldo + r, ldo);
-        for (int c = whole; c < columns; c++)
+        for (int c = 0; c < fours; c += 4) RPI_FN(transpose_four)(from + c, ldi, out + c * ldo + r, ldo);
+        for (int c = fours; c < columns; c++)
             for (int i = 0; i < RPI_SQUARE; i++) out[c * ldo + (r + i)] = from[i * ldi + c];
     }
     if (r == n) return;
