@@ -14346,25 +14346,29 @@ RPI_INLINE rpi_v RPI_FN(separable)(rp_loss_kind kind, rp_real delta, int exact, 
     default: return half * r * r;
     }
 }
+/* sums[] = losses of outputs from..end - 1 for n samples from s on, row by row as they lie in memory. */
+RPI_INLINE void RPI_FN(separable_rows)(rp_loss_kind kind, const rpi_loss_call *call, int from, int end, int s, int n,
+                                       rp_real *sums) {
+    memset(sums, 0, RPI_PANEL * sizeof *sums);
+    for (int i = from; i < end; i++) {
+        ptrdiff_t row = i * call->ld + s;
+        for (int k = 0; k < n; k += RPI_LANES) {
+            rpi_v y = RPI_LOAD(call->y + row + k), t = RPI_LOAD(call->d + row + k), d, h;
+            rpi_v loss = RPI_FN(separable)(kind, call->delta, call->exact, y, t, &d, &h);
+            RPI_STORE(sums + k, RPI_LOAD(sums + k) + loss);
+            RPI_STORE(call->d + row + k, d);
+            if (call->h) RPI_STORE(call->h + row + k, h);
+        }
+    }
+}
 RPI_INLINE void RPI_FN(separable_loss)(rp_loss_kind kind, const rpi_loss_call *call) {
-    for (int s = 0; s < call->count; s += RPI_LANES) {
-        double *loss = call->loss + s;
-        int some = call->count - s < RPI_LANES ? call->count - s : RPI_LANES;
-        for (int lane = 0; lane < some; lane++) loss[lane] = 0;
+    rp_real sums[RPI_PANEL];
+    for (int s = 0; s < call->count; s += RPI_PANEL) {
+        const int n = rpi_at_most(call->count - s, RPI_PANEL);
+        for (int k = 0; k < n; k++) call->loss[s + k] = 0;
         for (int from = 0; from < call->outputs; from += 32) { /* few in rp_real, then on in double */
-            const int end = call->outputs - from < 32 ? call->outputs : from + 32;
-            rp_real lanes[RPI_LANES];
-            rpi_v sum = RPI_ALL(0);
-            for (int i = from; i < end; i++) {
-                ptrdiff_t at = i * call->ld + s;
-                rpi_v d, h;
-                sum += RPI_FN(separable)(kind, call->delta, call->exact, RPI_LOAD(call->y + at), RPI_LOAD(call->d + at),
-                                         &d, &h);
-                RPI_STORE(call->d + at, d);
-                if (call->h) RPI_STORE(call->h + at, h);
-            }
-            RPI_STORE(lanes, sum);
-            for (int lane = 0; lane < some; lane++) loss[lane] += (double)lanes[lane];
+            RPI_FN(separable_rows)(kind, call, from, rpi_at_most(call->outputs, from + 32), s, n, sums);
+            for (int k = 0; k < n; k++) call->loss[s + k] += (double)sums[k];
         }
     }
 }
