@@ -13263,7 +13263,7 @@ RPI_LANEWISE(tanh)
 #define RPI_EXP RPI_LANES_OF(exp)
 #define RPI_EXPM1 RPI_LANES_OF(expm1)
 #define RPI_LOG1P RPI_LANES_OF(log1p)
-#define RPI_TANH RPI_LANES_OF(tanh)
+#define RPI_TANH(x, share) RPI_LANES_OF(tanh)(x)
 #else
 #define RPI_EXP RPI_FN(exp)
 #define RPI_EXPM1 RPI_FN(expm1)
@@ -13333,10 +13333,9 @@ RPI_INLINE rpi_v RPI_LOG1P(rpi_v x) {
     p = RPI_FMA(p, s, RPI_ALL(2.0f / 3));
     return x - t * (x - p * s); /* 2 t + p s t, but x itself carries no error */
 }
-/* Cephes: a polynomial near 0; elsewhere (1 - e) / (1 + e), e = exp(-2|x|) */
-RPI_INLINE rpi_v RPI_TANH(rpi_v x) {
-    rpi_v size = RPI_ABS(x), e = RPI_EXP(RPI_ALL(-2) * size), z = x * x, p,
-          beyond = (RPI_ALL(1) - e) / (RPI_ALL(1) + e);
+/* Cephes: a polynomial near 0; elsewhere 1 - 2 share, share = e / (1 + e), e = exp(-2|x|) */
+RPI_INLINE rpi_v RPI_TANH(rpi_v x, rpi_v share) {
+    rpi_v size = RPI_ABS(x), z = x * x, beyond = RPI_FMA(RPI_ALL(-2), share, RPI_ALL(1)), p;
     p = RPI_FMA(RPI_ALL(-5.70498872745e-3f), z, RPI_ALL(2.06390887954e-2f));
     p = RPI_FMA(p, z, RPI_ALL(-5.37397155531e-2f));
     p = RPI_FMA(p, z, RPI_ALL(1.33314422036e-1f));
@@ -14201,9 +14200,10 @@ RPI_INLINE void RPI_FN(odds)(rpi_v e, rpi_v *share, rpi_v *p, rpi_v *q) {
     *q = RPI_FMA(-*p, *p, *p);
 }
 RPI_INLINE rpi_v RPI_FN(hyperbolic_tangent)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
-    rpi_v y = RPI_TANH(z), e = RPI_EXP(RPI_ALL(-2) * RPI_ABS(z)), share, p;
+    rpi_v share, p, y;
     (void)alpha;
-    RPI_FN(odds)(e, &share, &p, first);
+    RPI_FN(odds)(RPI_EXP(RPI_ALL(-2) * RPI_ABS(z)), &share, &p, first);
+    y = RPI_TANH(z, share);
     *first *= RPI_ALL(4); /* 1 - y^2 without cancellation */
     *second = RPI_ALL(-2) * y * *first;
     return y;
