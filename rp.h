@@ -2744,12 +2744,11 @@ static int rpi_two_classes(int outputs) { return outputs == 1 ? 2 : 0; }
 /* Decisions of sample s that are right, of *all: the largest output, or each output's side. */
 static int rpi_right_largest(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all) {
     const rp_real *y = b->y[net->slot_count - 1] + s;
-    int best = 0, truth = 0;
+    const rp_real *t = batch->targets ? batch->targets + (ptrdiff_t)s * net->outputs : NULL;
+    int best = 0, truth = t ? 0 : batch->labels[s];
     for (int i = 1; i < net->outputs; i++) {
         if (y[i * b->ld] > y[best * b->ld]) best = i;
-        if (rpi_target(batch, net->outputs, net->outputs, s, i) >
-            rpi_target(batch, net->outputs, net->outputs, s, truth))
-            truth = i;
+        if (t && t[i] > t[truth]) truth = i;
     }
     *all = 1;
     return best == truth;
@@ -6773,8 +6772,11 @@ static void rpi_load_targets(const rp_net *net, const rpi_buffers *b, const rp_d
         rpi_load_rows(b, data->targets, data->count, net->outputs, t);
         return;
     }
-    for (int i = 0; i < net->outputs; i++)
-        for (int s = 0; s < data->count; s++) t[i * b->ld + s] = rpi_target(data, net->outputs, classes, s, i);
+    rpi_fill_rows(net->outputs, rpi_columns(b, data->count), b->ld, NULL, t);
+    for (int s = 0; s < data->count; s++) {
+        int output = data->labels[s] - classes + net->outputs;
+        if (output >= 0) t[output * b->ld + s] = 1;
+    }
 }
 
 /* Sum over samples of weight times loss; d of the last slot becomes the derivative, h (may be NULL) the second
@@ -14378,28 +14380,46 @@ static void RPI_FN(binary_cross_entropy)(const rpi_loss_call *call) {
 }
 static void RPI_FN(huber)(const rpi_loss_call *call) { RPI_FN(separable_loss)(RP_HUBER, call); }
 static void RPI_FN(poisson)(const rpi_loss_call *call) { RPI_FN(separable_loss)(RP_POISSON, call); }
+/* Of n samples from s on, row by row as they lie in memory: log_sum[] = log sum_i exp(y_i), and what p_i needs of it. */
+typedef struct RPI_FN(exponentials) {
+    rp_real most[RPI_PANEL], sum[RPI_PANEL], total[RPI_PANEL], log_sum[RPI_PANEL]; /* total: of the targets */
+} RPI_FN(exponentials);
+static void RPI_FN(sum_exponentials)(const rpi_loss_call *call, int s, int n, RPI_FN(exponentials) * x) {
+    const rp_real *y = call->y + s, *t = call->d + s;
+    const ptrdiff_t ld = call->ld, end = call->outputs * ld;
+    memset(x, 0, sizeof *x);
+    memcpy(x->most, y, (size_t)n * sizeof *y);
+    for (ptrdiff_t row = ld; row < end; row += ld)
+        for (int k = 0; k < n; k += RPI_LANES) {
+            rpi_v most = RPI_LOAD(x->most + k), z = RPI_LOAD(y + row + k);
+            RPI_STORE(x->most + k, RPI_SELECT(RPI_GREATER(most, z), most, z));
+        }
+    for (ptrdiff_t row = 0; row < end; row += ld)
+        for (int k = 0; k < n; k += RPI_LANES) {
+            rpi_v power = RPI_EXP(RPI_LOAD(y + row + k) - RPI_LOAD(x->most + k));
+            RPI_STORE(x->sum + k, RPI_LOAD(x->sum + k) + power);
+            RPI_STORE(x->total + k, RPI_LOAD(x->total + k) + RPI_LOAD(t + row + k));
+        }
+    for (int k = 0; k < n; k += RPI_LANES)
+        RPI_STORE(x->log_sum + k, RPI_LOAD(x->most + k) + RPI_LANES_OF(log)(RPI_LOAD(x->sum + k)));
+}
 static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
     const ptrdiff_t ld = call->ld, end = call->outputs * ld;
-    for (int s = 0; s < call->count; s += RPI_LANES) {
-        const rp_real *y = call->y + s;
-        rp_real *d = call->d + s, *h = call->h ? call->h + s : NULL, lanes[RPI_LANES];
-        rpi_v most = RPI_LOAD(y), sum = RPI_ALL(0), total = sum, loss = sum, log_sum;
-        for (ptrdiff_t i = ld; i < end; i += ld)
-            most = RPI_SELECT(RPI_GREATER(most, RPI_LOAD(y + i)), most, RPI_LOAD(y + i));
-        for (ptrdiff_t i = 0; i < end; i += ld) {
-            sum += RPI_EXP(RPI_LOAD(y + i) - most);
-            total += RPI_LOAD(d + i);
-        }
-        log_sum = most + RPI_LANES_OF(log)(sum);
-        for (ptrdiff_t i = 0; i < end; i += ld) {
-            rpi_v t = RPI_LOAD(d + i), z = RPI_LOAD(y + i), p = RPI_FN(substantial)(total * (RPI_EXP(z - most) / sum));
-            loss += t * (log_sum - z);
-            RPI_STORE(d + i, p - t);
-            if (h) RPI_STORE(h + i, p);
-        }
-        RPI_STORE(lanes, loss);
-        for (int lane = 0; lane < RPI_LANES && s + lane < call->count; lane++)
-            call->loss[s + lane] = (double)lanes[lane];
+    for (int s = 0; s < call->count; s += RPI_PANEL) {
+        const int some = rpi_at_most(call->count - s, RPI_PANEL), n = (some + RPI_LANES - 1) / RPI_LANES * RPI_LANES;
+        rp_real loss[RPI_PANEL] = {0};
+        RPI_FN(exponentials) x;
+        RPI_FN(sum_exponentials)(call, s, n, &x);
+        for (ptrdiff_t row = s; row < end; row += ld)
+            for (int k = 0; k < n; k += RPI_LANES) {
+                rpi_v t = RPI_LOAD(call->d + row + k), z = RPI_LOAD(call->y + row + k);
+                rpi_v share = RPI_EXP(z - RPI_LOAD(x.most + k)) / RPI_LOAD(x.sum + k);
+                rpi_v p = RPI_FN(substantial)(RPI_LOAD(x.total + k) * share);
+                RPI_STORE(loss + k, RPI_LOAD(loss + k) + t * (RPI_LOAD(x.log_sum + k) - z));
+                RPI_STORE(call->d + row + k, p - t);
+                if (call->h) RPI_STORE(call->h + row + k, p);
+            }
+        for (int k = 0; k < some; k++) call->loss[s + k] = (double)loss[k];
     }
 }
 
