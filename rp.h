@@ -13063,6 +13063,7 @@ RP_API rp_status rp_import(rp_net *net, const char *path, const char *names) {
 #undef RPI_EXPM1
 #undef RPI_LOG1P
 #undef RPI_TANH
+#undef RPI_NORMAL_TAIL
 #undef RPI_POWER2
 #undef RPI_ROWS_1
 #undef RPI_ROWS_4
@@ -13254,10 +13255,10 @@ RPI_INLINE int RPI_FN(any_lane)(rpi_i mask) {
     return any != 0;
 }
 
-RPI_LANEWISE(erfc)
 RPI_LANEWISE(log)
 
 #ifdef RP_DOUBLE
+RPI_LANEWISE(erfc)
 RPI_LANEWISE(exp)
 RPI_LANEWISE(expm1)
 RPI_LANEWISE(log1p)
@@ -13266,11 +13267,13 @@ RPI_LANEWISE(tanh)
 #define RPI_EXPM1 RPI_LANES_OF(expm1)
 #define RPI_LOG1P RPI_LANES_OF(log1p)
 #define RPI_TANH(x, share) RPI_LANES_OF(tanh)(x)
+#define RPI_NORMAL_TAIL(x, power) (RPI_ALL(0.5) * RPI_LANES_OF(erfc)((x)*RPI_ALL(0.70710678118654752)))
 #else
 #define RPI_EXP RPI_FN(exp)
 #define RPI_EXPM1 RPI_FN(expm1)
 #define RPI_LOG1P RPI_FN(log1p)
 #define RPI_TANH RPI_FN(tanh)
+#define RPI_NORMAL_TAIL RPI_FN(normal_tail)
 #define RPI_POWER2(n) RPI_REALS(((n) + RPI_ALL_INT(127)) << 23)
 
 /* x 2^n */
@@ -13344,6 +13347,20 @@ RPI_INLINE rpi_v RPI_TANH(rpi_v x, rpi_v share) {
     p = RPI_FMA(p, z, RPI_ALL(-3.33332819422e-1f));
     beyond = RPI_REALS(RPI_BITS(beyond) | (RPI_BITS(x) & ~RPI_ALL_INT(RPI_MAGNITUDE)));
     return RPI_SELECT(RPI_GREATER(RPI_ALL(0.625f), size), RPI_FMA(p * z, x, x), beyond);
+}
+/* 1 - Phi(x) for x >= 0, power = exp(-x^2 / 2): their quotient is t times a polynomial in t = 1 / (1 + .35 x), fitted
+   to 14.5, where power ends, by least squares reweighted until the largest relative error, 3.2e-8, was least. */
+RPI_INLINE rpi_v RPI_NORMAL_TAIL(rpi_v x, rpi_v power) {
+    rpi_v t = RPI_ALL(1) / RPI_FMA(RPI_ALL(0.35f), x, RPI_ALL(1)), p;
+    p = RPI_FMA(RPI_ALL(-0.02915788572f), t, RPI_ALL(0.1440309192f));
+    p = RPI_FMA(p, t, RPI_ALL(-0.2558390029f));
+    p = RPI_FMA(p, t, RPI_ALL(0.1593196938f));
+    p = RPI_FMA(p, t, RPI_ALL(-0.02321235206f));
+    p = RPI_FMA(p, t, RPI_ALL(0.1055525015f));
+    p = RPI_FMA(p, t, RPI_ALL(0.1198212879f));
+    p = RPI_FMA(p, t, RPI_ALL(0.1398635154f));
+    p = RPI_FMA(p, t, RPI_ALL(0.1396213068f));
+    return power * (p * t);
 }
 #endif
 
@@ -14241,9 +14258,10 @@ RPI_INLINE rpi_v RPI_FN(elu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second
 }
 RPI_INLINE rpi_v RPI_FN(gelu)(rp_real alpha, rpi_v z, rpi_v *first, rpi_v *second) {
     /* Phi(z), and phi = Phi'(z), which is 0 from 100 on, where the square is still finite */
-    rpi_v p = RPI_ALL((rp_real)0.5) * RPI_LANES_OF(erfc)(z * RPI_ALL((rp_real)-0.70710678118654752));
     rpi_v x = RPI_SELECT(RPI_GREATER(RPI_ABS(z), RPI_ALL(100)), RPI_ALL(100), z);
-    rpi_v phi = RPI_ALL((rp_real)0.39894228040143268) * RPI_EXP(RPI_ALL((rp_real)-0.5) * x * x);
+    rpi_v power = RPI_EXP(RPI_ALL((rp_real)-0.5) * x * x), tail = RPI_NORMAL_TAIL(RPI_ABS(x), power);
+    rpi_v p = RPI_SELECT(RPI_GREATER(z, RPI_ALL(0)), RPI_ALL(1) - tail, tail);
+    rpi_v phi = RPI_ALL((rp_real)0.39894228040143268) * power;
     (void)alpha;
     *first = p + x * phi;
     *second = phi * (RPI_ALL(2) - x * x);
@@ -14676,6 +14694,7 @@ static const rpi_kernels rpi_amx_kernels = RPI_KERNELS("amx", RPI_ROUGH_STEP, rp
 #undef RPI_EXPM1
 #undef RPI_LOG1P
 #undef RPI_TANH
+#undef RPI_NORMAL_TAIL
 #undef RPI_POWER2
 #undef RPI_ROWS_1
 #undef RPI_ROWS_2
