@@ -1188,8 +1188,10 @@ static void test_activations(void) {
         for (int i = 0; i < 8; i++) check_activate_back(&random, test_int(&random, 1, 20), some_columns(&random));
         for (int i = 0; i < 3; i++) check_activate_tangent(&random, test_int(&random, 1, 20), some_columns(&random));
         for (int i = 0; i < 3; i++) check_vectors(&random, test_int(&random, 1, 3 * SMALL));
-        for (int kind = RP_SQUARED_ERROR; kind <= RP_POISSON; kind++)
+        for (int kind = RP_SQUARED_ERROR; kind <= RP_POISSON; kind++) {
             check_loss(&random, (rp_loss_kind)kind, test_int(&random, 1, SMALL), test_int(&random, 1, SMALL / 3));
+            check_loss(&random, (rp_loss_kind)kind, test_int(&random, 1, 5), test_int(&random, 1, 3 * RPI_PANEL));
+        }
     }
 }
 
