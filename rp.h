@@ -2371,6 +2371,7 @@ typedef struct rpi_step {
     int in_rows, out_rows; /* all rows of these */
     int in_row, out_row;   /* where those rows begin in their slots; maps with a geometry begin at row 0 */
     int add;               /* the map adds to what is there */
+    int adds;              /* on the way back: to what other steps have sent */
     int collects;          /* its outer product is that of all steps that share these parameters */
     rpi_geometry geometry;
     int from, end, in_from, in_end; /* positions of output, and of input, that it works on */
@@ -2478,7 +2479,7 @@ struct rp_net {
     int singles;                    /* samples can be worked on each by itself: the images that this needs are small */
     double single_cost, batch_cost; /* of one sample by itself; of a vector of samples */
     int *slot_rows;                 /* each slot: its features */
-    int *summed;                    /* each slot: several steps send derivatives to it */
+    int *zeroed;                    /* each slot: on the way back it begins at zero */
     int *live;                      /* each slot: parameters below it are trained */
     int *pool;                      /* each slot: its buffer when nothing is kept for training */
     ptrdiff_t *pool_rows;           /* each such buffer: the features that it must hold */
@@ -6172,15 +6173,33 @@ static void rpi_mark_live(rp_net *net) {
     }
 }
 
-/* Slots to which several steps, or steps that read only a part, send derivatives: these begin at zero and are added
-   to. */
-static void rpi_mark_summed(rp_net *net) {
-    for (int slot = 0; slot < net->slot_count; slot++) net->summed[slot] = 0;
-    for (int i = 0; i < net->step_count; i++) {
-        const rpi_step *step = &net->steps[i];
-        net->summed[step->in] += step->inputs == net->slot_rows[step->in] ? 1 : 2;
+/* Rows *from..*end - 1 of its input slot, which a step reads and to which it sends derivatives; the steps of a
+   recurrence have their `inputs` at each position. */
+static void rpi_rows_read(const rpi_step *step, int *from, int *end) {
+    int positions = step->in_end - step->in_from, all = step->geometry.height * step->geometry.width;
+    *from = positions == all ? step->in_row : step->in_from * step->inputs;
+    *end = *from + (positions == all ? step->inputs : positions * step->inputs);
+}
+
+/* Derivatives come from the last step to the first. The first to send to some rows sets them, the next ones add. A slot
+   that is not covered so, from its last row on and without a gap, begins at zero, and all add to it. low, high:
+   scratch, the rows of each slot to which has been sent. */
+static void rpi_mark_sums(rp_net *net, int *low, int *high) {
+    for (int slot = 0; slot < net->slot_count; slot++) low[slot] = high[slot] = net->zeroed[slot] = 0;
+    for (int i = net->step_count - 1; i >= 0; i--) {
+        rpi_step *step = &net->steps[i];
+        int from, end, slot = step->in, untouched = low[slot] == high[slot];
+        rpi_rows_read(step, &from, &end);
+        if (from == end) continue;
+        step->adds = !untouched && from >= low[slot] && end <= high[slot];
+        if (step->adds) continue;
+        net->zeroed[slot] |= !untouched && end != low[slot];
+        low[slot] = from;
+        if (untouched) high[slot] = end;
     }
-    for (int slot = 0; slot < net->slot_count; slot++) net->summed[slot] = net->summed[slot] > 1;
+    for (int slot = 0; slot < net->slot_count; slot++)
+        net->zeroed[slot] |= high[slot] > low[slot] && high[slot] - low[slot] < net->slot_rows[slot];
+    for (int i = 0; i < net->step_count; i++) net->steps[i].adds |= net->zeroed[net->steps[i].in];
 }
 
 /* The time of a map for one sample by itself, in parts of that for a vector of samples, times its lanes: convolutions
@@ -6374,10 +6393,10 @@ static void rpi_lay_out_tape(rpi_arena *arena, void *context) {
     net->pool = numbers + slots;
     net->pool_until = numbers + 2 * slots;
     net->slot_rows = numbers + 3 * slots;
-    net->summed = numbers + 4 * slots;
+    net->zeroed = numbers + 4 * slots;
     rpi_lower(net);
     rpi_mark_live(net);
-    rpi_mark_summed(net);
+    rpi_mark_sums(net, numbers + 5 * slots, numbers + 6 * slots);
     rpi_mark_singles(net);
     rpi_share_slots(net, numbers + 5 * slots, numbers + 6 * slots);
 }
@@ -7005,7 +7024,7 @@ static void rpi_sweep_back(const rp_net *net, int n, rpi_back back) {
     if (back.d) rpi_join_outputs(net, b->d);
     if (back.v) rpi_join_outputs(net, b->v);
     for (int slot = 0; slot < net->slot_count; slot++) {
-        if (!net->summed[slot] || !net->live[slot]) continue;
+        if (!net->zeroed[slot] || !net->live[slot]) continue;
         if (back.d) rpi_clear_rows(b, net->slot_rows[slot], 0, net->slot_rows[slot], n, b->d[slot]);
         if (back.v) rpi_clear_rows(b, net->slot_rows[slot], 0, net->slot_rows[slot], n, b->v[slot]);
     }
@@ -7028,7 +7047,7 @@ static void rpi_sweep_back(const rp_net *net, int n, rpi_back back) {
         call.v_in = b->v[step->in];
         call.plain = back.flow != RPI_BOUND;
         call.rough = back.rough;
-        call.add = net->summed[step->in];
+        call.add = step->adds;
         rpi_run_transposed(&call);
         if (back.along) rpi_back_along(net, step, n, back.along);
     }
