@@ -10703,7 +10703,10 @@ static rp_status rpi_evaluate_stream(rp_net *net, const char *who, const rp_data
 
 static rp_status rpi_evaluate(rp_net *net, const char *who, const rp_data *data, rp_score *score, rp_real *losses) {
     rpi_tally tally = {0, 0, 0, 0};
-    rp_status status = data->fill ? rpi_evaluate_stream(net, who, data, &tally) : RP_OK;
+    rp_status status = data->fill ? RP_OK : rpi_check_data(net, who, data, INT_MAX);
+    if (status) return status;
+    net->forward_count = 0;
+    if (data->fill) status = rpi_evaluate_stream(net, who, data, &tally);
     if (status) return status;
     if (!data->fill)
         for (int64_t at = 0; at < data->count; at += net->batch) {
@@ -10724,10 +10727,7 @@ RP_API rp_status rp_evaluate(rp_net *net, const rp_data *data, rp_score *score, 
     if (!status) status = rpi_needs(net, who, "score", score);
     if (!status && data->fill && losses)
         return rpi_fail(net, RP_ERR_UNSUPPORTED, "%s: losses of single samples are not given for streams", who);
-    if (!status && !data->fill) status = rpi_check_data(net, who, data, INT_MAX);
-    if (status) return status;
-    net->forward_count = 0;
-    return rpi_evaluate(net, who, data, score, losses);
+    return status ? status : rpi_evaluate(net, who, data, score, losses);
 }
 
 /* >>epochs */

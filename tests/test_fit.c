@@ -66,7 +66,13 @@ static void hand_steps(rp_net *net, const rp_optimizer *optimizer, const problem
 
 /* A fill callback, and what it may do wrong at batch `wrong_at`. */
 typedef enum fault {
-    FAULT_NONE, FAULT_STOP, FAULT_TOO_MANY, FAULT_EMPTY, FAULT_NO_INPUTS, FAULT_LABEL, FAULT_NAN
+    FAULT_NONE,
+    FAULT_STOP,
+    FAULT_TOO_MANY,
+    FAULT_EMPTY,
+    FAULT_NO_INPUTS,
+    FAULT_LABEL,
+    FAULT_NAN
 } fault;
 typedef struct stream {
     const problem *from;
@@ -119,8 +125,8 @@ static void test_keep_order(void) {
         CHECK(report.stopped == 0 && report.best_epoch == -1, "stopped %d, best %d", report.stopped, report.best_epoch);
         options.keep_order = 0;
         CHECK(!rp_fit(flow, &o.with, &data, &options, &report), "%s: %s", o.name, rp_error(flow));
-        CHECK(s.calls == 3 * (STEPS + 1) && report.steps == 3 * STEPS,
-              "%d calls, %d steps", s.calls, (int)report.steps);
+        CHECK(s.calls == 3 * (STEPS + 1) && report.steps == 3 * STEPS, "%d calls, %d steps", s.calls,
+              (int)report.steps);
         CHECK(same_parameters(by_hand, flow), "%s: streamed data give other parameters", o.name);
         rp_net_free(flow);
         expect_same(by_hand, memory, o.name);
@@ -137,8 +143,8 @@ static void test_defaults(void) {
     make_problem(&p, 2);
     CHECK(!rp_fit(plain, &o, &p.data, NULL, NULL), "%s", rp_error(plain));
     CHECK(!rp_fit(zero, &o, &p.data, &options, &report), "%s", rp_error(zero));
-    CHECK(report.epochs == 1 && report.steps == STEPS && report.loss > 0,
-          "%d epochs, loss %g", report.epochs, report.loss);
+    CHECK(report.epochs == 1 && report.steps == STEPS && report.loss > 0, "%d epochs, loss %g", report.epochs,
+          report.loss);
     CHECK(report.validation.count == 0 && report.best_epoch == -1, "%d", (int)report.validation.count);
     expect_same(plain, zero, "defaults");
 }
@@ -175,8 +181,8 @@ static int watch_step(void *user, const rp_progress *progress) {
         return 0;
     }
     for (int i = 0; i < WATCHED; i++) bits += (int)(seen >> i & 1);
-    CHECK(bits == done && (seen & w->seen) == w->seen,
-          "step %d: the set %lx became %lx", progress->step, w->seen, seen);
+    CHECK(bits == done && (seen & w->seen) == w->seen, "step %d: the set %lx became %lx", progress->step, w->seen,
+          seen);
     w->order[progress->epoch][progress->step - 1] = seen - w->seen;
     w->seen = seen;
     return 0;
@@ -205,8 +211,8 @@ static void test_shuffling(void) {
                 CHECK(memcmp(w.order[a], w.order[b], sizeof w.order[a]), "epochs %d and %d are in one order", a, b);
         options.keep_order = 1;
         CHECK(!rp_fit(net, &o, &data, &options, NULL), "%s", rp_error(net));
-        CHECK(w.order[0][0] == (1 << batch) - 1 && !memcmp(w.order[0], w.order[1], sizeof w.order[0]),
-              "%lx", w.order[0][0]);
+        CHECK(w.order[0][0] == (1 << batch) - 1 && !memcmp(w.order[0], w.order[1], sizeof w.order[0]), "%lx",
+              w.order[0][0]);
     }
     rp_net_free(net);
 }
@@ -235,8 +241,8 @@ static void test_bad_streams(void) {
     const struct {
         fault wrong;
         rp_status status;
-    } cases[] = {{FAULT_STOP, RP_ERR_STOPPED}, {FAULT_TOO_MANY, RP_ERR_VALUE}, {FAULT_EMPTY, RP_ERR_VALUE},
-                 {FAULT_NO_INPUTS, RP_ERR_NULL}, {FAULT_LABEL, RP_ERR_LABEL}, {FAULT_NAN, RP_ERR_NOT_FINITE}};
+    } cases[] = {{FAULT_STOP, RP_ERR_STOPPED},   {FAULT_TOO_MANY, RP_ERR_VALUE}, {FAULT_EMPTY, RP_ERR_VALUE},
+                 {FAULT_NO_INPUTS, RP_ERR_NULL}, {FAULT_LABEL, RP_ERR_LABEL},    {FAULT_NAN, RP_ERR_NOT_FINITE}};
     problem p;
     rp_optimizer o = rp_adam((rp_real)0.01);
     make_problem(&p, 4);
@@ -304,14 +310,14 @@ static void test_validation(void) {
         }
         options.epochs = 100, options.validation = &towards_half, options.patience = 3, options.keep_best = keep_best;
         CHECK(!rp_fit(net, &o, &towards_one, &options, &report), "%s", rp_error(net));
-        CHECK(best_epoch > 1 && report.best_epoch == best_epoch,
-              "best epoch %d, not %d", report.best_epoch, best_epoch);
-        CHECK(report.best_loss == best && report.validation.loss == score.loss,
-              "%g %g", report.best_loss, report.validation.loss);
-        CHECK(report.stopped == 1 && report.epochs == epochs,
-              "stopped %d after %d, not %d", report.stopped, report.epochs, epochs);
-        CHECK(report.validation.count == 1 && report.validation.accuracy == -1,
-              "accuracy %g", report.validation.accuracy);
+        CHECK(best_epoch > 1 && report.best_epoch == best_epoch, "best epoch %d, not %d", report.best_epoch,
+              best_epoch);
+        CHECK(report.best_loss == best && report.validation.loss == score.loss, "%g %g", report.best_loss,
+              report.validation.loss);
+        CHECK(report.stopped == 1 && report.epochs == epochs, "stopped %d after %d, not %d", report.stopped,
+              report.epochs, epochs);
+        CHECK(report.validation.count == 1 && report.validation.accuracy == -1, "accuracy %g",
+              report.validation.accuracy);
         CHECK(!memcmp(rp_parameters(net), keep_best ? at_best : at_end, sizeof at_end), "keep_best %d", keep_best);
         rp_net_free(net), rp_net_free(by_hand);
     }
@@ -327,8 +333,29 @@ static void test_bad_validation(void) {
     rp_fit_options options = fit_of(0);
     make_problem(&p, 6);
     options.validation = &data;
-    CHECK(rp_fit(net, &o, &p.data, &options, NULL) == RP_ERR_STOPPED && strstr(rp_error(net), "validation"),
-          "'%s'", rp_error(net));
+    CHECK(rp_fit(net, &o, &p.data, &options, NULL) == RP_ERR_STOPPED && strstr(rp_error(net), "validation"), "'%s'",
+          rp_error(net));
+    rp_net_free(net);
+}
+
+static int spoil_labels(void *user, const rp_progress *progress) {
+    (void)progress;
+    *(int *)user = 100000000;
+    return 0;
+}
+
+/* Data that the program changes between two epochs are checked anew. */
+static void test_spoilt_validation(void) {
+    problem p;
+    int labels[SAMPLES] = {0};
+    rp_optimizer o = rp_sgd((rp_real)0.1);
+    rp_net *net = classifier();
+    rp_fit_options options = fit_of(0);
+    make_problem(&p, 7);
+    rp_data validation = rp_labelled(p.data.inputs, labels, SAMPLES);
+    options.epochs = 2, options.progress = spoil_labels, options.user = labels, options.validation = &validation;
+    CHECK(rp_fit(net, &o, &p.data, &options, NULL) == RP_ERR_LABEL && strstr(rp_error(net), "validation"), "'%s'",
+          rp_error(net));
     rp_net_free(net);
 }
 
@@ -362,11 +389,11 @@ static void test_progress(int stream_them) {
         int epoch = i / (STEPS + 1), step = i % (STEPS + 1), done = step == STEPS;
         int known = !stream_them || epoch || done;
         CHECK(q->epoch == epoch && q->epochs == 2, "call %d: epoch %d of %d", i, q->epoch, q->epochs);
-        CHECK(q->step == (done ? STEPS : step + 1) && q->steps == (known ? STEPS : 0),
-              "call %d: step %d of %d", i, q->step, q->steps);
+        CHECK(q->step == (done ? STEPS : step + 1) && q->steps == (known ? STEPS : 0), "call %d: step %d of %d", i,
+              q->step, q->steps);
         CHECK(q->epoch_done == done && q->loss > 0, "call %d: done %d, loss %g", i, q->epoch_done, q->loss);
-        CHECK(q->validation.count == (epoch || done ? SAMPLES : 0),
-              "call %d: %d validated", i, (int)q->validation.count);
+        CHECK(q->validation.count == (epoch || done ? SAMPLES : 0), "call %d: %d validated", i,
+              (int)q->validation.count);
     }
     CHECK(r.at[r.calls - 1].loss == report.loss, "%g, %g", r.at[r.calls - 1].loss, report.loss);
     CHECK(r.at[r.calls - 1].validation.loss == report.validation.loss, "%g", report.validation.loss);
@@ -386,8 +413,8 @@ static void test_progress_stops(void) {
         r.stop_at = stop_at;
         options.epochs = 3, options.keep_order = 1, options.progress = record_progress, options.user = &r;
         CHECK(!rp_fit(net, &o, &p.data, &options, &report), "%s", rp_error(net));
-        CHECK(report.stopped == 2 && report.steps == steps,
-              "stopped %d after %d steps", report.stopped, (int)report.steps);
+        CHECK(report.stopped == 2 && report.steps == steps, "stopped %d after %d steps", report.stopped,
+              (int)report.steps);
         CHECK(report.epochs == (stop_at > STEPS), "stopped at call %d, %d epochs finished", stop_at, report.epochs);
         hand_steps(by_hand, &o, &p, steps);
         expect_same(net, by_hand, "stopped by the callback");
@@ -416,8 +443,8 @@ static void test_schedule(void) {
     }
     CHECK(same_parameters(net, by_hand), "a schedule differs from rates set by hand");
     options.schedule = bad_schedule, options.user = &bad;
-    CHECK(rp_fit(net, &o, &p.data, &options, NULL) == RP_ERR_VALUE && strstr(rp_error(net), "rate"),
-          "'%s'", rp_error(net));
+    CHECK(rp_fit(net, &o, &p.data, &options, NULL) == RP_ERR_VALUE && strstr(rp_error(net), "rate"), "'%s'",
+          rp_error(net));
     hand_steps(by_hand, &o, &p, (int)bad);
     expect_same(net, by_hand, "stopped by a bad rate");
 }
@@ -447,9 +474,10 @@ static void check_learned(const char *what, const rp_data *data, int hidden, int
         rp_score score;
         memset(&score, 0, sizeof score);
         options.epochs = epochs, options.seed = 1;
-        CHECK(!rp_fit(net, &o.with, data, &options, NULL) && !rp_evaluate(net, data, &score, NULL), "%s", rp_error(net));
-        CHECK((double)score.accuracy >= accuracy,
-              "%s by %s: accuracy %g, loss %g", what, o.name, score.accuracy, score.loss);
+        CHECK(!rp_fit(net, &o.with, data, &options, NULL) && !rp_evaluate(net, data, &score, NULL), "%s",
+              rp_error(net));
+        CHECK((double)score.accuracy >= accuracy, "%s by %s: accuracy %g, loss %g", what, o.name, score.accuracy,
+              score.loss);
         rp_net_free(net);
     }
 }
@@ -485,6 +513,7 @@ int main(void) {
     test_evaluate_streamed();
     test_validation();
     test_bad_validation();
+    test_spoilt_validation();
     test_progress(0);
     test_progress(1);
     test_progress_stops();
