@@ -6,8 +6,8 @@
 
    The first line names the columns. If the one to foretell holds words, or at most FEW different numbers, these are classes to
    tell apart; otherwise numbers are foretold. Of the other columns each number becomes an input, and so does each of at
-   most WORDS different words; columns of more (names, dates) are left out. A cell that is empty, NA or ? counts as
-   average. 70% of the rows are trained on, 15% tell when to stop, and 15% that the net has not seen judge it.
+   most WORDS different words; columns of more (names, dates) are left out, and the program says so. A cell that is empty,
+   NA, nan, null, ? or - counts as average, which stands beside the input. 70% of the rows are trained on, 15% tell when to stop, and 15% that the net has not seen judge it.
    tabular.safetensors then takes the table's own numbers: their scaling is folded into the first layer and the last.
    Without an argument the program draws a table itself, drawn.csv. */
 #define RP_IMPLEMENTATION
@@ -20,7 +20,7 @@
 
 enum { BYTES = 1 << 28, ROWS = 1 << 20, COLUMNS = 256, WORDS = 40, FEW = 10, BATCH = 50, LAST_LAYER = 4 };
 typedef struct column {
-    const char *name, *words[WORDS + 1];
+    const char *name, *words[WORDS + 1], *odd; /* odd: the first cell that is not a number */
     int different, numbers, inputs; /* words, of more than WORDS one more; 1: all are numbers; what it becomes */
 } column;
 typedef struct scale {
@@ -63,7 +63,7 @@ static char *split(char *at, char separator, const char **out, int most, int *co
     for (*count = 0;; at++) {
         at += strspn(at, " ");
         int quoted = *at == '"';
-        char *to = at += quoted;
+        char *to = at += quoted, *begin = to;
         stop_if(*count == most, "a line has too many cells");
         out[(*count)++] = to;
         while (*at && (quoted ? *at != '"' || at[1] == '"' : *at != separator && *at != '\r' && *at != '\n')) {
@@ -71,6 +71,8 @@ static char *split(char *at, char separator, const char **out, int most, int *co
             *to++ = *at++;
         }
         at += quoted && *at;
+        at += quoted ? strspn(at, " ") : 0;
+        while (!quoted && to > begin && to[-1] == ' ') to--;
         char end = *at;
         *to = 0;
         stop_if(quoted && end && end != separator && end != '\r' && end != '\n',
@@ -81,6 +83,7 @@ static char *split(char *at, char separator, const char **out, int most, int *co
 
 /* The first of the usual ones, outside of quotes. */
 static char find_separator(const char *text) {
+    stop_if(!*text, "the file is empty");
     for (int inside = 0; *text; text++) {
         if (!inside && strchr(",;\t", *text)) return *text;
         inside ^= *text == '"';
@@ -89,7 +92,12 @@ static char find_separator(const char *text) {
     return 0;
 }
 
-static int is_empty(const char *cell) { return !*cell || !strcmp(cell, "NA") || !strcmp(cell, "?"); }
+static int is_empty(const char *cell) {
+    static const char *const none[] = {"", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "?", "-"};
+    for (size_t k = 0; k < sizeof none / sizeof *none; k++)
+        if (!strcmp(cell, none[k])) return 1;
+    return 0;
+}
 
 static void swap(const char **row, int i, int j) {
     const char *held = row[i];
@@ -141,11 +149,18 @@ static void look_at(column *c, int j) {
     for (int i = 0; i < row_count; i++) {
         char *end;
         if (is_empty(rows[i][j])) continue;
-        if (!isfinite(strtod(rows[i][j], &end)) || *end) c->numbers = 0;
+        if (!isfinite(strtod(rows[i][j], &end)) || *end) {
+            if (c->numbers) c->odd = rows[i][j];
+            c->numbers = 0;
+        }
         if (c->different <= WORDS && find(c, rows[i][j]) == c->different) c->words[c->different++] = rows[i][j];
     }
     c->inputs = c->numbers ? c->different > 0 : c->different;
     if (c->inputs > WORDS) c->inputs = 0;
+}
+static void say_left_out(const column *c) {
+    if (!c->different) printf("left out: %s, which is empty\n", c->name);
+    else if (!c->inputs) printf("left out: %s, of more than %d words, such as \"%s\"\n", c->name, WORDS, c->odd);
 }
 
 /* Column j of every row, or whether it is that word, into raw[0], raw[stride], ..., and scaled by what it is in the
@@ -233,12 +248,15 @@ int main(int count, char **arguments) {
     rp_real *raw = (rp_real *)get(row_count, inputs, sizeof *raw), *x = (rp_real *)get(row_count, inputs, sizeof *x);
     rp_real *raw_targets = (rp_real *)get(row_count, 1, sizeof *x), *targets = (rp_real *)get(row_count, 1, sizeof *x);
     scale *scales = (scale *)get(inputs, 1, sizeof *scales), out = {0, 1};
-    for (int j = 0; j < target; j++)
+    for (int j = 0; j < target; j++) {
+        say_left_out(&columns[j]);
         for (int k = 0; k < columns[j].inputs; k++, at++) {
             const char *word = columns[j].numbers ? NULL : columns[j].words[k];
             scales[at] = fill(j, word, inputs, raw + at, x + at);
-            printf("input %d: %s%s%s\n", at, columns[j].name, word ? " is " : "", word ? word : "");
+            printf("input %d: %s%s%s; missing: %.7g\n", at, columns[j].name, word ? " is " : "", word ? word : "",
+                   scales[at].mean);
         }
+    }
     if (c->numbers && c->different > FEW) out = fill(target, NULL, 1, raw_targets, targets);
     else labels = (int *)get(row_count, 1, sizeof *labels);
     for (int i = 0; labels && i < row_count; i++) counts[labels[i] = find(c, rows[i][target])]++;
