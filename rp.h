@@ -2728,10 +2728,12 @@ static const rpi_hessian rpi_softmax_hessian = {{&rpi_diagonal_bound, &rpi_jense
                                                 rpi_softmax_factor,
                                                 rpi_softmax_entry};
 
-/* Target i of sample s. A label stands for targets of 0 and a 1; of two classes with one output, for the second's. */
-static rp_real rpi_target(const rp_data *batch, int outputs, int classes, int s, int i) {
-    if (batch->targets) return batch->targets[(ptrdiff_t)s * outputs + i];
-    return batch->labels[s] == i + classes - outputs;
+/* A label stands for targets of 0 and, at this output, a 1; -1: the first of two classes with one output. */
+static int rpi_label_output(const rp_data *batch, int outputs, int classes, int s) {
+    return batch->labels[s] + outputs - classes;
+}
+static const rp_real *rpi_targets_of(const rp_data *batch, int outputs, int s) {
+    return batch->targets ? batch->targets + (ptrdiff_t)s * outputs : NULL;
 }
 
 /* How many classes labels name, given the outputs. */
@@ -2745,8 +2747,8 @@ static int rpi_two_classes(int outputs) { return outputs == 1 ? 2 : 0; }
 /* Decisions of sample s that are right, of *all: the largest output, or each output's side. */
 static int rpi_right_largest(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all) {
     const rp_real *y = b->y[net->slot_count - 1] + s;
-    const rp_real *t = batch->targets ? batch->targets + (ptrdiff_t)s * net->outputs : NULL;
-    int best = 0, truth = t ? 0 : batch->labels[s];
+    const rp_real *t = rpi_targets_of(batch, net->outputs, s);
+    int best = 0, truth = t ? 0 : rpi_label_output(batch, net->outputs, net->outputs, s);
     for (int i = 1; i < net->outputs; i++) {
         if (y[i * b->ld] > y[best * b->ld]) best = i;
         if (t && t[i] > t[truth]) truth = i;
@@ -2756,9 +2758,9 @@ static int rpi_right_largest(const rp_net *net, const rpi_buffers *b, const rp_d
 }
 static int rpi_right_sides(const rp_net *net, const rpi_buffers *b, const rp_data *batch, int s, int *all) {
     const rp_real *y = b->y[net->slot_count - 1] + s;
-    int right = 0, classes = rpi_two_classes(net->outputs);
-    for (int i = 0; i < net->outputs; i++)
-        right += (y[i * b->ld] > 0) == (rpi_target(batch, net->outputs, classes, s, i) > (rp_real)0.5);
+    const rp_real *t = rpi_targets_of(batch, net->outputs, s);
+    int right = 0, truth = t ? 0 : rpi_label_output(batch, net->outputs, rpi_two_classes(net->outputs), s);
+    for (int i = 0; i < net->outputs; i++) right += (y[i * b->ld] > 0) == (t ? t[i] > (rp_real)0.5 : i == truth);
     *all = net->outputs;
     return right;
 }
@@ -6793,7 +6795,7 @@ static void rpi_load_targets(const rp_net *net, const rpi_buffers *b, const rp_d
     }
     rpi_fill_rows(net->outputs, rpi_columns(b, data->count), b->ld, NULL, t);
     for (int s = 0; s < data->count; s++) {
-        int output = data->labels[s] - classes + net->outputs;
+        int output = rpi_label_output(data, net->outputs, classes, s);
         if (output >= 0) t[output * b->ld + s] = 1;
     }
 }
