@@ -14208,14 +14208,22 @@ static void RPI_FN(signs)(int rows, int n, const rp_real *h, rp_real *e, ptrdiff
     }
 }
 
+/* Of magnitudes, as integers: what is not a number is larger than all numbers. */
+RPI_INLINE rpi_v RPI_FN(larger)(rpi_v a, rpi_v b) { return RPI_SELECT(RPI_GREATER(RPI_BITS(a), RPI_BITS(b)), a, b); }
+/* Four vectors at a time, since each comparison with the largest so far waits for the one before. Behind the end of a
+   row, or of the rows, the same is read again. */
 static rpi_int RPI_FN(peak)(int rows, int n, const rp_real *in, ptrdiff_t ld) {
-    rpi_i most = RPI_ALL_INT(0), magnitude = RPI_ALL_INT(RPI_MAGNITUDE);
+    rpi_v most = RPI_ALL(0), a, b;
     rpi_int lanes[RPI_LANES], peak = 0;
-    for (int i = 0; i < rows; i++)
-        for (int s = 0; s < n; s += RPI_LANES) {
-            rpi_i x = RPI_BITS(RPI_LOAD(in + i * ld + s)) & magnitude, larger = RPI_GREATER(x, most);
-            most = (x & larger) | (most & ~larger);
+    for (int i = 0; i < rows; i += 2) {
+        const rp_real *row = in + i * ld, *next = i + 1 < rows ? row + ld : row;
+        for (int s = 0; s < n; s += 2 * RPI_LANES) {
+            int t = s + RPI_LANES < n ? s + RPI_LANES : s;
+            a = RPI_FN(larger)(RPI_ABS(RPI_LOAD(row + s)), RPI_ABS(RPI_LOAD(row + t)));
+            b = RPI_FN(larger)(RPI_ABS(RPI_LOAD(next + s)), RPI_ABS(RPI_LOAD(next + t)));
+            most = RPI_FN(larger)(RPI_FN(larger)(a, b), most);
         }
+    }
     memcpy(lanes, &most, sizeof lanes);
     for (int i = 0; i < RPI_LANES; i++) peak = lanes[i] > peak ? lanes[i] : peak;
     return peak;
