@@ -2979,10 +2979,11 @@ typedef struct rpi_outer_work {
     const rpi_outer *outer;
 } rpi_outer_work;
 
-/* A part's scratch for two panels. */
-static rp_real *rpi_part_panel(const rpi_buffers *b, int part) {
-    return b->panel + (ptrdiff_t)part * 2 * RPI_PANEL * b->batch;
+/* A part's scratch: for two panels of a batch, and for samples by themselves. */
+static ptrdiff_t rpi_panel_size(const rpi_buffers *b) {
+    return (ptrdiff_t)2 * RPI_PANEL * rpi_at_least(b->batch, RPI_LINE_REALS);
 }
+static rp_real *rpi_part_panel(const rpi_buffers *b, int part) { return b->panel + part * rpi_panel_size(b); }
 
 static void rpi_outer_part(const void *context, int part, int parts) {
     const rpi_outer_work *work = (const rpi_outer_work *)context;
@@ -3985,35 +3986,40 @@ static void rpi_dense_transposed_one(const rpi_transposed_call *call) {
     rpi_line_transposed(call, call->step->inputs, call->step->outputs, call->d, call->v, call->d_in, call->v_in);
 }
 
-/* A panel of columns from j on, for all rows of units; magnitudes: of the panel, [samples][RPI_PANEL], or NULL */
-static void rpi_dense_panel(const rpi_outer_call *call, int j, rpi_piece *piece, rp_real *magnitudes, rp_real *tile) {
+/* Columns j to end - 1 of all rows, row after row, as they lie in memory: with few samples that is what a step costs.
+   magnitudes: of these columns, [samples][ldm], or NULL */
+static void rpi_dense_columns(const rpi_outer_call *call, int j, int end, const rp_real *magnitudes, ptrdiff_t ldm,
+                              rpi_piece *piece, rp_real *tile) {
     const rpi_kernels *kernels = call->b->kernels;
     const rpi_step *step = call->step;
     rpi_gemm q;
     memset(&q, 0, sizeof q);
-    q.n = rpi_columns(call->b, piece->n);
     q.k = call->count;
     q.a_row = 1;
     q.a_column = step->out_rows;
     q.ldc = RPI_PANEL;
     for (int i = 0; i < step->outputs; i += q.m) {
         q.m = piece->rows = rpi_at_most(step->outputs - i, kernels->rows);
-        piece->offset = step->weights + (ptrdiff_t)i * step->inputs + j;
-        if (call->d) {
-            q.a = call->d + i;
-            q.b = call->x + j;
-            q.ldb = step->in_rows;
-            q.c = tile;
-            kernels->gemm(&q);
+        for (int at = j; at < end; at += RPI_PANEL) {
+            piece->n = rpi_at_most(end - at, RPI_PANEL);
+            piece->offset = step->weights + (ptrdiff_t)i * step->inputs + at;
+            q.n = rpi_columns(call->b, piece->n);
+            if (call->d) {
+                q.a = call->d + i;
+                q.b = call->x + at;
+                q.ldb = step->in_rows;
+                q.c = tile;
+                kernels->gemm(&q);
+            }
+            if (call->v) {
+                q.a = call->v + i;
+                q.b = magnitudes + (at - j);
+                q.ldb = ldm;
+                q.c = tile + RPI_ROWS_MOST * RPI_PANEL;
+                kernels->gemm(&q);
+            }
+            call->sink->take(call->sink, piece);
         }
-        if (call->v) {
-            q.a = call->v + i;
-            q.b = magnitudes;
-            q.ldb = RPI_PANEL;
-            q.c = tile + RPI_ROWS_MOST * RPI_PANEL;
-            kernels->gemm(&q);
-        }
-        call->sink->take(call->sink, piece);
     }
 }
 
@@ -4033,17 +4039,16 @@ static void rpi_dense_outer_part(const void *context, int part, int parts) {
     rp_real *tile = b->tile + (ptrdiff_t)part * 2 * RPI_PANEL * RPI_ROWS_MOST;
     rp_real *second = tile + RPI_ROWS_MOST * RPI_PANEL;
     rpi_piece piece = rpi_piece_of(call, tile, second);
-    int end = rpi_begin(step->inputs, RPI_PANEL, part + 1, parts);
+    const ptrdiff_t width = rpi_panel_size(b) / call->count / RPI_PANEL * RPI_PANEL;
+    int last = rpi_begin(step->inputs, RPI_PANEL, part + 1, parts), end;
     piece.ld = RPI_PANEL;
     piece.stride = step->inputs;
-    for (int j = rpi_begin(step->inputs, RPI_PANEL, part, parts); j < end; j += RPI_PANEL) {
-        int n;
-        piece.n = rpi_at_most(end - j, RPI_PANEL);
-        n = rpi_columns(b, piece.n);
+    for (int j = rpi_begin(step->inputs, RPI_PANEL, part, parts); j < last; j = end) {
+        end = call->v && width < last - j ? j + (int)width : last;
         for (int s = 0; s < call->count && call->v; s++)
-            b->kernels->column_sums(1, n, call->x + s * (ptrdiff_t)step->in_rows + j, 0, panel + s * RPI_PANEL,
-                                    call->squares);
-        rpi_dense_panel(call, j, &piece, panel, tile);
+            b->kernels->column_sums(1, rpi_columns(b, end - j), call->x + s * (ptrdiff_t)step->in_rows + j, 0,
+                                    panel + s * width, call->squares);
+        rpi_dense_columns(call, j, end, panel, width, &piece, tile);
     }
     piece.rows = 1;
     for (int i = 0; i < step->outputs && call->bias && !part; i += RPI_PANEL) {
@@ -6377,7 +6382,7 @@ static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffer
         b->slope[i] = slope;
         b->second[i] = second;
     }
-    b->panel = rpi_claim_rows(arena, 2 * threads * RPI_PANEL, b->batch);
+    b->panel = rpi_claim_reals(arena, threads * rpi_panel_size(b));
     b->tile = rpi_claim_rows(arena, 2 * threads * RPI_PANEL, RPI_ROWS_MOST);
     b->total = rpi_claim_reals(arena, b->ld);
 }

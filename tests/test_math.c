@@ -125,8 +125,9 @@ static void test_few_samples(void) {
         {IMAGE, 5, 9, 12, 3, ANY},     {IMAGE, 2, 18, 12, 2, ANY}, {IMAGE, 8, 5, 6, 17, ANY},
         {SEQUENCE, 5, 9, 40, 3, ANY},  {STACK, 4, 90, 40, 9, ANY}, {VECTOR, 7, 9, 12, 2, ANY},
         {SEQUENCE, 3, 20, 12, 1, ANY}, {IMAGE, 1, 30, 40, 1, ANY},
+        {STACK, 2, 2300, 5, 17, ANY},
     };
-    for (int n = 0; n < 800; n++) run_trial(compare, n, &recipes[n % 8], nth_rule(RULE_KINDS, n / 8), kink);
+    for (int n = 0; n < 900; n++) run_trial(compare, n, &recipes[n % 9], nth_rule(RULE_KINDS, n / 9), kink);
 }
 
 /* One weight per layer, 3, -1, 0.5, one input, 2, identity: y is 6, -6, -3, u is 2, 8, 10, and with target 1 d is
