@@ -1501,8 +1501,9 @@ typedef struct rpi_update {
 } rpi_update;
 
 /* That step of `rows` rows of n parameters w, `stride` apart, from gradient scale g, rows g_row apart, and curvature
-   scale2 h (NULL if the method needs none; RPI_PACED: then it is scale2 times the gradient's size), rows h_row apart, with the method's memory (each NULL where it has none):
-   into `to` (0 where it is not finite), or, if that is NULL, taken where the result is finite. */
+   scale2 h (NULL if the method needs none; RPI_PACED: then it is scale2 times the gradient's size), rows h_row apart,
+   with the method's memory (each NULL where it has none): into `to` (0 where it is not finite), or, if that is NULL,
+   taken where the result is finite. */
 typedef struct rpi_update_call {
     int rows, n;
     ptrdiff_t stride, g_row, h_row;
@@ -13189,8 +13190,8 @@ RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return _mm512_fmadd_ps(a, 
 RPI_INLINE rpi_v RPI_ROOT(rpi_v x) { return _mm512_maskz_sqrt_ps(0xFFFF, x); }
 RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) { return _mm512_maskz_cvtepi32_ps(0xFFFF, (__m512i)x); }
 RPI_INLINE __mmask16 RPI_FN(some)(int n) { return (__mmask16)(n >= 16 ? 0xFFFF : (1u << n) - 1); }
-RPI_INLINE rpi_v RPI_LOAD_SOME(const rp_real *p, int n) { return _mm512_maskz_loadu_ps(RPI_FN(some)(n), p); }
-RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) { _mm512_mask_storeu_ps(p, RPI_FN(some)(n), x); }
+RPI_INLINE rpi_v RPI_FN(load_first)(const rp_real *p, int n) { return _mm512_maskz_loadu_ps(RPI_FN(some)(n), p); }
+RPI_INLINE void RPI_FN(store_first)(rp_real *p, rpi_v x, int n) { _mm512_mask_storeu_ps(p, RPI_FN(some)(n), x); }
 #elif RPI_VECTOR_BYTES == 32
 #define RPI_TILE_ROWS 6
 #define RPI_TILE_VECTORS 2
@@ -13201,8 +13202,8 @@ RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) { return _mm256_cvtepi32_ps((__m256i)x
 RPI_INLINE __m256i RPI_FN(some)(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-RPI_INLINE rpi_v RPI_LOAD_SOME(const rp_real *p, int n) { return _mm256_maskload_ps(p, RPI_FN(some)(n)); }
-RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) { _mm256_maskstore_ps(p, RPI_FN(some)(n), x); }
+RPI_INLINE rpi_v RPI_FN(load_first)(const rp_real *p, int n) { return _mm256_maskload_ps(p, RPI_FN(some)(n)); }
+RPI_INLINE void RPI_FN(store_first)(rp_real *p, rpi_v x, int n) { _mm256_maskstore_ps(p, RPI_FN(some)(n), x); }
 #else
 #ifdef RPI_NEON_PASS
 #define RPI_TILE_ROWS 6 /* 32 registers */
@@ -13221,18 +13222,13 @@ RPI_INLINE rpi_v RPI_FMA(rpi_v a, rpi_v b, rpi_v c) { return a * b + c; }
 RPI_NOINLINE void RPI_FN(copy_some)(rp_real *to, const rp_real *from, int n) {
     for (int i = 0; i < n; i++) to[i] = from[i];
 }
-RPI_INLINE rpi_v RPI_LOAD_SOME(const rp_real *p, int n) {
+RPI_INLINE rpi_v RPI_FN(load_first)(const rp_real *p, int n) {
     rp_real some[RPI_LANES] = {0};
-    if (n >= RPI_LANES) return RPI_LOAD(p);
     RPI_FN(copy_some)(some, p, n);
     return RPI_LOAD(some);
 }
-RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) {
+RPI_INLINE void RPI_FN(store_first)(rp_real *p, rpi_v x, int n) {
     rp_real some[RPI_LANES];
-    if (n >= RPI_LANES) {
-        RPI_STORE(p, x);
-        return;
-    }
     RPI_STORE(some, x);
     RPI_FN(copy_some)(p, some, n);
 }
@@ -13248,6 +13244,15 @@ RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) {
 }
 #endif
 #endif
+
+/* Whole vectors as such: where lanes are left out, some processors write slowly, and read late what was written. */
+RPI_INLINE rpi_v RPI_LOAD_SOME(const rp_real *p, int n) {
+    return n < RPI_LANES ? RPI_FN(load_first)(p, n) : RPI_LOAD(p);
+}
+RPI_INLINE void RPI_STORE_SOME(rp_real *p, rpi_v x, int n) {
+    if (n < RPI_LANES) RPI_FN(store_first)(p, x, n);
+    else RPI_STORE(p, x);
+}
 
 RPI_INLINE rpi_v RPI_FN(magnitude)(rpi_v x) { return RPI_REALS(RPI_BITS(x) & RPI_ALL_INT(RPI_MAGNITUDE)); }
 #define RPI_ABS RPI_FN(magnitude)
@@ -14476,31 +14481,33 @@ static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
 }
 
 /* The methods, each on one vector of parameters w: the step out. */
+RPI_INLINE rpi_v RPI_FN(kept)(rpi_v state, rpi_v before) { return RPI_FN(normal)(RPI_FN(finite_or)(state, before)); }
 RPI_INLINE rpi_v RPI_FN(mean)(rpi_v *state, rpi_v x, rp_real beta) {
-    return *state = RPI_FN(finite_or)(RPI_FMA(RPI_ALL(beta), *state, RPI_ALL(1 - beta) * x), *state);
+    return *state = RPI_FN(kept)(RPI_FMA(RPI_ALL(beta), *state, RPI_ALL(1 - beta) * x), *state);
 }
-RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, int method, rpi_v g, rpi_v h, rpi_v w, rpi_v *first, rpi_v *second) {
+RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, int method, rpi_v g, rpi_v h, rpi_v w, rpi_v *first, rpi_v *second,
+                              int one, int two) {
     rpi_v epsilon = RPI_ALL(u->epsilon), x;
     rpi_i flat;
     g = RPI_FMA(RPI_ALL(u->weight_decay), w, g);
     switch (method) {
     case RP_PARTITIONING:
         h += RPI_ALL(u->weight_decay);
-        if (first) g = RPI_FN(mean)(first, g, u->momentum) * RPI_ALL(u->correct1);
-        if (second) h = RPI_FN(mean)(second, h, u->average) * RPI_ALL(u->correct2);
+        if (one) g = RPI_FN(mean)(first, g, u->momentum) * RPI_ALL(u->correct1);
+        if (two) h = RPI_FN(mean)(second, h, u->average) * RPI_ALL(u->correct2);
         x = g / (h + RPI_ALL(u->damping));
         break;
     case RPI_PACED:
         h = (h + RPI_ALL(u->weight_decay)) * RPI_ABS(g);
-        if (first) g = *first = RPI_FN(normal)(RPI_FN(mean)(first, g, u->momentum));
-        if (second) h = (*second = RPI_FN(normal)(RPI_FN(mean)(second, h, u->average))) * RPI_ALL(u->correct2);
+        if (one) g = RPI_FN(mean)(first, g, u->momentum);
+        if (two) h = RPI_FN(mean)(second, h, u->average) * RPI_ALL(u->correct2);
         flat = RPI_GREATER(RPI_ALL(RPI_REAL_MIN), h);
         x = RPI_SELECT(flat, RPI_ALL(0), g) / RPI_ROOT(RPI_SELECT(flat, RPI_ALL(1), h));
         break;
     case RP_SGD:
         x = g;
-        if (first) x = *first = RPI_FN(finite_or)(RPI_FMA(RPI_ALL(u->momentum), *first, g), *first);
-        if (first && u->nesterov) x = RPI_FMA(RPI_ALL(u->momentum), x, g);
+        if (one) x = *first = RPI_FN(kept)(RPI_FMA(RPI_ALL(u->momentum), *first, g), *first);
+        if (one && u->nesterov) x = RPI_FMA(RPI_ALL(u->momentum), x, g);
         break;
     case RP_ADAM:
         x = RPI_FN(mean)(first, g, u->beta1) * RPI_ALL(u->correct1);
@@ -14541,7 +14548,7 @@ RPI_INLINE void RPI_FN(update_some)(const rpi_update *u, int method, const rpi_u
     if (second) state2 = RPI_LOAD_SOME(second, some);
     if (h) curvature = RPI_ALL(c->scale2) * RPI_LOAD_SOME(h, some);
     else if (method == RPI_PACED) curvature = RPI_ALL(c->scale2) * RPI_ABS(gradient);
-    step = RPI_FN(step)(u, method, gradient, curvature, w, first ? &state1 : NULL, second ? &state2 : NULL);
+    step = RPI_FN(step)(u, method, gradient, curvature, w, &state1, &state2, first != NULL, second != NULL);
     if (first) RPI_STORE_SOME(first, state1, some);
     if (second) RPI_STORE_SOME(second, state2, some);
     if (method == RPI_PACED && c->averages) {
@@ -14554,10 +14561,13 @@ RPI_INLINE void RPI_FN(update_some)(const rpi_update *u, int method, const rpi_u
 RPI_INLINE void RPI_FN(update_by)(const rpi_update *update, int method, const rpi_update_call *call) {
     const rpi_update u = *update;
     const rpi_update_call c = *call;
+    const int whole = c.n / RPI_LANES * RPI_LANES;
     for (int r = 0; r < c.rows; r++) {
         const rp_real *g = c.g + r * c.g_row, *h = c.h ? c.h + r * c.h_row : NULL;
-        for (int i = 0; i < c.n; i += RPI_LANES)
-            RPI_FN(update_some)(&u, method, &c, r * c.stride + i, g + i, h ? h + i : NULL, c.n - i);
+        const ptrdiff_t rest = r * c.stride + whole;
+        for (int i = 0; i < whole; i += RPI_LANES)
+            RPI_FN(update_some)(&u, method, &c, r * c.stride + i, g + i, h ? h + i : NULL, RPI_LANES);
+        if (whole < c.n) RPI_FN(update_some)(&u, method, &c, rest, g + whole, h ? h + whole : NULL, c.n - whole);
     }
 }
 #define RPI_UPDATE(method) RPI_FN(update_##method)

@@ -1615,6 +1615,29 @@ static void test_subnormal(void) {
     }
 }
 
+/* Means of what is zero from some step on end as zeros. */
+static void test_vanishing(void) {
+    enum { N = LANES + 3 };
+    static const int methods[] = {RP_PARTITIONING, RP_SGD, RP_ADAM, RP_ADADELTA, RPI_PACED};
+    const rp_real least = (rp_real)ldexp(1, LEAST_EXPONENT - 1), half = (rp_real)0.5;
+    EACH_SET for (size_t m = 0; m < sizeof methods / sizeof *methods; m++) {
+        rp_real w[N], g[N] = {0}, first[N], second[N];
+        rpi_update u;
+        rpi_update_call call;
+        memset(&u, 0, sizeof u);
+        memset(&call, 0, sizeof call);
+        for (int i = 0; i < N; i++) w[i] = 1, first[i] = i % 2 ? -least : least, second[i] = least;
+        u.method = methods[m], u.rate = u.damping = u.epsilon = u.correct1 = u.correct2 = 1;
+        u.momentum = u.average = u.beta1 = u.beta2 = u.rho = half;
+        call.rows = 1, call.n = N, call.scale = call.scale2 = 1;
+        call.g = call.h = g, call.w = w, call.first = first, call.second = second;
+        sets[set]->update(&u, &call);
+        for (int i = 0; i < N; i++)
+            CHECK(first[i] == 0 && (second[i] == 0 || u.method == RP_SGD) && w[i] == 1, "%s, method %d: %g, %g, %g",
+                  sets[set]->name, u.method, (double)first[i], (double)second[i], (double)w[i]);
+    }
+}
+
 /* Numbers as they are written are read as the same bits, and by strtod. */
 static void test_numbers(void) {
     test_random random = {1};
@@ -1698,6 +1721,7 @@ int library_test_kernels(int argc, char **argv) {
     test_idle_teams();
     test_single_samples();
     test_subnormal();
+    test_vanishing();
     test_numbers();
     test_number_formats();
     return test_end();
