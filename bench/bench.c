@@ -127,10 +127,10 @@ static double read_caches(const machine *m, double seconds) {
 enum { MOST_CASES = 400 };
 typedef struct bench_case {
     char name[112];
-    double flops; /* of one call; 0: not printed */
-    int threads;
-    double l2;     /* seconds that reading the weights from L2 would take; 0: not printed */
-    int reference; /* another case; -1: none */
+    double flops;       /* of one call, or of a step; 0: not printed */
+    int threads, steps; /* steps: of one call */
+    double l2;          /* seconds that reading the weights from L2 would take; 0: not printed */
+    int reference;      /* another case; -1: none */
     const char *ratio_name;
     rp_net *net;
     rp_optimizer optimizer;
@@ -147,7 +147,7 @@ static double l2_byte; /* seconds */
 static bench_case *add_case(void (*run)(void *context)) {
     if (case_count == MOST_CASES) exit(1);
     bench_case *c = &cases[case_count];
-    c->reference = -1, c->threads = 1;
+    c->reference = -1, c->threads = c->steps = 1;
     measurements[case_count].run = run, measurements[case_count++].context = c;
     return c;
 }
@@ -213,7 +213,8 @@ static void check_step(const bench_case *c, const task *t, int method) {
 
 static void run_step(void *context) {
     bench_case *c = (bench_case *)context;
-    if (rp_train(c->net, &c->optimizer, &c->data, NULL)) exit(1);
+    for (int i = 0; i < c->steps; i++)
+        if (rp_train(c->net, &c->optimizer, &c->data, NULL)) exit(1);
 }
 
 static void add_steps(const task *t, const rp_data *data, machine *m, int threads) {
@@ -224,10 +225,10 @@ static void add_steps(const task *t, const rp_data *data, machine *m, int thread
                  methods[i].name, m->isa, threads, t->batch);
         c->flops = task_flops(t, methods[i].first_products, methods[i].products);
         c->machine = m, c->threads = threads;
-        c->reference = sgd, c->ratio_name = "vs_sgd";
+        c->reference = sgd, c->ratio_name = "vs_sgd", c->steps = methods[i].period;
         c->net = task_net(t, m->kind, threads), c->data = *data;
         check_step(c, t, i);
-        c->optimizer = methods[i].make((rp_real)1e-9); /* from here on the net stays what it is */
+        c->optimizer = methods[i].make((rp_real)1e-9); /* which leaves the net what it is; the default finds its own */
     }
 }
 
@@ -317,16 +318,16 @@ static void print_noise(void) {
 static void print_case(int index) {
     const bench_case *c = &cases[index];
     const measurement *m = &measurements[index];
-    double time = measure_median(m);
-    printf("%s us=%.2f us_least=%.2f", c->name, 1e6 * time, 1e6 * measure_least(m));
+    double time = measure_median(m) / c->steps;
+    printf("%s us=%.2f us_least=%.2f", c->name, 1e6 * time, 1e6 * measure_least(m) / c->steps);
     if (c->flops > 0) {
         double speed = c->flops / time;
         double sustained =
-            c->flops / cases[c->machine->turns].flops * measure_ratio(&measurements[c->machine->turns], m);
+            c->steps * c->flops / cases[c->machine->turns].flops * measure_ratio(&measurements[c->machine->turns], m);
         printf(" gflops=%.1f peak_percent=%.1f", speed / 1e9, 100 * speed / (c->threads * c->machine->peak));
         printf(" sustained_percent=%.1f", 100 * sustained / c->threads);
     }
-    if (c->reference >= 0) printf(" %s=%.3f", c->ratio_name, measure_ratio(m, &measurements[c->reference]));
+    if (c->reference >= 0) printf(" %s=%.3f", c->ratio_name, measure_ratio(m, &measurements[c->reference]) / c->steps);
     if (c->l2 > 0) printf(" vs_l2=%.3f", time / c->l2);
     printf("\n");
 }

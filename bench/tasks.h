@@ -50,6 +50,10 @@ static const task tasks[TASKS] = {
     {"rnn", 100, {784, 10}, RP_TANH, 1, &task_fronts[1]},
 };
 
+static rp_optimizer task_default(rp_real rate) {
+    (void)rate;
+    return rp_partitioning();
+}
 static rp_optimizer task_sampled(rp_real rate) {
     rp_optimizer optimizer = rp_algorithm_1(rate);
     optimizer.rule.kind = RP_SAMPLED;
@@ -57,21 +61,23 @@ static rp_optimizer task_sampled(rp_real rate) {
 }
 
 /* In a step a weight meets each sample in so many products; in the first layer not to find the input's derivative. */
-enum { SGD, ADAM, RP, RP_SAMPLED_RULE, METHODS };
+enum { SGD, ADAM, RP, RP_SAMPLED_RULE, DEFAULT, METHODS };
 static const struct {
     const char *name;
     rp_optimizer (*make)(rp_real rate);
     rp_real rate; /* for a step that can be seen in the parameters */
-    int first_products, products;
+    double first_products, products;
+    int period; /* steps until one of the same work comes again */
 } methods[METHODS] = {
-    {"sgd", rp_sgd, (rp_real)0.1, 2, 3},
-    {"adam", rp_adam, (rp_real)1e-3, 2, 3},
-    {"rp", rp_algorithm_1, 1, 3, 6},
-    {"rp_sampled", task_sampled, 1, 3, 5},
+    {"sgd", rp_sgd, (rp_real)0.1, 2, 3, 1},
+    {"adam", rp_adam, (rp_real)1e-3, 2, 3, 1},
+    {"rp", rp_algorithm_1, 1, 3, 6, 1},
+    {"rp_sampled", task_sampled, 1, 3, 5, 1},
+    {"default", task_default, 0, 2 + 1 / 8.0, 3 + 2 / 8.0, 8}, /* the sampled rule at each eighth step */
 };
 
 /* Useful floating-point operations of a step; padding and elementwise work do not count. */
-static inline double task_flops(const task *t, int first_products, int products) {
+static inline double task_flops(const task *t, double first_products, double products) {
     const task_front *front = t->front;
     double sum = front ? front->first * first_products + front->others * products : 0;
     for (const int *w = t->widths; w[1]; w++) {

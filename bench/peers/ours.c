@@ -52,7 +52,7 @@ float *ours_parameters(const ours *o) { return rp_parameters(o->net); }
 
 float ours_steps(ours *o, int count, float rate) {
     float loss = 0;
-    o->optimizer.rate = rate;
+    if (o->optimizer.rate > 0) o->optimizer.rate = rate; /* else it finds its own */
     for (int i = 0; i < count; i++) task_good(rp_train(o->net, &o->optimizer, &o->data, &loss), o->net);
     return loss;
 }

@@ -12,6 +12,7 @@ import argparse
 import ctypes
 import gc
 import itertools
+import math
 import statistics
 import sys
 import time
@@ -22,7 +23,8 @@ from torch import nn
 ACTIVATIONS = {"ae": nn.Tanh, "clf": nn.Softplus, "deep": nn.ReLU, "wide": nn.ReLU}
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 CHECK_RATE = {"sgd": 1e-1, "adam": 1e-3}
-PAIRS = (("sgd", "sgd"), ("adam", "adam"), ("rp", "sgd"), ("rp_sampled", "sgd"))
+PAIRS = (("sgd", "sgd"), ("adam", "adam"), ("default", "adam"), ("rp", "sgd"), ("rp_sampled", "sgd"))
+PERIOD = 8  # steps until one of the same work comes again, of the default
 VARIANTS = ("eager", "fused", "compiled")
 PREDICTIONS = ("eager", "traced")
 RUN, LEAST_ROUNDS = 5e-3, 7  # seconds
@@ -174,7 +176,7 @@ def timed(contender, count):
 
 
 def measure(contenders, seconds):
-    counts = {name: max(1, int(RUN / timed(c, 3))) for name, c in contenders.items()}
+    counts = {name: PERIOD * math.ceil(RUN / PERIOD / timed(c, 3)) for name, c in contenders.items()}
     times = {name: [] for name in contenders}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[name]) < LEAST_ROUNDS:
