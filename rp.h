@@ -1435,6 +1435,7 @@ struct rpi_sink {
     void (*take)(const rpi_sink *sink, const rpi_piece *piece);
     rp_real *parameters, *gradient, *curvature, *first, *second, *averages; /* flat */
     const struct rpi_update *update;
+    rp_real descent; /* unless it is 0, all that is done is parameters += descent * gradient, where that is finite */
 };
 
 /* gradient[i][j] = scale sum_s d[i][s] y[j][s], curvature[i][j] = scale2 sum_s v[i][s] |y[j][s]| into the sink, at
@@ -10352,6 +10353,8 @@ static void rpi_fused_step(const rpi_pass *pass, const rp_optimizer *o) {
     sink.first = net->first;
     sink.second = net->second;
     sink.averages = net->averages;
+    if (update.method == RP_SGD && !sink.first && update.weight_decay == 0 && update.shrink == 0)
+        sink.descent = -update.rate;
     if (rpi_method_of(o)->paced) {
         rpi_pace_loss(net, pass->loss - net->pace.least);
         update.rate = (rp_real)net->pace.length;
@@ -13105,6 +13108,9 @@ RP_API rp_status rp_import(rp_net *net, const char *path, const char *names) {
 #undef RPI_BEGIN_ROW
 #undef RPI_TERM_ROW
 #undef RPI_END_ROW
+#undef RPI_DESCEND
+#undef RPI_DESCEND_ROW
+#undef RPI_LARGEST_TILE
 #undef RPI_TILE
 #undef RPI_CLEAR
 #undef RPI_CLEAR_ROW
@@ -13419,7 +13425,9 @@ RPI_INLINE rpi_v RPI_NORMAL_TAIL(rpi_v x, rpi_v power) {
     RPI_VECTORS_##v(RPI_TERM, i)
 #define RPI_END(i, j) RPI_STORE(c + i * ldc + j * RPI_LANES, c##i##j);
 #define RPI_END_ROW(i, v) RPI_VECTORS_##v(RPI_END, i)
-#define RPI_TILE(advance, rows, v) \
+#define RPI_DESCEND(i, j) RPI_FN(descend_by)(c + i * ldc + j * RPI_LANES, scale, c##i##j, rate);
+#define RPI_DESCEND_ROW(i, v) RPI_VECTORS_##v(RPI_DESCEND, i)
+#define RPI_TILE(advance, rows, v, end) \
     { \
         RPI_ROWS_##rows(RPI_SUM_ROW, v) \
         if (per_row) { \
@@ -13433,7 +13441,7 @@ RPI_INLINE rpi_v RPI_NORMAL_TAIL(rpi_v x, rpi_v power) {
             RPI_VECTORS_##v(RPI_READ, 0) \
             RPI_ROWS_##rows(RPI_TERM_ROW, v) \
         } \
-        RPI_ROWS_##rows(RPI_END_ROW, v) \
+        RPI_ROWS_##rows(end, v) \
     }
 
 /* How A and B advance to entry p of the inner index: by strides, or by tables. */
@@ -13443,7 +13451,7 @@ RPI_INLINE rpi_v RPI_NORMAL_TAIL(rpi_v x, rpi_v power) {
 #if RPI_TILE_ROWS == 6
 #define RPI_IF_TALL(advance, v) \
     if (rows == 6) \
-        RPI_TILE(advance, 6, v) \
+        RPI_TILE(advance, 6, v, RPI_END_ROW) \
     else
 #else
 #define RPI_IF_TALL(advance, v)
@@ -13460,16 +13468,36 @@ RPI_INLINE rpi_v RPI_NORMAL_TAIL(rpi_v x, rpi_v power) {
             rows = RPI_FN(tile_rows)(left); \
             RPI_IF_TALL(advance, v) \
             if (rows == 4) \
-                RPI_TILE(advance, 4, v) \
+                RPI_TILE(advance, 4, v, RPI_END_ROW) \
             else if (rows == 2) \
-                RPI_TILE(advance, 2, v) \
+                RPI_TILE(advance, 2, v, RPI_END_ROW) \
             else \
-                RPI_TILE(advance, 1, v) \
+                RPI_TILE(advance, 1, v, RPI_END_ROW) \
             a += rows * a_row; \
             c += rows * ldc; \
             start += per_row ? rows : rows * start_row; \
         } \
     }
+
+/* One tile as large as can be, whose sums go from the registers into the parameters at c: c += rate (scale A B), where
+   that is finite, rounded as the update of SGD rounds it. */
+RPI_INLINE void RPI_FN(descend_by)(rp_real *parameters, rpi_v scale, rpi_v sum, rpi_v rate) {
+    const rpi_v w = RPI_LOAD(parameters), step = RPI_FMA(rate, scale * sum, RPI_ALL(0));
+    RPI_STORE(parameters, RPI_FN(finite_or)(w + step, w));
+}
+#define RPI_LARGEST_TILE(rows, v) RPI_TILE(RPI_BY_STRIDE, rows, v, RPI_DESCEND_ROW)
+static void RPI_FN(descend)(const rpi_gemm *q, rp_real scale_by, rp_real rate_by) {
+    static const rp_real start[RPI_TILE_VECTORS * RPI_LANES] = {0};
+    const ptrdiff_t a_row = q->a_row, ldc = q->ldc, start_row = 0;
+    const int per_row = 0;
+    const rp_real *a = q->a;
+    const rpi_v scale = RPI_ALL(scale_by), rate = RPI_ALL(rate_by);
+    for (int from = 0; from < q->n; from += RPI_TILE_VECTORS * RPI_LANES) {
+        const rp_real *b = q->b + from;
+        rp_real *c = q->c + from;
+        RPI_LARGEST_TILE(RPI_TILE_ROWS, RPI_TILE_VECTORS)
+    }
+}
 
 /* Rows of the next tile when so many are left. Few sums do not hide their latency, so eight rows are 4 + 4. */
 RPI_INLINE int RPI_FN(tile_rows)(int left) {
@@ -14047,6 +14075,31 @@ static void RPI_FN(sizes)(const rpi_outer *o, int rows, const rp_real *in, ptrdi
         }
 }
 
+/* A piece of the weights, of rows i on, by the panel and what the curvature needs of it. */
+static void RPI_FN(outer_piece)(const rpi_outer *o, int i, const rpi_piece *piece, rpi_gemm *gemm,
+                                const rp_real *sizes) {
+    const int whole = piece->rows == RPI_TILE_ROWS && piece->n % (RPI_TILE_VECTORS * RPI_LANES) == 0;
+    gemm->m = piece->rows;
+    gemm->a = o->d ? o->d + i * o->ld : NULL;
+    gemm->b = o->panel;
+    if (whole && o->sink->descent != 0) {
+        gemm->c = o->sink->parameters + piece->offset;
+        gemm->ldc = o->n;
+        RPI_FN(descend)(gemm, o->scale, o->sink->descent);
+        return;
+    }
+    gemm->c = o->tile;
+    gemm->ldc = RPI_PANEL;
+    if (o->d) RPI_FN(gemm)(gemm);
+    if (o->v) {
+        gemm->a = o->v + i * o->ld;
+        gemm->b = sizes;
+        gemm->c = o->tile + RPI_ROWS_MOST * RPI_PANEL;
+        RPI_FN(gemm)(gemm);
+    }
+    o->sink->take(o->sink, piece);
+}
+
 /* The weights' part: a panel of y is transposed once, then serves all rows. */
 static void RPI_FN(outer_weights)(const rpi_outer *o) {
     rpi_piece piece = RPI_FN(piece_of)(o);
@@ -14055,7 +14108,7 @@ static void RPI_FN(outer_weights)(const rpi_outer *o) {
     gemm.k = o->count;
     gemm.a_row = o->ld;
     gemm.a_column = 1;
-    gemm.ldb = gemm.ldc = RPI_PANEL;
+    gemm.ldb = RPI_PANEL;
     piece.ld = RPI_PANEL;
     piece.stride = o->n;
     for (int j = o->from; j < o->end; j += RPI_PANEL) {
@@ -14065,22 +14118,10 @@ static void RPI_FN(outer_weights)(const rpi_outer *o) {
         RPI_FN(transpose)(o->y + j * o->ld, o->ld, piece.n, o->count, o->panel, RPI_PANEL, gemm.n);
         if (o->v) RPI_FN(sizes)(o, o->count, o->panel, RPI_PANEL, sizes, RPI_PANEL, gemm.n);
         for (int i = 0; i < o->m; i += piece.rows) {
-            gemm.m = piece.rows = RPI_FN(tile_rows)(o->m - i);
+            piece.rows = RPI_FN(tile_rows)(o->m - i);
             piece.offset = o->weights + (ptrdiff_t)i * o->n + j;
             RPI_FN(fetch)(o->sink, &piece);
-            if (o->d) {
-                gemm.a = o->d + i * o->ld;
-                gemm.b = o->panel;
-                gemm.c = o->tile;
-                RPI_FN(gemm)(&gemm);
-            }
-            if (o->v) {
-                gemm.a = o->v + i * o->ld;
-                gemm.b = sizes;
-                gemm.c = o->tile + RPI_ROWS_MOST * RPI_PANEL;
-                RPI_FN(gemm)(&gemm);
-            }
-            o->sink->take(o->sink, &piece);
+            RPI_FN(outer_piece)(o, i, &piece, &gemm, sizes);
         }
     }
 }
@@ -14759,6 +14800,9 @@ static const rpi_kernels rpi_amx_kernels = RPI_KERNELS("amx", RPI_ROUGH_STEP, rp
 #undef RPI_TERM_ROW
 #undef RPI_END
 #undef RPI_END_ROW
+#undef RPI_DESCEND
+#undef RPI_DESCEND_ROW
+#undef RPI_LARGEST_TILE
 #undef RPI_TILE
 #undef RPI_BY_STRIDE
 #undef RPI_BY_TABLE

@@ -406,6 +406,50 @@ static void test_outer(void) {
             for (int count = 1; count <= SMALL; count++) check_outer(&random, m, n, count);
 }
 
+/* SGD's steps right out of the registers against those by way of a gradient: parameters that would leave what is finite
+   stay, and others differ by the rounding of two products at most (by nothing, unless the compiler rearranges). */
+static void check_descent(test_random *random, int m, int n, int count) {
+    const rp_real most = (rp_real)(sizeof(rp_real) == sizeof(double) ? DBL_MAX : FLT_MAX);
+    const int columns = padded(count, LANES), size = m * n;
+    regions_used = 0;
+    rpi_outer o;
+    rpi_update update;
+    memset(&o, 0, sizeof o);
+    memset(&update, 0, sizeof update);
+    rp_real *d = matrix(random, m, columns, columns), *start = matrix(random, 1, size, 0);
+    zero_columns(d, m, count, columns, columns);
+    o.m = m, o.n = o.end = n, o.count = count, o.ld = columns, o.d = d, o.scale = (rp_real)0.7;
+    o.y = matrix(random, n, columns, columns);
+    o.panel = blank(random, (ptrdiff_t)(2 * count * RPI_PANEL)), o.tile = blank(random, 2 * RPI_ROWS_MOST * RPI_PANEL);
+    update.method = RP_SGD, update.rate = most / 50;
+    for (int i = 0; i < size; i++) start[i] = (rp_real)test_uniform(random, -1, 1) * most;
+    EACH_SET {
+        rp_real *w[2];
+        int stayed = 0, wrong = 0;
+        for (int way = 0; way < 2; way++) {
+            rpi_sink sink;
+            memset(&sink, 0, sizeof sink);
+            sink.take = sets[set]->take_step, sink.update = &update;
+            sink.parameters = w[way] = blank(random, size);
+            memcpy(w[way], start, bytes_of(size));
+            if (way) sink.descent = -update.rate;
+            o.sink = &sink;
+            sets[set]->outer(&o);
+        }
+        for (int i = 0; i < size; i++) {
+            stayed += w[0][i] == start[i];
+            wrong += !(fabs((double)w[0][i] - (double)w[1][i]) <= 2 * (double)EPSILON * (double)most);
+        }
+        CHECK(!wrong && intact(), "%s: descent %d x %d x %d: %d wrong", sets[set]->name, m, n, count, wrong);
+        CHECK(size < 1000 || (stayed && stayed < size), "%s: %d of %d stayed", sets[set]->name, stayed, size);
+    }
+}
+static void test_descent(void) {
+    test_random random = {3};
+    for (int n = RPI_PANEL - 1; n <= 3 * RPI_PANEL; n += quick ? 31 : 7)
+        check_descent(&random, test_int(&random, 1, 30), n, test_int(&random, 1, 70));
+}
+
 /* Shared weights and windows: rows found by their offsets */
 
 static void random_offsets(test_random *random, ptrdiff_t *offsets, int count, int rows, ptrdiff_t ld) {
@@ -1705,6 +1749,7 @@ int library_test_kernels(int argc, char **argv) {
     find_sets();
     test_products();
     test_outer();
+    test_descent();
     test_rough_errors();
     test_offsets();
     test_updates();
