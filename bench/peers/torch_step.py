@@ -168,7 +168,7 @@ def variants(lib, task, method, threads, batch):
 
 
 def timed(contender, count):
-    time.sleep(0.002)  # threads of the one before go to sleep
+    time.sleep(0.008)  # threads of the one before, which wait awake for some milliseconds, go to sleep
     contender.steps(1, 1e-9)
     start = time.perf_counter()
     contender.steps(count, 1e-9)
