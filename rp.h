@@ -13238,8 +13238,16 @@ RPI_INLINE void RPI_FN(store_first)(rp_real *p, rpi_v x, int n) {
     RPI_STORE(some, x);
     RPI_FN(copy_some)(p, some, n);
 }
+#ifdef RPI_NEON_PASS
+#define RPI_ROOT RPI_FN(root)
+RPI_INLINE rpi_v RPI_ROOT(rpi_v x) { return (rpi_v)vsqrtq_f32((float32x4_t)x); }
+#elif defined(RPI_X86) && defined(__SSE2__)
+#define RPI_ROOT RPI_FN(root)
+RPI_INLINE rpi_v RPI_ROOT(rpi_v x) { return _mm_sqrt_ps(x); }
+#else
 #define RPI_ROOT RPI_LANES_OF(sqrt)
 RPI_LANEWISE(sqrt)
+#endif
 #ifndef RP_DOUBLE
 RPI_INLINE rpi_v RPI_FN(to_real)(rpi_i x) {
     rpi_int from[RPI_LANES];
