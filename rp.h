@@ -437,7 +437,7 @@ typedef struct rp_rule {
    quarter of the length.
 
    SGD to Adadelta give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
-   where the curvature is zero) stays as it is.
+   where the curvature is zero) stays as it is. Means and b end as 0 where they would become subnormal, and steps slow.
 
    Computed lengths: with cubic_sigma above 0 the step s of any method is multiplied by the alpha that minimises
 
