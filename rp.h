@@ -14529,47 +14529,83 @@ static void RPI_FN(softmax_cross_entropy)(const rpi_loss_call *call) {
     }
 }
 
+/* What is constant in an update, in all lanes: spread once, where a compiler would do it for each vector anew. */
+typedef struct RPI_FN(shares) {
+    rpi_v before, now; /* of a mean: beta, 1 - beta */
+} RPI_FN(shares);
+typedef struct RPI_FN(constants) {
+    rpi_v scale, scale2, descent, weight_decay, shrink, damping, epsilon, sigma, correct1, correct2, fold;
+    RPI_FN(shares) momentum, average, beta1, beta2, rho;
+    int nesterov;
+} RPI_FN(constants);
+RPI_INLINE RPI_FN(shares) RPI_FN(shares_of)(rp_real beta) {
+    RPI_FN(shares) shares;
+    shares.before = RPI_ALL(beta);
+    shares.now = RPI_ALL(1 - beta);
+    return shares;
+}
+RPI_INLINE RPI_FN(constants) RPI_FN(constants_of)(const rpi_update *u, const rpi_update_call *c) {
+    RPI_FN(constants) k;
+    k.scale = RPI_ALL(c->scale);
+    k.scale2 = RPI_ALL(c->scale2);
+    k.descent = RPI_ALL(-u->rate);
+    k.weight_decay = RPI_ALL(u->weight_decay);
+    k.shrink = RPI_ALL(u->shrink);
+    k.damping = RPI_ALL(u->damping);
+    k.epsilon = RPI_ALL(u->epsilon);
+    k.sigma = RPI_ALL(u->sigma);
+    k.correct1 = RPI_ALL(u->correct1);
+    k.correct2 = RPI_ALL(u->correct2);
+    k.fold = RPI_ALL(u->fold);
+    k.momentum = RPI_FN(shares_of)(u->momentum);
+    k.average = RPI_FN(shares_of)(u->average);
+    k.beta1 = RPI_FN(shares_of)(u->beta1);
+    k.beta2 = RPI_FN(shares_of)(u->beta2);
+    k.rho = RPI_FN(shares_of)(u->rho);
+    k.nesterov = u->nesterov;
+    return k;
+}
 /* The methods, each on one vector of parameters w: the step out. */
 RPI_INLINE rpi_v RPI_FN(kept)(rpi_v state, rpi_v before) { return RPI_FN(normal)(RPI_FN(finite_or)(state, before)); }
-RPI_INLINE rpi_v RPI_FN(mean)(rpi_v *state, rpi_v x, rp_real beta) {
-    return *state = RPI_FN(kept)(RPI_FMA(RPI_ALL(beta), *state, RPI_ALL(1 - beta) * x), *state);
+RPI_INLINE rpi_v RPI_FN(mean)(rpi_v *state, rpi_v x, const RPI_FN(shares) * beta) {
+    return *state = RPI_FN(kept)(RPI_FMA(beta->before, *state, beta->now * x), *state);
 }
-RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, int method, rpi_v g, rpi_v h, rpi_v w, rpi_v *first, rpi_v *second,
-                              int one, int two) {
-    rpi_v epsilon = RPI_ALL(u->epsilon), x;
+RPI_INLINE rpi_v RPI_FN(step)(const RPI_FN(constants) * k, int method, rpi_v g, rpi_v h, rpi_v w, rpi_v *first,
+                              rpi_v *second, int one, int two) {
+    rpi_v x;
     rpi_i flat;
-    g = RPI_FMA(RPI_ALL(u->weight_decay), w, g);
+    g = RPI_FMA(k->weight_decay, w, g);
     switch (method) {
     case RP_PARTITIONING:
-        h += RPI_ALL(u->weight_decay);
-        if (one) g = RPI_FN(mean)(first, g, u->momentum) * RPI_ALL(u->correct1);
-        if (two) h = RPI_FN(mean)(second, h, u->average) * RPI_ALL(u->correct2);
-        x = g / (h + RPI_ALL(u->damping));
+        h += k->weight_decay;
+        if (one) g = RPI_FN(mean)(first, g, &k->momentum) * k->correct1;
+        if (two) h = RPI_FN(mean)(second, h, &k->average) * k->correct2;
+        x = g / (h + k->damping);
         break;
     case RPI_PACED:
-        h = (h + RPI_ALL(u->weight_decay)) * RPI_ABS(g);
-        if (one) g = RPI_FN(mean)(first, g, u->momentum);
-        if (two) h = RPI_FN(mean)(second, h, u->average) * RPI_ALL(u->correct2);
+        h = (h + k->weight_decay) * RPI_ABS(g);
+        if (one) g = RPI_FN(mean)(first, g, &k->momentum);
+        if (two) h = RPI_FN(mean)(second, h, &k->average) * k->correct2;
         flat = RPI_GREATER(RPI_ALL(RPI_REAL_MIN), h);
         x = RPI_SELECT(flat, RPI_ALL(0), g) / RPI_ROOT(RPI_SELECT(flat, RPI_ALL(1), h));
         break;
     case RP_SGD:
         x = g;
-        if (one) x = *first = RPI_FN(kept)(RPI_FMA(RPI_ALL(u->momentum), *first, g), *first);
-        if (one && u->nesterov) x = RPI_FMA(RPI_ALL(u->momentum), x, g);
+        if (one) x = *first = RPI_FN(kept)(RPI_FMA(k->momentum.before, *first, g), *first);
+        if (one && k->nesterov) x = RPI_FMA(k->momentum.before, x, g);
         break;
     case RP_ADAM:
-        x = RPI_FN(mean)(first, g, u->beta1) * RPI_ALL(u->correct1);
-        x = x / (RPI_ROOT(RPI_FN(mean)(second, g * g, u->beta2) * RPI_ALL(u->correct2)) + epsilon);
+        x = RPI_FN(mean)(first, g, &k->beta1) * k->correct1;
+        x = x / (RPI_ROOT(RPI_FN(mean)(second, g * g, &k->beta2) * k->correct2) + k->epsilon);
         break;
     case RP_ADAGRAD:
         *first = RPI_FN(finite_or)(*first + g * g, *first);
-        x = g / (RPI_ROOT(*first) + epsilon);
+        x = g / (RPI_ROOT(*first) + k->epsilon);
         break;
     case RP_PER_VARIABLE: { /* rp_cubic_length(-|g|, h, 1, sigma), for the sign that cancels nothing */
-        rpi_v sigma = RPI_ALL(u->sigma), size = RPI_ABS(g), root, divisor;
+        rpi_v sigma = k->sigma, size = RPI_ABS(g), root, divisor;
         rpi_i below;
-        h += RPI_ALL(u->weight_decay);
+        h += k->weight_decay;
         root = RPI_ROOT(RPI_FMA(h, h, RPI_ALL(2) * size * sigma));
         below = RPI_GREATER(RPI_ALL(0), h);
         divisor = RPI_SELECT(below, sigma, h + root);
@@ -14579,44 +14615,44 @@ RPI_INLINE rpi_v RPI_FN(step)(const rpi_update *u, int method, rpi_v g, rpi_v h,
         break;
     }
     default:
-        x = RPI_ROOT((*second + epsilon) / (RPI_FN(mean)(first, g * g, u->rho) + epsilon)) * g;
-        RPI_FN(mean)(second, x * x, u->rho);
+        x = RPI_ROOT((*second + k->epsilon) / (RPI_FN(mean)(first, g * g, &k->rho) + k->epsilon)) * g;
+        RPI_FN(mean)(second, x * x, &k->rho);
     }
-    return RPI_ALL(-u->rate) * x - RPI_ALL(u->shrink) * w;
+    return k->descent * x - k->shrink * w;
 }
 /* Of parameters `at` on some, by one method, which this is inlined for; h of those from h_at on. */
-RPI_INLINE void RPI_FN(update_some)(const rpi_update *u, int method, const rpi_update_call *c, ptrdiff_t at,
+RPI_INLINE void RPI_FN(update_some)(const RPI_FN(constants) * k, int method, const rpi_update_call *c, ptrdiff_t at,
                                     const rp_real *g, const rp_real *h, int some) {
     const int one = method != RP_PER_VARIABLE;
     const int two = method == RP_PARTITIONING || method == RPI_PACED || method == RP_ADAM || method == RP_ADADELTA;
     rp_real *first = one && c->first ? c->first + at : NULL, *second = two && c->second ? c->second + at : NULL;
     rpi_v w = RPI_LOAD_SOME(c->w + at, some), state1 = RPI_ALL(0), state2 = state1, step;
-    const rpi_v gradient = RPI_ALL(c->scale) * RPI_LOAD_SOME(g, some);
+    const rpi_v gradient = k->scale * RPI_LOAD_SOME(g, some);
     rpi_v curvature = w;
     if (first) state1 = RPI_LOAD_SOME(first, some);
     if (second) state2 = RPI_LOAD_SOME(second, some);
-    if (h) curvature = RPI_ALL(c->scale2) * RPI_LOAD_SOME(h, some);
-    else if (method == RPI_PACED) curvature = RPI_ALL(c->scale2) * RPI_ABS(gradient);
-    step = RPI_FN(step)(u, method, gradient, curvature, w, &state1, &state2, first != NULL, second != NULL);
+    if (h) curvature = k->scale2 * RPI_LOAD_SOME(h, some);
+    else if (method == RPI_PACED) curvature = k->scale2 * RPI_ABS(gradient);
+    step = RPI_FN(step)(k, method, gradient, curvature, w, &state1, &state2, first != NULL, second != NULL);
     if (first) RPI_STORE_SOME(first, state1, some);
     if (second) RPI_STORE_SOME(second, state2, some);
     if (method == RPI_PACED && c->averages) {
         rpi_v average = RPI_LOAD_SOME(c->averages + at, some);
-        RPI_STORE_SOME(c->averages + at, RPI_FMA(RPI_ALL(u->fold), w - average, average), some);
+        RPI_STORE_SOME(c->averages + at, RPI_FMA(k->fold, w - average, average), some);
     }
     if (c->to) RPI_STORE_SOME(c->to + at, RPI_FN(finite_or)(step, RPI_ALL(0)), some);
     else RPI_STORE_SOME(c->w + at, RPI_FN(finite_or)(w + step, w), some);
 }
 RPI_INLINE void RPI_FN(update_by)(const rpi_update *update, int method, const rpi_update_call *call) {
-    const rpi_update u = *update;
     const rpi_update_call c = *call;
+    const RPI_FN(constants) k = RPI_FN(constants_of)(update, call);
     const int whole = c.n / RPI_LANES * RPI_LANES;
     for (int r = 0; r < c.rows; r++) {
         const rp_real *g = c.g + r * c.g_row, *h = c.h ? c.h + r * c.h_row : NULL;
         const ptrdiff_t rest = r * c.stride + whole;
         for (int i = 0; i < whole; i += RPI_LANES)
-            RPI_FN(update_some)(&u, method, &c, r * c.stride + i, g + i, h ? h + i : NULL, RPI_LANES);
-        if (whole < c.n) RPI_FN(update_some)(&u, method, &c, rest, g + whole, h ? h + whole : NULL, c.n - whole);
+            RPI_FN(update_some)(&k, method, &c, r * c.stride + i, g + i, h ? h + i : NULL, RPI_LANES);
+        if (whole < c.n) RPI_FN(update_some)(&k, method, &c, rest, g + whole, h ? h + whole : NULL, c.n - whole);
     }
 }
 #define RPI_UPDATE(method) RPI_FN(update_##method)
