@@ -13139,10 +13139,21 @@ typedef rpi_int RPI_FN(integer) __attribute__((vector_size(RPI_VECTOR_BYTES)));
 #define RPI_EQUAL(a, b) ((rpi_i)((a) == (b)))
 RPI_INLINE rpi_v RPI_FN(load)(const rp_real *p) { return *(const RPI_FN(unaligned) *)p; }
 RPI_INLINE void RPI_FN(store)(rp_real *p, rpi_v x) { *(RPI_FN(unaligned) *)p = x; }
-/* x in all lanes: an operator widens a number beside a vector, and x - 0 is x, also for -0. */
+/* x in all lanes: an operator widens a number beside a vector, and x - 0 is x, also for -0; but not in strict standard C
+   where numbers are evaluated in a wider type (x87, s390x), which does not fit. */
 RPI_INLINE rpi_v RPI_FN(all)(rp_real x) {
+#if !defined(__STRICT_ANSI__) || !defined(__FLT_EVAL_METHOD__) || __FLT_EVAL_METHOD__ == 0
     const rpi_v zero = {0};
     return x - zero;
+#elif RPI_VECTOR_BYTES == 64
+    return _mm512_set1_ps(x);
+#elif RPI_VECTOR_BYTES == 32
+    return _mm256_set1_ps(x);
+#else
+    rp_real lanes[RPI_LANES];
+    for (int i = 0; i < RPI_LANES; i++) lanes[i] = x;
+    return *(const RPI_FN(unaligned) *)lanes;
+#endif
 }
 RPI_INLINE rpi_i RPI_FN(all_int)(rpi_int x) {
     const rpi_i zero = {0};
