@@ -14576,7 +14576,8 @@ RPI_INLINE RPI_FN(constants) RPI_FN(constants_of)(const rpi_update *u, const rpi
     k.nesterov = u->nesterov;
     return k;
 }
-/* The methods, each on one vector of parameters w: the step out. */
+/* The methods, each on one vector of parameters w: the step out. Whatever piece and place in it a parameter has, it is
+   rounded alike, so no product and sum are left to the compiler to contract or not. */
 RPI_INLINE rpi_v RPI_FN(kept)(rpi_v state, rpi_v before) { return RPI_FN(normal)(RPI_FN(finite_or)(state, before)); }
 RPI_INLINE rpi_v RPI_FN(mean)(rpi_v *state, rpi_v x, const RPI_FN(shares) * beta) {
     return *state = RPI_FN(kept)(RPI_FMA(beta->before, *state, beta->now * x), *state);
@@ -14586,15 +14587,15 @@ RPI_INLINE rpi_v RPI_FN(step)(const RPI_FN(constants) * k, int method, rpi_v g, 
     rpi_v x;
     rpi_i flat;
     g = RPI_FMA(k->weight_decay, w, g);
+    h = RPI_FMA(k->scale2, h, k->weight_decay);
     switch (method) {
     case RP_PARTITIONING:
-        h += k->weight_decay;
         if (one) g = RPI_FN(mean)(first, g, &k->momentum) * k->correct1;
-        if (two) h = RPI_FN(mean)(second, h, &k->average) * k->correct2;
-        x = g / (h + k->damping);
+        if (two) h = RPI_FN(mean)(second, h, &k->average);
+        x = g / RPI_FMA(h, two ? k->correct2 : RPI_ALL(1), k->damping);
         break;
     case RPI_PACED:
-        h = (h + k->weight_decay) * RPI_ABS(g);
+        h *= RPI_ABS(g);
         if (one) g = RPI_FN(mean)(first, g, &k->momentum);
         if (two) h = RPI_FN(mean)(second, h, &k->average) * k->correct2;
         flat = RPI_GREATER(RPI_ALL(RPI_REAL_MIN), h);
@@ -14610,13 +14611,12 @@ RPI_INLINE rpi_v RPI_FN(step)(const RPI_FN(constants) * k, int method, rpi_v g, 
         x = x / (RPI_ROOT(RPI_FN(mean)(second, g * g, &k->beta2) * k->correct2) + k->epsilon);
         break;
     case RP_ADAGRAD:
-        *first = RPI_FN(finite_or)(*first + g * g, *first);
+        *first = RPI_FN(finite_or)(RPI_FMA(g, g, *first), *first);
         x = g / (RPI_ROOT(*first) + k->epsilon);
         break;
     case RP_PER_VARIABLE: { /* rp_cubic_length(-|g|, h, 1, sigma), for the sign that cancels nothing */
         rpi_v sigma = k->sigma, size = RPI_ABS(g), root, divisor;
         rpi_i below;
-        h += k->weight_decay;
         root = RPI_ROOT(RPI_FMA(h, h, RPI_ALL(2) * size * sigma));
         below = RPI_GREATER(RPI_ALL(0), h);
         divisor = RPI_SELECT(below, sigma, h + root);
@@ -14629,7 +14629,7 @@ RPI_INLINE rpi_v RPI_FN(step)(const RPI_FN(constants) * k, int method, rpi_v g, 
         x = RPI_ROOT((*second + k->epsilon) / (RPI_FN(mean)(first, g * g, &k->rho) + k->epsilon)) * g;
         RPI_FN(mean)(second, x * x, &k->rho);
     }
-    return k->descent * x - k->shrink * w;
+    return RPI_FMA(k->descent, x, -(k->shrink * w));
 }
 /* Of parameters `at` on some, by one method, which this is inlined for; h of those from h_at on. */
 RPI_INLINE void RPI_FN(update_some)(const RPI_FN(constants) * k, int method, const rpi_update_call *c, ptrdiff_t at,
@@ -14642,8 +14642,8 @@ RPI_INLINE void RPI_FN(update_some)(const RPI_FN(constants) * k, int method, con
     rpi_v curvature = w;
     if (first) state1 = RPI_LOAD_SOME(first, some);
     if (second) state2 = RPI_LOAD_SOME(second, some);
-    if (h) curvature = k->scale2 * RPI_LOAD_SOME(h, some);
-    else if (method == RPI_PACED) curvature = k->scale2 * RPI_ABS(gradient);
+    if (h) curvature = RPI_LOAD_SOME(h, some);
+    else if (method == RPI_PACED) curvature = RPI_ABS(gradient);
     step = RPI_FN(step)(k, method, gradient, curvature, w, &state1, &state2, first != NULL, second != NULL);
     if (first) RPI_STORE_SOME(first, state1, some);
     if (second) RPI_STORE_SOME(second, state2, some);
