@@ -1682,6 +1682,39 @@ static void test_vanishing(void) {
     }
 }
 
+/* Equal parameters stay equal to the bit, in whole vectors and behind them: a step in pieces is the same step. */
+static void test_alike(void) {
+    enum { N = LANES + 3, ARRAYS = 5 };
+    static const int methods[] = {RP_PARTITIONING, RP_SGD,          RP_ADAM,  RP_ADAGRAD,
+                                  RP_ADADELTA,     RP_PER_VARIABLE, RPI_PACED};
+    test_random random = {5};
+    for (size_t trial = 0; trial < 200; trial++) {
+        rp_real start[ARRAYS];
+        rpi_update u;
+        for (int k = 0; k < ARRAYS; k++) start[k] = (rp_real)test_uniform(&random, 0.1, 2);
+        memset(&u, 0, sizeof u);
+        u.method = methods[trial % (sizeof methods / sizeof *methods)];
+        rp_real *constants[] = {&u.rate,  &u.weight_decay, &u.shrink,  &u.momentum, &u.average,  &u.damping, &u.beta1,
+                                &u.beta2, &u.rho,          &u.epsilon, &u.sigma,    &u.correct1, &u.correct2};
+        for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
+            *constants[i] = (rp_real)test_uniform(&random, 0.1, 0.9);
+        EACH_SET {
+            rp_real arrays[ARRAYS][N];
+            rpi_update_call call;
+            int unlike = 0;
+            memset(&call, 0, sizeof call);
+            for (int k = 0; k < ARRAYS; k++)
+                for (int i = 0; i < N; i++) arrays[k][i] = start[k];
+            call.rows = 1, call.n = N, call.scale = (rp_real)0.3, call.scale2 = (rp_real)0.7;
+            call.w = arrays[0], call.g = arrays[1], call.h = arrays[2], call.first = arrays[3], call.second = arrays[4];
+            sets[set]->update(&u, &call);
+            for (int k = 0; k < ARRAYS; k++)
+                for (int i = 1; i < N; i++) unlike += memcmp(&arrays[k][i], &arrays[k][0], sizeof(rp_real)) != 0;
+            CHECK(!unlike && arrays[0][0] != start[0], "%s, method %d: %d unlike", sets[set]->name, u.method, unlike);
+        }
+    }
+}
+
 /* Numbers as they are written are read as the same bits, and by strtod. */
 static void test_numbers(void) {
     test_random random = {1};
@@ -1767,6 +1800,7 @@ int library_test_kernels(int argc, char **argv) {
     test_single_samples();
     test_subnormal();
     test_vanishing();
+    test_alike();
     test_numbers();
     test_number_formats();
     return test_end();
