@@ -6384,7 +6384,7 @@ static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffer
         b->slope[i] = slope;
         b->second[i] = second;
     }
-    b->panel = rpi_claim_reals(arena, threads * rpi_panel_size(b));
+    b->panel = rpi_claim_rows(arena, 2 * threads * RPI_PANEL, rpi_at_least(b->batch, RPI_LINE_REALS));
     b->tile = rpi_claim_rows(arena, 2 * threads * RPI_PANEL, RPI_ROWS_MOST);
     b->total = rpi_claim_reals(arena, b->ld);
 }
@@ -14582,6 +14582,11 @@ RPI_INLINE rpi_v RPI_FN(kept)(rpi_v state, rpi_v before) { return RPI_FN(normal)
 RPI_INLINE rpi_v RPI_FN(mean)(rpi_v *state, rpi_v x, const RPI_FN(shares) * beta) {
     return *state = RPI_FN(kept)(RPI_FMA(beta->before, *state, beta->now * x), *state);
 }
+/* The same, but subnormal as long as the mean m, which is divided by its root, is not 0. */
+RPI_INLINE rpi_v RPI_FN(mean_beside)(rpi_v m, rpi_v *state, rpi_v x, const RPI_FN(shares) * beta) {
+    rpi_v next = RPI_FN(finite_or)(RPI_FMA(beta->before, *state, beta->now * x), *state);
+    return *state = RPI_SELECT(RPI_EQUAL(m, RPI_ALL(0)), RPI_FN(normal)(next), next);
+}
 RPI_INLINE rpi_v RPI_FN(step)(const RPI_FN(constants) * k, int method, rpi_v g, rpi_v h, rpi_v w, rpi_v *first,
                               rpi_v *second, int one, int two) {
     rpi_v x;
@@ -14608,7 +14613,7 @@ RPI_INLINE rpi_v RPI_FN(step)(const RPI_FN(constants) * k, int method, rpi_v g, 
         break;
     case RP_ADAM:
         x = RPI_FN(mean)(first, g, &k->beta1) * k->correct1;
-        x = x / (RPI_ROOT(RPI_FN(mean)(second, g * g, &k->beta2) * k->correct2) + k->epsilon);
+        x = x / (RPI_ROOT(RPI_FN(mean_beside)(*first, second, g * g, &k->beta2) * k->correct2) + k->epsilon);
         break;
     case RP_ADAGRAD:
         *first = RPI_FN(finite_or)(RPI_FMA(g, g, *first), *first);

@@ -1682,6 +1682,25 @@ static void test_vanishing(void) {
     }
 }
 
+/* Adam's step is as long as ever where the gradient's square is subnormal and epsilon as small. */
+static void test_small_squares(void) {
+    const rp_real least = (rp_real)ldexp(1, LEAST_EXPONENT - 1), size = (rp_real)sqrt((double)least) / 2;
+    EACH_SET {
+        rp_real w[LANES], g[LANES], first[LANES] = {0}, second[LANES] = {0};
+        rpi_update u;
+        rpi_update_call call;
+        memset(&u, 0, sizeof u);
+        memset(&call, 0, sizeof call);
+        for (int i = 0; i < LANES; i++) w[i] = 1, g[i] = size;
+        u.method = RP_ADAM, u.rate = (rp_real)0.5, u.beta1 = u.beta2 = (rp_real)0.5, u.correct1 = u.correct2 = 2;
+        call.rows = 1, call.n = LANES, call.scale = 1;
+        call.g = g, call.w = w, call.first = first, call.second = second;
+        sets[set]->update(&u, &call);
+        for (int i = 0; i < LANES; i++)
+            CHECK(fabs((double)w[i] - 0.5) < 1e-3, "%s: to %g", sets[set]->name, (double)w[i]);
+    }
+}
+
 /* Equal parameters stay equal to the bit, in whole vectors and behind them: a step in pieces is the same step. */
 static void test_alike(void) {
     enum { N = LANES + 3, ARRAYS = 5 };
@@ -1800,6 +1819,7 @@ int library_test_kernels(int argc, char **argv) {
     test_single_samples();
     test_subnormal();
     test_vanishing();
+    test_small_squares();
     test_alike();
     test_numbers();
     test_number_formats();
