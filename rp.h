@@ -437,7 +437,8 @@ typedef struct rp_rule {
    quarter of the length.
 
    SGD to Adadelta give PyTorch's results, and have its defaults. A parameter whose new value would not be finite (0/0
-   where the curvature is zero) stays as it is. Means and b end as 0 where they would become subnormal, and steps slow.
+   where the curvature is zero) stays as it is. Means and b end as 0 where they would become
+   subnormal, and steps slow (Adam's s beside an m of 0).
 
    Computed lengths: with cubic_sigma above 0 the step s of any method is multiplied by the alpha that minimises
 
@@ -2982,9 +2983,8 @@ typedef struct rpi_outer_work {
 } rpi_outer_work;
 
 /* A part's scratch: for two panels of a batch, and for samples by themselves. */
-static ptrdiff_t rpi_panel_size(const rpi_buffers *b) {
-    return (ptrdiff_t)2 * RPI_PANEL * rpi_at_least(b->batch, RPI_LINE_REALS);
-}
+static int rpi_panel_rows(const rpi_buffers *b) { return rpi_at_least(b->batch, RPI_LINE_REALS); }
+static ptrdiff_t rpi_panel_size(const rpi_buffers *b) { return (ptrdiff_t)2 * RPI_PANEL * rpi_panel_rows(b); }
 static rp_real *rpi_part_panel(const rpi_buffers *b, int part) { return b->panel + part * rpi_panel_size(b); }
 
 static void rpi_outer_part(const void *context, int part, int parts) {
@@ -6384,7 +6384,7 @@ static void rpi_lay_out_training(const rp_net *net, rpi_arena *arena, rpi_buffer
         b->slope[i] = slope;
         b->second[i] = second;
     }
-    b->panel = rpi_claim_rows(arena, 2 * threads * RPI_PANEL, rpi_at_least(b->batch, RPI_LINE_REALS));
+    b->panel = rpi_claim_rows(arena, 2 * threads * RPI_PANEL, rpi_panel_rows(b));
     b->tile = rpi_claim_rows(arena, 2 * threads * RPI_PANEL, RPI_ROWS_MOST);
     b->total = rpi_claim_reals(arena, b->ld);
 }
@@ -14576,17 +14576,19 @@ RPI_INLINE RPI_FN(constants) RPI_FN(constants_of)(const rpi_update *u, const rpi
     k.nesterov = u->nesterov;
     return k;
 }
-/* The methods, each on one vector of parameters w: the step out. Whatever piece and place in it a parameter has, it is
-   rounded alike, so no product and sum are left to the compiler to contract or not. */
-RPI_INLINE rpi_v RPI_FN(kept)(rpi_v state, rpi_v before) { return RPI_FN(normal)(RPI_FN(finite_or)(state, before)); }
+RPI_INLINE rpi_v RPI_FN(next_mean)(rpi_v state, rpi_v x, const RPI_FN(shares) * beta) {
+    return RPI_FN(finite_or)(RPI_FMA(beta->before, state, beta->now * x), state);
+}
 RPI_INLINE rpi_v RPI_FN(mean)(rpi_v *state, rpi_v x, const RPI_FN(shares) * beta) {
-    return *state = RPI_FN(kept)(RPI_FMA(beta->before, *state, beta->now * x), *state);
+    return *state = RPI_FN(normal)(RPI_FN(next_mean)(*state, x, beta));
 }
 /* The same, but subnormal as long as the mean m, which is divided by its root, is not 0. */
 RPI_INLINE rpi_v RPI_FN(mean_beside)(rpi_v m, rpi_v *state, rpi_v x, const RPI_FN(shares) * beta) {
-    rpi_v next = RPI_FN(finite_or)(RPI_FMA(beta->before, *state, beta->now * x), *state);
+    rpi_v next = RPI_FN(next_mean)(*state, x, beta);
     return *state = RPI_SELECT(RPI_EQUAL(m, RPI_ALL(0)), RPI_FN(normal)(next), next);
 }
+/* The methods, each on one vector of parameters w: the step out. Whatever piece and place in it a parameter has, it is
+   rounded alike, so no product and sum are left to the compiler to contract or not. */
 RPI_INLINE rpi_v RPI_FN(step)(const RPI_FN(constants) * k, int method, rpi_v g, rpi_v h, rpi_v w, rpi_v *first,
                               rpi_v *second, int one, int two) {
     rpi_v x;
@@ -14608,7 +14610,7 @@ RPI_INLINE rpi_v RPI_FN(step)(const RPI_FN(constants) * k, int method, rpi_v g, 
         break;
     case RP_SGD:
         x = g;
-        if (one) x = *first = RPI_FN(kept)(RPI_FMA(k->momentum.before, *first, g), *first);
+        if (one) x = *first = RPI_FN(normal)(RPI_FN(finite_or)(RPI_FMA(k->momentum.before, *first, g), *first));
         if (one && k->nesterov) x = RPI_FMA(k->momentum.before, x, g);
         break;
     case RP_ADAM:
@@ -14636,7 +14638,7 @@ RPI_INLINE rpi_v RPI_FN(step)(const RPI_FN(constants) * k, int method, rpi_v g, 
     }
     return RPI_FMA(k->descent, x, -(k->shrink * w));
 }
-/* Of parameters `at` on some, by one method, which this is inlined for; h of those from h_at on. */
+/* Of parameters `at` on some, by one method, which this is inlined for; g and h (or NULL): theirs. */
 RPI_INLINE void RPI_FN(update_some)(const RPI_FN(constants) * k, int method, const rpi_update_call *c, ptrdiff_t at,
                                     const rp_real *g, const rp_real *h, int some) {
     const int one = method != RP_PER_VARIABLE;

@@ -7,7 +7,8 @@
    The first line names the columns. If the one to foretell holds words, or at most FEW different numbers, these are classes to
    tell apart; otherwise numbers are foretold. Of the other columns each number becomes an input, and so does each of at
    most WORDS different words; columns of more (names, dates) are left out, and the program says so. A cell that is empty,
-   NA, nan, null, ? or - counts as average, which stands beside the input. 70% of the rows are trained on, 15% tell when to stop, and 15% that the net has not seen judge it.
+   NA, nan, null, ? or - counts as average, which stands beside the input. 70% of the rows are trained on, 15% tell when
+   to stop, and 15% that the net has not seen judge it.
    tabular.safetensors then takes the table's own numbers: their scaling is folded into the first layer and the last.
    Without an argument the program draws a table itself, drawn.csv. */
 #define RP_IMPLEMENTATION
